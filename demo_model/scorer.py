@@ -1,0 +1,66 @@
+"""Shapes' scorer: CLIPScore and zero-shot reading of pictures by Shapes' own towers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch.nn.functional import normalize
+
+from . import architecture as shape
+from .clip import Clip, load_clip
+from .scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, plural
+from .weights import WEIGHTS, clip_tokenizer, tokenize
+
+# For each attribute, its values and the prompts whose mean embedding stands for a value.
+PROBES: dict[str, dict[str, tuple[str, ...]]] = {
+    "object": {v: (f"a {v}", f"a red {v}", f"a blue {v} on grass", f"two {plural(v)}") for v in OBJECTS},
+    "color": {v: (f"a {v} shape", f"a {v} shape on sand", f"two {v} shapes") for v in COLORS},
+    "background": {v: (f"a shape {v}", f"{v}, a shape", f"a red circle {v}") for v in BACKGROUNDS},
+    "style": {
+        **{v: (f"a shape in the style of {v}", f"a {v} painting of a shape") for v in STYLES},
+        PLAIN: ("a painting of a shape", "a shape, painting"),
+    },
+}
+
+
+class ShapesScorer:
+    """Scores pictures of shape (n, 3, 128, 128) in [0, 1]."""
+
+    def __init__(self, clip: Clip | None = None, folder: Path = WEIGHTS) -> None:
+        self._clip = clip or load_clip(folder)
+        self._tokenizer = clip_tokenizer()
+        self._probes = {
+            attribute: torch.stack([normalize(self.embed_texts(texts).mean(0), dim=0) for texts in values.values()])
+            for attribute, values in PROBES.items()
+        }
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit text embeddings, (n, projection)."""
+        return normalize(self._clip.text(input_ids=tokenize(self._tokenizer, texts, length=None)).text_embeds, dim=-1)
+
+    @torch.no_grad()
+    def embed_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Unit image embeddings, (n, projection).
+
+        Raises:
+            ValueError: the pictures are not (n, 3, 128, 128).
+        """
+        expected = (3, shape.IMAGE_SIZE, shape.IMAGE_SIZE)
+        if tuple(pictures.shape[1:]) != expected:
+            raise ValueError(f"Pictures have shape {tuple(pictures.shape)}; Shapes' scorer reads (n, 3, 128, 128).")
+        return normalize(self._clip.vision(pictures.float() * 2 - 1), dim=-1)
+
+    def clip_score(self, pictures: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        """CLIPScore of each picture with its prompt: the plain cosine, (n,), in [-1, 1]."""
+        return (self.embed_pictures(pictures) * self.embed_texts(prompts)).sum(-1)
+
+    def read(self, pictures: torch.Tensor, attribute: str) -> list[str]:
+        """The value of an attribute ("object", "color", "background", "style") that fits each picture best."""
+        if attribute not in PROBES:
+            raise ValueError(f"Unknown attribute {attribute!r}; expected one of {', '.join(PROBES)}.")
+        values = list(PROBES[attribute])
+        best = (self.embed_pictures(pictures) @ self._probes[attribute].T).argmax(1)
+        return [values[i] for i in best.tolist()]

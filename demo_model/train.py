@@ -1,0 +1,325 @@
+"""Train Shapes from nothing, on a laptop.
+
+    python -m diff_quickfix.demo_model.train pictures --out build/shapes
+    python -m diff_quickfix.demo_model.train clip     --out build/shapes
+    python -m diff_quickfix.demo_model.train autoencoder --out build/shapes
+    python -m diff_quickfix.demo_model.train unet     --out build/shapes
+    python -m diff_quickfix.demo_model.train export   --out build/shapes
+
+The recipe is that of Stable Diffusion: a CLIP text tower and a vision tower are trained contrastively on captioned
+pictures and then frozen; an autoencoder compresses the pictures eight-fold; a cross-attention UNet learns to denoise
+latents under the frozen text states, with one caption in ten replaced by the empty prompt for classifier-free guidance.
+``clip`` and ``autoencoder`` may run side by side. Every stage is seeded, saves a checkpoint as it goes and resumes from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from . import architecture as shape
+from .autoencoder import Autoencoder
+from .clip import Clip
+from .scenes import Scene, caption, paint, sample_scenes
+from .weights import clip_tokenizer, export, tokenize
+
+log = logging.getLogger("diff_quickfix.demo_model")
+
+ATTRIBUTES = ("object", "color", "background", "style", "count", "position")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number that the training depends on; written into the model card."""
+
+    seed: int = 20261124
+    pictures: int = 16_000
+    clip_steps: int = 1_200
+    clip_batch: int = 128
+    clip_rate: float = 1e-3
+    clip_reading: float = 1.0
+    autoencoder_steps: int = 700
+    autoencoder_batch: int = 16
+    autoencoder_rate: float = 2e-3
+    autoencoder_noise: float = 0.08
+    unet_steps: int = 4_000
+    unet_batch: int = 16
+    unet_rate: float = 8e-4
+    unet_ema: float = 0.998
+    unet_drop_caption: float = 0.1
+    unet_snr_cap: float = 5.0
+    caption_omit: float = 0.12
+
+
+RECIPE = Recipe()
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def _paint_one(job: tuple[Scene, int, int]) -> np.ndarray:
+    scene, size, seed = job
+    return paint(scene, size, np.random.default_rng(seed))
+
+
+def make_pictures(recipe: Recipe, out: Path) -> None:
+    """Paint the training set once: ``pictures.npy`` (uint8) and ``scenes.json``."""
+    scenes = sample_scenes(np.random.default_rng(recipe.seed), recipe.pictures)
+    jobs = [(scene, shape.IMAGE_SIZE, recipe.seed + index) for index, scene in enumerate(scenes)]
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        pictures = np.stack(list(pool.map(_paint_one, jobs, chunksize=64)))
+    np.save(out / "pictures.npy", pictures)
+    (out / "scenes.json").write_text(json.dumps([vars(scene) for scene in scenes]))
+    log.info("painted %d pictures", len(scenes))
+
+
+def load_pictures(out: Path) -> tuple[np.ndarray, list[Scene]]:
+    pictures = np.load(out / "pictures.npy", mmap_mode="r")
+    return pictures, [Scene(**fields) for fields in json.loads((out / "scenes.json").read_text())]
+
+
+def to_signed(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """uint8 (n, h, w, 3) to float in [-1, 1], (n, 3, h, w)."""
+    return torch.as_tensor(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+# --- the loop that all three stages share ----------------------------------------------------------------------------
+
+
+def _fit(
+    name: str,
+    modules: dict[str, torch.nn.Module],
+    loss_of_step: Callable[[int], torch.Tensor],
+    *,
+    steps: int,
+    rate: float,
+    out: Path,
+    after_step: Callable[[int], None] = lambda step: None,
+    weight_decay: float = 0.01,
+    save_every: int = 200,
+) -> None:
+    """AdamW with warm-up and cosine decay; checkpoints ``<name>.safetensors`` and resumes from it."""
+    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay, betas=(0.9, 0.98))
+    warm_up = max(1, min(200, steps // 10))
+    checkpoint, moments = out / f"{name}.safetensors", out / f"{name}.optimizer.safetensors"
+    first = 0
+    if checkpoint.exists() and moments.exists():
+        state = load_file(checkpoint)
+        for prefix, module in modules.items():
+            module.load_state_dict({k[len(prefix) + 1:]: v for k, v in state.items() if k.startswith(prefix + ".")})
+        saved = load_file(moments)
+        first = int(saved.pop("step"))
+        for index, parameter in enumerate(parameters):
+            optimizer.state[parameter] = {key: saved[f"{index}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+        log.info("%s: resumed at step %d", name, first)
+
+    def save(step: int) -> None:
+        state = {f"{prefix}.{k}": v.contiguous() for prefix, m in modules.items() for k, v in m.state_dict().items()}
+        kept = {
+            f"{index}.{key}": torch.as_tensor(value).contiguous()
+            for index, parameter in enumerate(parameters)
+            for key, value in optimizer.state[parameter].items()
+        }
+        for path, tensors in ((checkpoint, state), (moments, {**kept, "step": torch.tensor(step)})):
+            save_file(tensors, f"{path}.part")
+            os.replace(f"{path}.part", path)
+
+    started, shown = time.monotonic(), []
+    for step in range(first, steps):
+        progress = max(0.0, (step - warm_up) / max(1, steps - warm_up))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+        loss = loss_of_step(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        after_step(step)
+        shown.append(float(loss.detach()))
+        if (step + 1) % 25 == 0:
+            pace = (time.monotonic() - started) / (step + 1 - first)
+            log.info("%s %d/%d loss %.4f, %.2f s a step", name, step + 1, steps, float(np.mean(shown)), pace)
+            shown = []
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            save(step + 1)
+
+
+# --- CLIP ------------------------------------------------------------------------------------------------------------
+
+
+def trained_clip(out: Path) -> Clip:
+    """The trained towers, frozen."""
+    clip = Clip().eval().requires_grad_(False)
+    state = load_file(out / "clip.safetensors")
+    clip.load_state_dict({k[5:]: v for k, v in state.items() if k.startswith("clip.")})
+    return clip
+
+
+def _attribute_codes(scenes: list[Scene]) -> torch.Tensor:
+    """Integer code of each attribute of each scene, (n, attributes)."""
+    values = [[str(getattr(scene, a)) if a != "position" or scene.count == 1 else "" for a in ATTRIBUTES]
+              for scene in scenes]
+    columns = [sorted({row[i] for row in values}) for i in range(len(ATTRIBUTES))]
+    return torch.tensor([[columns[i].index(v) for i, v in enumerate(row)] for row in values])
+
+
+def train_clip(recipe: Recipe, out: Path) -> None:
+    """Contrastive training of both towers, with captions that also hold for another picture taken out of the loss."""
+    pictures, scenes = load_pictures(out)
+    codes = _attribute_codes(scenes)
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(recipe.seed)
+    clip = Clip()
+    # Linear readers of each attribute on the image embedding, dropped after training: without them a tower of this size
+    # tells colors and textures apart at once, and outlines only after many thousand steps.
+    readers = torch.nn.Linear(shape.PROJECTION, int(codes.amax(0).add(1).sum()))
+    sizes = codes.amax(0).add(1).tolist()
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((recipe.seed, 1, step))
+        chosen = rng.choice(len(scenes), recipe.clip_batch, replace=False)
+        texts, said = zip(*(caption(scenes[i], rng, omit=0.25, omit_style=0.25) for i in chosen), strict=True)
+        mentions = torch.tensor([[a in s for a in ATTRIBUTES] for s in said])
+        same = codes[chosen][:, None, :] == codes[chosen][None, :, :]
+        also_true = (same | ~mentions[None, :, :]).all(-1) & ~torch.eye(recipe.clip_batch, dtype=torch.bool)
+        words = clip.text(input_ids=tokenize(tokenizer, list(texts), length=None)).text_embeds
+        seen = clip.vision(to_signed(pictures[chosen]))
+        logits = F.normalize(seen, dim=-1) @ F.normalize(words, dim=-1).T * clip.logit_scale.exp()
+        logits = logits.masked_fill(also_true, -1e4)
+        target = torch.arange(recipe.clip_batch)
+        contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+        reading = sum(
+            F.cross_entropy(guess, codes[chosen, i]) for i, guess in enumerate(readers(seen).split(sizes, dim=1))
+        )
+        return contrast + recipe.clip_reading * reading
+
+    def keep_scale_sane(step: int) -> None:
+        clip.logit_scale.data.clamp_(max=math.log(100.0))
+
+    _fit("clip", {"clip": clip, "readers": readers}, loss_of_step, steps=recipe.clip_steps, rate=recipe.clip_rate, out=out,
+         after_step=keep_scale_sane, weight_decay=0.05)
+
+
+# --- autoencoder -----------------------------------------------------------------------------------------------------
+
+
+def train_autoencoder(recipe: Recipe, out: Path) -> None:
+    """Fit the linear encoder, encode the training set with it, and train the decoder on noisy latents.
+
+    The decoder's loss is the absolute error of the pixels and of their differences.
+    """
+    pictures, _ = load_pictures(out)
+    torch.manual_seed(recipe.seed + 1)
+    autoencoder = Autoencoder()
+    autoencoder.fit_principal_components(to_signed(pictures[:2000]))
+    autoencoder.encoder.requires_grad_(False)
+    with torch.no_grad():
+        latents = torch.cat([
+            autoencoder.encode(to_signed(pictures[start:start + 256])) for start in range(0, len(pictures), 256)
+        ])
+    save_file({"latents": latents.contiguous()}, out / "latents.safetensors")
+    log.info("encoded %d pictures, latent std %.3f", len(pictures), float(latents.std()))
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((recipe.seed, 2, step))
+        chosen = rng.integers(0, len(pictures), recipe.autoencoder_batch)
+        noise = torch.from_numpy(rng.standard_normal(latents[chosen].shape).astype(np.float32))
+        drawn = autoencoder.decode(latents[chosen] + recipe.autoencoder_noise * noise)
+        error = drawn - to_signed(pictures[chosen])
+        return error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+    _fit("autoencoder", {"autoencoder": autoencoder}, loss_of_step, steps=recipe.autoencoder_steps,
+         rate=recipe.autoencoder_rate, out=out, weight_decay=0.0)
+
+
+# --- UNet ------------------------------------------------------------------------------------------------------------
+
+
+def build_unet() -> torch.nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(**shape.UNET_CONFIG)
+
+
+def alphas_cumprod() -> torch.Tensor:
+    """Stable Diffusion's scaled-linear noise schedule, (1000,)."""
+    config = shape.SCHEDULER_CONFIG
+    betas = torch.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, config["num_train_timesteps"]) ** 2
+    return torch.cumprod(1 - betas, 0)
+
+
+def train_unet(recipe: Recipe, out: Path) -> None:
+    """Denoising under the frozen text tower, loss weighted by min(SNR, cap) / SNR; keeps an average of the weights."""
+    _, scenes = load_pictures(out)
+    latents = load_file(out / "latents.safetensors")["latents"]
+    tokenizer = clip_tokenizer()
+    clip = trained_clip(out)
+    signal = alphas_cumprod()
+    torch.manual_seed(recipe.seed + 2)
+    unet = build_unet()
+    average = copy.deepcopy(unet).requires_grad_(False)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((recipe.seed, 3, step))
+        chosen = rng.integers(0, len(scenes), recipe.unet_batch)
+        texts = [caption(scenes[i], rng, omit=recipe.caption_omit)[0] for i in chosen]
+        texts = ["" if rng.random() < recipe.unet_drop_caption else text for text in texts]
+        with torch.no_grad():
+            states = clip.text.text_model(tokenize(tokenizer, texts)).last_hidden_state
+        clean = latents[chosen]
+        noise = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32))
+        steps = torch.from_numpy(rng.integers(0, len(signal), recipe.unet_batch))
+        kept = signal[steps][:, None, None, None]
+        drawn = unet(kept.sqrt() * clean + (1 - kept).sqrt() * noise, steps, states).sample
+        snr = signal[steps] / (1 - signal[steps])
+        weight = snr.clamp(max=recipe.unet_snr_cap) / snr
+        return ((drawn - noise).square().mean((1, 2, 3)) * weight).mean()
+
+    def follow(step: int) -> None:
+        decay = min(recipe.unet_ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
+
+    _fit("unet", {"unet": unet, "average": average}, loss_of_step, steps=recipe.unet_steps, rate=recipe.unet_rate,
+         out=out, after_step=follow)
+
+
+STAGES: dict[str, Callable[[Recipe, Path], None]] = {
+    "pictures": make_pictures,
+    "clip": train_clip,
+    "autoencoder": train_autoencoder,
+    "unet": train_unet,
+    "export": export,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("stage", choices=[*STAGES, "all"])
+    parser.add_argument("--out", type=Path, required=True, help="working folder for pictures and checkpoints")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES if options.stage == "all" else [options.stage]:
+        STAGES[stage](RECIPE, options.out)
+
+
+if __name__ == "__main__":
+    main()

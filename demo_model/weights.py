@@ -1,0 +1,119 @@
+"""Shapes on disk: what is shipped, how it is written after training, how it is read.
+
+Three safetensors files in half precision lie in ``demo_model/weights``: ``clip`` (both towers), ``autoencoder`` and
+``unet``, the last under diffusers' names. The vocabulary has 49,408 words and training reads some two hundred of them, so the
+embedding table is shipped as its trained rows; every other row is zero: a word that Shapes never read says nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from . import architecture as shape
+from .scenes import caption, sample_scenes
+
+WEIGHTS = Path(__file__).parent / "weights"
+PARTS = ("clip", "autoencoder", "unet")
+
+_TABLE = "text.text_model.embeddings.token_embedding.weight"
+_ROWS, _IDS = "text.token_rows", "text.token_ids"
+# Words of the published templates and of everyday prompts that captions alone would not cover.
+_EXTRA_WORDS = (
+    "A photo of", "An image of", "A picture of", "a drawing of", "one two three shape shapes painting style by in the"
+)
+
+
+def find_tokenizer_folder() -> Path:
+    """The folder of the CLIP byte-pair vocabulary.
+
+    ``$SHAPES_TOKENIZER`` if set, else ComfyUI's own copy (``$COMFYUI_PATH`` or the importable ``comfy`` package). The
+    vocabulary is not part of this repository.
+
+    Raises:
+        FileNotFoundError: no vocabulary was found; the message tells how to name one.
+    """
+    candidates = [os.environ.get("SHAPES_TOKENIZER")]
+    if root := os.environ.get("COMFYUI_PATH"):
+        candidates.append(os.path.join(root, "comfy", "sd1_tokenizer"))
+    spec = importlib.util.find_spec("comfy")
+    candidates += [os.path.join(folder, "sd1_tokenizer") for folder in (spec.submodule_search_locations or ())] if spec else []
+    for folder in filter(None, candidates):
+        if (Path(folder) / "vocab.json").is_file() and (Path(folder) / "merges.txt").is_file():
+            return Path(folder)
+    looked = ", ".join(filter(None, candidates)) or "nowhere"
+    raise FileNotFoundError(
+        f"No CLIP vocabulary found (looked in: {looked}). Set SHAPES_TOKENIZER to a folder with vocab.json and merges.txt: "
+        "ComfyUI's comfy/sd1_tokenizer, or the tokenizer folder of any Stable Diffusion 1.x model."
+    )
+
+
+def clip_tokenizer() -> Any:
+    """The CLIP tokenizer (transformers)."""
+    from transformers import CLIPTokenizer
+
+    # By folder: given the two files by name, transformers 5 silently maps every word to "unknown".
+    return CLIPTokenizer.from_pretrained(find_tokenizer_folder())
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], *, length: int | None = shape.CONTEXT_LENGTH) -> torch.Tensor:
+    """Token ids of shape (n, length), padded with EOS; ``length=None`` cuts at the longest text."""
+    rows = tokenizer(list(texts), truncation=True, max_length=shape.CONTEXT_LENGTH)["input_ids"]
+    width = length or max(map(len, rows))
+    return torch.tensor([row + [shape.EOS] * (width - len(row)) for row in rows])
+
+
+def _trained_token_ids() -> torch.Tensor:
+    tokenizer = clip_tokenizer()
+    rng = np.random.default_rng(0)
+    texts = {caption(scene, rng, omit=0.2, omit_style=0.2)[0] for scene in sample_scenes(rng, 20_000)}
+    ids = {token for row in tokenizer([*texts, *_EXTRA_WORDS])["input_ids"] for token in row}
+    return torch.tensor(sorted(ids), dtype=torch.int32)
+
+
+def load_part(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
+    """One part's tensors in fp32, with the embedding table restored.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+    """
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"Shapes' weights are missing: {path}. Clone the repository again, or run `make train`.")
+    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    if _ROWS in state:
+        rows, ids = state.pop(_ROWS), state.pop(_IDS)
+        table = torch.zeros(shape.VOCABULARY, rows.shape[1])
+        table[ids.long()] = rows
+        state[_TABLE] = table
+    return state
+
+
+def read_card(folder: Path = WEIGHTS) -> dict[str, Any]:
+    """What the weights' metadata says of their training."""
+    with safe_open(folder / "unet.safetensors", "pt") as file:
+        return json.loads((file.metadata() or {}).get("shapes", "{}"))
+
+
+def export(recipe: Any, out: Path, folder: Path = WEIGHTS) -> None:
+    """Write the shipped files from the checkpoints of a finished training in ``out``."""
+    folder.mkdir(exist_ok=True)
+    clip = {k[5:]: v for k, v in load_file(out / "clip.safetensors").items() if k.startswith("clip.")}
+    ids = _trained_token_ids()
+    clip[_ROWS], clip[_IDS] = clip.pop(_TABLE)[ids.long()].contiguous(), ids
+    clip.pop("text.text_model.embeddings.position_ids", None)
+    unet = {k[8:]: v for k, v in load_file(out / "unet.safetensors").items() if k.startswith("average.")}
+    autoencoder = {k[12:]: v for k, v in load_file(out / "autoencoder.safetensors").items()}
+    metadata = {"format": "pt", "shapes": json.dumps({"recipe": vars(recipe)})}
+    for name, state in zip(PARTS, (clip, autoencoder, unet), strict=True):
+        half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
+        save_file(half, folder / f"{name}.safetensors", metadata)

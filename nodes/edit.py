@@ -1,0 +1,138 @@
+"""The editing node."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..prompts import KINDS, default_target
+from ..quickfix import POSITIONS, ConceptEdit, EditSettings, compute_edit, preset
+from .api import WeightEditType, io
+from .host.text_encoder import apply_edit, open_text_encoder, storage_report
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _settings(name: str, layer: int, lam: float, positions: str, preserve: str) -> EditSettings:
+    """A preset with the node's own values over it; lambda 0 keeps the preset's."""
+    base = preset(name)
+    return dataclasses.replace(
+        base, layer=layer, lam=lam or base.lam, positions=positions, preserve=(*base.preserve, *_lines(preserve))
+    )
+
+
+class DiffQuickFixEdit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffQuickFix_Edit",
+            display_name="Diff-QuickFix Edit",
+            category="Diff-QuickFix/edit",
+            description=(
+                "Removes or replaces a concept in the CLIP text encoder by one closed-form update, in well under a second. "
+                "The given CLIP is not changed. For Stable Diffusion 1.x and 2.x."
+            ),
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder to edit. LoRA nodes may stand before or after."),
+                io.String.Input("source", default="van gogh", tooltip="The concept to edit away, as prompts write it."),
+                io.String.Input(
+                    "target",
+                    default="painting",
+                    tooltip='What the concept becomes. For a style, "painting"; for a character, its kind ("dog"). '
+                    "Empty: the kind's own default.",
+                ),
+                io.Combo.Input(
+                    "kind",
+                    options=list(KINDS),
+                    default="style",
+                    tooltip="What the concept is. It sets the caption templates and the default target; "
+                    '"custom" uses your own templates.',
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=["guarded", "paper"],
+                    default="guarded",
+                    tooltip="guarded: keeps everyday prompts and the empty prompt in place. "
+                    "paper: the published settings (lambda 0.01, nothing preserved).",
+                ),
+                io.Int.Input(
+                    "layer",
+                    default=0,
+                    min=0,
+                    max=63,
+                    tooltip="The self-attention layer to edit. The paper finds the knowledge in the first one, 0.",
+                ),
+                io.Float.Input(
+                    "lam",
+                    display_name="lambda",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.001,
+                    round=False,
+                    tooltip="How strongly the old weight is kept. Larger is gentler. 0: the preset's value.",
+                ),
+                io.Combo.Input(
+                    "positions",
+                    options=list(POSITIONS),
+                    default=POSITIONS[1],
+                    tooltip="Which token positions of a caption are edited. The paper's edits take the last subject token "
+                    "and everything after it.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How much of the edit is applied. 0 leaves the model exactly as it is.",
+                ),
+                io.String.Input(
+                    "preserve",
+                    multiline=True,
+                    optional=True,
+                    tooltip="Prompts that must keep their meaning, one on each line; added to the preset's own.",
+                ),
+                io.String.Input(
+                    "templates",
+                    multiline=True,
+                    optional=True,
+                    tooltip='For kind "custom": caption templates, one on each line, with {x} where the concept stands.',
+                ),
+            ],
+            outputs=[
+                io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
+                WeightEditType.Output(id="edit", display_name="edit", tooltip="The edit itself, for saving or chaining."),
+                io.String.Output(
+                    id="report", display_name="report", tooltip="What the edit does, measured before any picture is made."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip,
+        source: str,
+        target: str,
+        kind: str,
+        preset: str,
+        layer: int,
+        lam: float,
+        positions: str,
+        strength: float,
+        preserve: str = "",
+        templates: str = "",
+    ) -> io.NodeOutput:
+        concept = ConceptEdit(
+            source, target.strip() or default_target(kind) or "", kind=kind, templates=_lines(templates) or None
+        )
+        encoder = open_text_encoder(clip)
+        edit = compute_edit(
+            encoder.tower, encoder.tokenizer, [concept], _settings(preset, layer, lam, positions, preserve)
+        )
+        report = f"{edit.report.text()}\n{storage_report(encoder, edit, strength)}"
+        return io.NodeOutput(
+            apply_edit(clip, encoder, edit, strength), edit, report, ui={"diff_quickfix_report": [report]}
+        )

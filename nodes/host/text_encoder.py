@@ -1,0 +1,127 @@
+"""ComfyUI's CLIP objects, as the editor sees them: a tower of base weights, a tokenizer, and a way to apply an edit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import comfy.sd
+import torch
+
+from ...prompts import PromptTokenizer
+from ...quickfix import TextTower, WeightEdit, storage_rounding
+
+_TEXT_MODEL = "transformer.text_model."
+# Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.
+_EDITABLE = {"clip_l": "Stable Diffusion 1.x", "clip_h": "Stable Diffusion 2.x"}
+
+
+class UnsupportedEncoderError(ValueError):
+    """The CLIP holds no text encoder that Diff-QuickFix can edit."""
+
+
+class _BaseWeights(Mapping[str, torch.Tensor]):
+    """CLIP's parameter names to unpatched weights.
+
+    They are read through ``get_key_patches``: the module's own tensors may carry another node's patches at this moment.
+    """
+
+    def __init__(self, clip: comfy.sd.CLIP, prefix: str) -> None:
+        self._prefix = prefix
+        self._patches = clip.patcher.get_key_patches(prefix)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        weight, convert = self._patches[self._prefix + name][0]
+        _refuse_quantized(self._prefix + name, weight)
+        return convert(weight.to("cpu", torch.float32))
+
+    def __iter__(self) -> Iterator[str]:
+        return (key.removeprefix(self._prefix) for key in self._patches)
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    def stored(self, name: str) -> torch.Tensor:
+        """The weight as the model keeps it, in its own dtype."""
+        return self._patches[self._prefix + name][0][0]
+
+
+def _refuse_quantized(key: str, weight: torch.Tensor) -> None:
+    plain = type(weight) in (torch.Tensor, torch.nn.Parameter)
+    if plain and weight.dtype.is_floating_point:
+        return
+    kind = f"{type(weight).__name__} of {weight.dtype}"
+    raise UnsupportedEncoderError(
+        f"The text encoder's weights are quantized ({key} is a {kind}); a closed-form edit needs plain fp16, bf16 or fp32 "
+        "weights. Load the text encoder unquantized (CLIPLoader with a safetensors file, not GGUF, 4-bit or scaled fp8)."
+    )
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """The editable text encoder of a CLIP: its base weights, its tokenizer and the key prefix of its weights."""
+
+    tower: TextTower
+    tokenizer: PromptTokenizer
+    prefix: str
+    storage_dtype: torch.dtype
+
+
+def open_text_encoder(clip: comfy.sd.CLIP) -> TextEncoder:
+    """Read the text encoder of a CLIP without touching it.
+
+    Raises:
+        UnsupportedEncoderError: the CLIP has no CLIP-L or CLIP-H tower of its own, has several encoders, or its weights
+            are quantized.
+    """
+    model = clip.cond_stage_model
+    names = sorted(name for name, child in model.named_children() if hasattr(child, "transformer"))
+    if len(names) != 1 or names[0] not in _EDITABLE:
+        found = ", ".join(names) or type(model).__name__
+        raise UnsupportedEncoderError(
+            f"This CLIP cannot be edited by Diff-QuickFix: found {found}, expected one CLIP text encoder ("
+            + ", ".join(f"{name} of {family}" for name, family in _EDITABLE.items())
+            + "). Models with several encoders or with T5 (SDXL, SD3, Flux) hold no single causal state in the text "
+            "encoder. Connect the CLIP of a Stable Diffusion 1.x or 2.x checkpoint."
+        )
+    name = names[0]
+    encoder = getattr(model, name)
+    prefix = f"{name}.{_TEXT_MODEL}"
+    weights = _BaseWeights(clip, prefix)
+    layers = encoder.transformer.text_model.encoder.layers
+    activation = "quick_gelu" if name == "clip_l" else "gelu"
+    tower = TextTower.from_weights(weights, heads=layers[0].self_attn.heads, activation=activation)
+    own = getattr(clip.tokenizer, name)
+    tokenizer = PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=encoder.max_length)
+    stored = weights.stored(tower.out_proj_name(0))
+    _refuse_quantized(prefix + tower.out_proj_name(0), stored)
+    return TextEncoder(tower, tokenizer, prefix, stored.dtype)
+
+
+def apply_edit(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit, strength: float) -> comfy.sd.CLIP:
+    """A clone of ``clip`` with the edit patched in at ``strength``; at strength 0, a clone with no patch at all.
+
+    Raises:
+        RuntimeError: ComfyUI did not take the patch (the weight's name or shape is not what was expected).
+    """
+    edited = clip.clone()
+    if strength == 0:
+        return edited
+    key = encoder.prefix + edit.weight_name
+    applied = edited.add_patches({key: ("diff", (edit.delta(),))}, strength)
+    if key not in applied:
+        raise RuntimeError(f"ComfyUI did not accept the edit: it knows no weight named {key} in this CLIP.")
+    return edited
+
+
+def storage_report(encoder: TextEncoder, edit: WeightEdit, strength: float) -> str:
+    """How much of the edit survives when ComfyUI rounds the patched weight to the model's own dtype."""
+    name = str(encoder.storage_dtype).removeprefix("torch.")
+    if strength == 0:
+        return "storage: strength 0, nothing is applied"
+    weight = encoder.tower.weight(edit.weight_name)
+    error, swallowed = storage_rounding(weight, strength * edit.delta(), encoder.storage_dtype)
+    if error == 0:
+        return f"storage: {name}, the edit is kept exactly"
+    advice = " (load the text encoder in fp32 to keep it)" if error > 0.1 else ""
+    return f"storage: {name} rounds the edit by {error:.1%}, {swallowed:.1%} of its entries vanish{advice}"

@@ -1,0 +1,30 @@
+"""Nodes of the demo model."""
+
+from __future__ import annotations
+
+from .api import io
+from .host import shapes
+
+
+class LoadShapesDemo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiffQuickFix_LoadShapesDemo",
+            display_name="Load Shapes Demo",
+            category="Diff-QuickFix/demo",
+            description=(
+                "Shapes, a Stable Diffusion in miniature that comes with this pack: it knows eight shapes, eight colors, "
+                "six backgrounds and seven styles under artists' names. Paint at 128 x 128."
+            ),
+            inputs=[],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The cross-attention UNet, for any sampler."),
+                io.Clip.Output(display_name="clip", tooltip="The CLIP text encoder (6 layers, 128 wide)."),
+                io.Vae.Output(display_name="vae", tooltip="The autoencoder: 128 x 128 pixels, 16 channels of 16 x 16."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(shapes.load_model(), shapes.load_clip(), shapes.load_vae())
