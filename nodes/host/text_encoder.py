@@ -33,7 +33,7 @@ class _BaseWeights(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         weight, convert = self._patches[self._prefix + name][0]
         _refuse_quantized(self._prefix + name, weight)
-        return convert(weight.to("cpu", torch.float32))
+        return convert(weight)
 
     def __iter__(self) -> Iterator[str]:
         return (key.removeprefix(self._prefix) for key in self._patches)
