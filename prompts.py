@@ -1,8 +1,8 @@
 """Prompts as CLIP reads them: caption templates, tokens, padding, and where a subject stands.
 
 CLIP's tokenizer lower-cases a text, cuts it into words and the words into byte pairs; the last byte pair of a word ends
-in ``</w>``. A prompt becomes BOS, its tokens, EOS and padding up to the context length (77). Since the encoder is causal,
-everything that a prompt says about a subject has been read at the *last subject token*.
+in ``</w>``. A prompt becomes BOS, its tokens, EOS and padding up to the context length (77). The encoder is causal: the
+*last subject token* is the first that has read the whole subject.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 KINDS = ("style", "object", "fact", "custom")
@@ -66,7 +67,7 @@ class TokenizedPrompt:
         text: the prompt.
         ids: token ids with BOS, EOS and padding, as long as the context.
         eos: index of the EOS that ends the text.
-        words: for each index from 1 to ``eos - 1``, whether the token there is the last of its word.
+        words: for each token after BOS, those of ``cut`` included, whether a word of the text ends with it.
         cut: token ids that did not fit into the context.
     """
 
@@ -99,7 +100,7 @@ class PromptTokenizer:
         empty = list(tokenizer("")["input_ids"])
         if len(empty) != 2:
             raise PromptError(
-                f"The tokenizer turns the empty prompt into {empty}; expected a CLIP tokenizer, which gives BOS and EOS."
+                f"The tokenizer turns the empty prompt into {empty}; expected BOS and EOS. Pass a CLIP tokenizer."
             )
         self.bos, self.eos = empty
 
@@ -121,15 +122,35 @@ class PromptTokenizer:
     def _pad(self, text: str, body: tuple[int, ...]) -> TokenizedPrompt:
         room = self.context_length - 2
         kept, cut = body[:room], body[room:]
-        pieces = self._tokenizer.convert_ids_to_tokens(list(kept))
+        pieces = self._tokenizer.convert_ids_to_tokens(list(body))
         padding = (self.pad_token,) * (room - len(kept))
         return TokenizedPrompt(
             text=text,
             ids=(self.bos, *kept, self.eos, *padding),
             eos=len(kept) + 1,
-            words=tuple(piece.endswith(_END_OF_WORD) for piece in pieces),
+            words=_word_ends(text, pieces),
             cut=cut,
         )
+
+
+def _word_ends(text: str, pieces: Sequence[str]) -> tuple[bool, ...]:
+    """Whether a word ends with each piece.
+
+    CLIP ends a word after every digit and every letter run ("r2d2" is four of them); a reader's word goes on as long as
+    letters and digits touch. Whether they touch, only the text says: a piece has one character for each of its bytes.
+    """
+    ends = [piece.endswith(_END_OF_WORD) or piece.startswith("<|") for piece in pieces]
+    if not any(character.isnumeric() or character == "'" for character in text):
+        return tuple(ends)
+    touching: list[bool] = []
+    for word in unicodedata.normalize("NFC", text).lower().split():
+        for here, after in zip(word, word[1:] + " ", strict=True):
+            touching += [True] * (len(here.encode()) - 1) + [here.isalnum() and after.isalnum()]
+    lengths = [len(piece.removesuffix(_END_OF_WORD)) for piece in pieces]
+    if sum(lengths) != len(touching):
+        return tuple(ends)
+    lasts = (total - 1 for total in accumulate(lengths))
+    return tuple(end and not touching[last] for end, last in zip(ends, lasts, strict=True))
 
 
 def _occurrences(ids: Sequence[int], ends_word: Sequence[bool], wanted: Sequence[int]) -> list[int]:
@@ -137,15 +158,22 @@ def _occurrences(ids: Sequence[int], ends_word: Sequence[bool], wanted: Sequence
     return [
         start
         for start in range(len(ids) - size + 1)
-        if tuple(ids[start : start + size]) == tuple(wanted) and (start == 0 or ends_word[start - 1])
+        if tuple(ids[start : start + size]) == tuple(wanted)
+        and (start == 0 or ends_word[start - 1])
+        and ends_word[start + size - 1]
     ]
+
+
+def holds_words(prompt: TokenizedPrompt, words: Sequence[int]) -> bool:
+    """Whether a prompt, as far as it is read, holds some token ids as whole words."""
+    return bool(_occurrences(prompt.body, prompt.words, words))
 
 
 def find_subject(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokenizer) -> tuple[range, ...]:
     """Where the subject stands, by whole words, whatever its case and the punctuation around it.
 
     Returns:
-        The token positions of each occurrence, in order, as ranges of indices into ``prompt.ids``.
+        The token positions of each occurrence, in order, as ranges of indices into ``prompt.ids``; they may overlap.
 
     Raises:
         SubjectError: the subject is empty, does not occur, or is cut off at the context length.
@@ -153,19 +181,20 @@ def find_subject(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokeniz
     wanted = tokenizer.word_ids(subject)
     if not wanted:
         raise SubjectError(f"The subject {subject!r} is empty; name the words of the prompt that carry the concept.")
-    # A subject's last token ends a word by construction, so only its beginning needs a word boundary.
+    if tokenizer.bos in wanted or tokenizer.eos in wanted:
+        raise SubjectError(f"The subject {subject!r} holds a marker of the tokenizer's own; name plain words.")
     starts = _occurrences(prompt.body, prompt.words, wanted)
     if starts:
         return tuple(range(start + 1, start + 1 + len(wanted)) for start in starts)
     whole = (*prompt.body, *prompt.cut)
-    ends = (*prompt.words, *(True,) * len(prompt.cut))
-    if prompt.cut and _occurrences(whole, ends, wanted):
+    if prompt.cut and _occurrences(whole, prompt.words, wanted):
         raise SubjectError(
             f"The subject {subject!r} is cut off: the prompt has {len(whole)} tokens and the text encoder reads "
-            f"{tokenizer.context_length - 2}. Move the subject towards the beginning or shorten the prompt: {prompt.text!r}"
+            f"{tokenizer.context_length - 2}. Move the subject to the front or shorten the prompt: {prompt.text!r}"
         )
     raise SubjectError(
-        f"The subject {subject!r} is not in the prompt {prompt.text!r}. Write it as the prompt does, in whole words."
+        f"The subject {subject!r} is not among the words of the prompt {prompt.text!r}. Write it as the prompt does, "
+        "in whole words."
     )
 
 

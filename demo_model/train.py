@@ -56,7 +56,7 @@ class Recipe:
     autoencoder_batch: int = 16
     autoencoder_rate: float = 2e-3
     autoencoder_noise: float = 0.08
-    unet_steps: int = 4_000
+    unet_steps: int = 2_000
     unet_batch: int = 16
     unet_rate: float = 8e-4
     unet_ema: float = 0.998

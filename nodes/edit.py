@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..prompts import KINDS, default_target
+from ..prompts import KINDS
 from ..quickfix import POSITIONS, ConceptEdit, EditSettings, compute_edit, preset
 from .api import WeightEditType, io
-from .host.text_encoder import apply_edit, open_text_encoder, storage_report
+from .host.text_encoder import apply_edit, open_text_encoder, stored_report
 
 
 def _lines(text: str) -> tuple[str, ...]:
@@ -125,14 +125,12 @@ class DiffQuickFixEdit(io.ComfyNode):
         preserve: str = "",
         templates: str = "",
     ) -> io.NodeOutput:
-        concept = ConceptEdit(
-            source, target.strip() or default_target(kind) or "", kind=kind, templates=_lines(templates) or None
-        )
+        concept = ConceptEdit(source, target.strip() or None, kind, _lines(templates) or None)
         encoder = open_text_encoder(clip)
         edit = compute_edit(
             encoder.tower, encoder.tokenizer, [concept], _settings(preset, layer, lam, positions, preserve)
         )
-        report = f"{edit.report.text()}\n{storage_report(encoder, edit, strength)}"
+        report = stored_report(encoder, edit, strength).text()
         return io.NodeOutput(
             apply_edit(clip, encoder, edit, strength), edit, report, ui={"diff_quickfix_report": [report]}
         )

@@ -1,38 +1,48 @@
-"""Closed-form concept editing of CLIP text encoders (Diff-QuickFix), without ComfyUI.
+"""Diff-QuickFix: edit a concept of a CLIP text encoder in closed form.
 
-    tower = TextTower.from_module(text_encoder)                      # transformers or ComfyUI
+    tower = TextTower.from_module(text_model)
     tokenizer = PromptTokenizer(clip_tokenizer, pad_token=49407)
     edit = compute_edit(tower, tokenizer, [ConceptEdit("van gogh", "painting")], preset("guarded"))
     print(edit.report.text())
-    weight += edit.delta()                                           # or save_file(edit.lora(), ...)
+    weight += edit.delta()   # the weight that edit.weight_name names
+
+Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arXiv 2310.13730.
 """
 
-from ..prompts import PromptError, PromptTokenizer, SubjectError
-from .edit import GUARDED, PAPER, ConceptEdit, EditSettings, WeightEdit, compute_edit, preset
-from .pairs import POSITIONS
-from .report import EditReport, storage_rounding
-from .solve import LowRank, SolveError, solve, solve_residual
-from .tower import TextTower, TowerError, out_proj_name
+from .edit import compute_edit
+from .everyday import EVERYDAY, PRESERVED
+from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
+from .report import EditReport, StorageRounding, measure_effect, storage_rounding
+from .request import GUARDED, PAPER, PRESETS, ConceptEdit, EditSettings, preset
+from .solve import LowRank, SolveError, Statistics, solve, solve_residuals
+from .tower import AttentionStates, TextTower, TowerError
+from .weight_edit import WeightEdit
 
 __all__ = [
+    "EVERYDAY",
     "GUARDED",
     "PAPER",
     "POSITIONS",
+    "PRESERVED",
+    "PRESETS",
+    "AttentionStates",
     "ConceptEdit",
     "EditReport",
     "EditSettings",
     "LowRank",
-    "PromptError",
-    "PromptTokenizer",
     "SolveError",
-    "SubjectError",
+    "Statistics",
+    "StorageRounding",
     "TextTower",
+    "TokenPairs",
     "TowerError",
     "WeightEdit",
     "compute_edit",
-    "out_proj_name",
+    "match_positions",
+    "measure_effect",
+    "pair_tokens",
     "preset",
     "solve",
-    "solve_residual",
+    "solve_residuals",
     "storage_rounding",
 ]

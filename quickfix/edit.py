@@ -1,233 +1,202 @@
-"""Diff-QuickFix: from "source -> target" in words to an update of one weight.
-
-For each caption template, the keys are the inputs of the edited layer's ``out_proj`` at the last subject token of the
-source caption (and, as published, at every later position), and the values are what the layer gives at the matching
-positions of the target caption (Basu et al., ICLR 2024, section 5). Computing an edit never touches the model.
-"""
+"""From concepts to one low-rank update of a text encoder's weight."""
 
 from __future__ import annotations
 
 import time
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-from ..prompts import PromptError, PromptTokenizer, SubjectError, default_templates, expand, find_subject
-from .everyday import PRESERVED
-from .pairs import LAST_AND_PADDING, POSITIONS, caption_pairs
-from .report import EditReport, measure
-from .solve import LowRank, solve_residual
-from .tower import TextTower, out_proj_name
+from ..prompts import PromptError, PromptTokenizer, holds_words
+from .everyday import EVERYDAY, PRESERVED
+from .pairs import TokenPairs, pair_tokens
+from .report import EditReport, measure_effect
+from .request import GUARDED, ConceptEdit, EditSettings
+from .solve import LowRank, Statistics, solve_residuals
+from .tower import TextTower
+from .weight_edit import WeightEdit
+
+# Concepts encoded at once; a long list is streamed into sums.
+_CONCEPTS = 64
 
 
-@dataclass(frozen=True)
-class ConceptEdit:
-    """One concept and what it becomes.
-
-    Attributes:
-        source: the concept, as prompts write it ("van gogh").
-        target: what takes its place ("painting").
-        kind: "style", "object", "fact" or "custom"; sets the caption templates.
-        templates: caption templates with ``{x}``; None for those of the kind.
-
-    Raises:
-        PromptError: an empty or identical source and target, an unknown kind, a template without ``{x}``.
-    """
-
-    source: str
-    target: str
-    kind: str = "style"
-    templates: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("source", "target"):
-            text = unicodedata.normalize("NFC", getattr(self, name)).strip()
-            if not text:
-                raise PromptError(f"The {name} concept is empty; write the words that stand for it in a prompt.")
-            object.__setattr__(self, name, text)
-        if self.source.lower() == self.target.lower():
-            raise PromptError(f"Source and target are the same ({self.source!r}): there is nothing to edit.")
-        expand(self.caption_templates, self.source)
-
-    @property
-    def caption_templates(self) -> tuple[str, ...]:
-        return self.templates or default_templates(self.kind)
-
-    @property
-    def captions(self) -> list[tuple[str, str]]:
-        """(source caption, target caption) for each template."""
-        templates = self.caption_templates
-        return list(zip(expand(templates, self.source), expand(templates, self.target), strict=True))
-
-
-@dataclass(frozen=True)
-class EditSettings:
-    """How an edit is computed.
-
-    Attributes:
-        layer: the self-attention layer to edit; the paper's causal state is layer 0.
-        lam: lambda, the weight of staying near the old weight; above 0.
-        positions: one of :data:`POSITIONS`.
-        preserve: prompts whose states should stay, at all their positions.
-        preserve_weight: beta, how much each preserved key counts beside an edited one.
-        published_bias: leave the layer's bias in the values, as the authors' released code does. The layer then adds it
-            twice; only for reproducing its numbers.
-    """
-
-    layer: int = 0
-    lam: float = 0.01
-    positions: str = LAST_AND_PADDING
-    preserve: tuple[str, ...] = ()
-    preserve_weight: float = 1.0
-    published_bias: bool = False
-
-    def __post_init__(self) -> None:
-        if self.positions not in POSITIONS:
-            raise PromptError(f"Unknown positions {self.positions!r}; expected one of: {', '.join(POSITIONS)}.")
-
-
-PAPER = EditSettings()
-GUARDED = EditSettings(lam=0.1, preserve=PRESERVED, preserve_weight=1.0)
-
-
-def preset(name: str) -> EditSettings:
-    """"paper": the published settings. "guarded": a preserve set and the lambda that measurements on Shapes favour."""
-    presets = {"paper": PAPER, "guarded": GUARDED}
-    if name not in presets:
-        raise PromptError(f"Unknown preset {name!r}; expected one of {', '.join(presets)}.")
-    return presets[name]
-
-
-@dataclass(frozen=True)
-class WeightEdit:
-    """An update of one weight: ``weight_name`` becomes W0 + up @ down.
-
-    Attributes:
-        weight_name: CLIP's name of the weight, "encoder.layers.0.self_attn.out_proj.weight".
-        low_rank: the factors, fp32.
-        concepts, settings: what it was computed from.
-        report: what it does.
-    """
-
-    weight_name: str
-    low_rank: LowRank = field(repr=False)
-    concepts: tuple[ConceptEdit, ...]
-    settings: EditSettings
-    report: EditReport
-
-    @property
-    def rank(self) -> int:
-        return self.low_rank.rank
-
-    @property
-    def nbytes(self) -> int:
-        return 4 * (self.low_rank.up.numel() + self.low_rank.down.numel())
-
-    def delta(self) -> torch.Tensor:
-        """The update as a matrix, (out, in), a fresh tensor."""
-        return self.low_rank.dense()
-
-    def lora(self, naming: str = "kohya") -> dict[str, torch.Tensor]:
-        """The edit as LoRA tensors that stock loaders take, exact at strength 1.
-
-        Args:
-            naming: "kohya" (``lora_te_...``, read by ComfyUI and diffusers) or "comfyui" (``text_encoders.clip_l...``).
-        """
-        path = self.weight_name.removesuffix(".weight")
-        if naming == "kohya":
-            key, up, down = "lora_te_text_model_" + path.replace(".", "_"), "lora_up", "lora_down"
-        elif naming == "comfyui":
-            key, up, down = f"text_encoders.clip_l.transformer.text_model.{path}", "lora_up", "lora_down"
-        else:
-            raise ValueError(f'Unknown naming {naming!r}; expected "kohya" or "comfyui".')
-        return {
-            f"{key}.{up}.weight": self.low_rank.up.clone(),
-            f"{key}.{down}.weight": self.low_rank.down.clone(),
-            f"{key}.alpha": torch.tensor(float(self.rank)),
-        }
-
-
+@torch.no_grad()
 def compute_edit(
-    tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], settings: EditSettings = PAPER
+    tower: TextTower,
+    tokenizer: PromptTokenizer,
+    concepts: Sequence[ConceptEdit],
+    settings: EditSettings = GUARDED,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> WeightEdit:
-    """Compute the update that turns each concept's source into its target.
+    """Compute the edit of some concepts; neither the tower nor any model is changed.
+
+    Args:
+        progress: called with (batches done, all batches) of 64 concepts; an exception it raises ends the work.
 
     Raises:
-        PromptError: no concepts, or a preserved prompt that contains a concept to be edited away.
-        SubjectError: a concept does not fit into its caption.
-        TowerError: the layer does not exist, or weights are damaged.
-        SolveError: lambda is not positive.
+        PromptError, SubjectError: no concepts, one concept with two targets, a concept cut off at the context length, a
+            preserved prompt that names a concept to edit.
+        TowerError: no such layer, token ids or weights that cannot be used.
     """
-    if not concepts:
-        raise PromptError("No concepts given; expected at least one source and target.")
-    tower.check_layer(settings.layer)
-    clock = _Clock()
-    ids, pairs = _caption_ids(tokenizer, concepts, settings)
-    preserved = [prompt.ids for prompt in tokenizer.tokenize_all(settings.preserve)]
-    _refuse_preserved_sources(tokenizer, concepts, settings)
-    clock.stage("tokens")
-
-    states = tower.attention_inputs(torch.tensor([*ids, *preserved]), settings.layer)
-    keys, anchors = states[: len(ids)].flatten(0, 1), states[len(ids) :].flatten(0, 1)
-    source, target = torch.tensor(pairs).unbind(1)
-    name = out_proj_name(settings.layer)
-    weight = tower.weight(name)
-    clock.stage("keys")
-
-    residual = (keys[target].double() - keys[source].double()) @ weight.double().T
-    if settings.published_bias:
-        residual += tower.weight(name.replace(".weight", ".bias")).double()
-    low_rank = solve_residual(
-        keys[source],
-        residual,
-        lam=settings.lam,
-        preserve=torch.unique(anchors, dim=0) if len(anchors) else None,
-        preserve_weight=settings.preserve_weight,
+    concepts = tuple(concepts)
+    tower.require_layer(settings.layer)
+    watch = _Stopwatch()
+    with watch.stage("tokenize"):
+        _refuse_conflicts(concepts, tokenizer)
+        preserve, skipped = _preserved_prompts(concepts, settings, tokenizer)
+        batches = [
+            pair_tokens(
+                tokenizer,
+                [(concept.source, concept.target or "", concept.templates or ()) for concept in part],
+                settings.positions,
+            )
+            for part in (concepts[start : start + _CONCEPTS] for start in range(0, len(concepts), _CONCEPTS))
+        ]
+    name = tower.out_proj_name(settings.layer)
+    with watch.stage("keys"):
+        kept = _preserved_keys(tower, tokenizer, preserve, settings)
+    pairs = sum(len(batch) for batch in batches)
+    update, efficacy = _solve_batches(tower, batches, kept, settings, watch, progress)
+    with watch.stage("report"):
+        weight = tower.weight(name)
+        naming = _naming(EVERYDAY, concepts, tokenizer)
+        prompts = [prompt for prompt in EVERYDAY if prompt not in naming]
+        effect = measure_effect(tower, settings.layer, update, tokenizer.tokenize_all(prompts))
+        relative_norm = float(update.up.norm() / weight.norm())
+    report = EditReport(
+        efficacy=efficacy,
+        **effect._asdict(),
+        pairs=pairs,
+        rank=update.rank,
+        relative_norm=relative_norm,
+        nbytes=update.up.nbytes + update.down.nbytes,
+        milliseconds=watch.milliseconds(),
+        skipped_preserve=skipped,
     )
-    clock.stage("solve")
-
-    report = measure(tower, tokenizer, low_rank, settings.layer, keys[source], residual)
-    clock.stage("report")
-    report = replace(report, milliseconds=clock.milliseconds)
-    return WeightEdit(name, low_rank, tuple(concepts), settings, report)
+    return WeightEdit(name, update.up.cpu(), update.down.cpu(), concepts, settings, report)
 
 
-def _caption_ids(
-    tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], settings: EditSettings
-) -> tuple[list[tuple[int, ...]], list[tuple[int, int]]]:
-    ids: list[tuple[int, ...]] = []
-    pairs: list[tuple[int, int]] = []
-    for concept in concepts:
-        offset = len(ids) * tokenizer.context_length
-        more, places = caption_pairs(concept.source, concept.target, concept.captions, tokenizer, settings.positions)
-        ids += more
-        pairs += [(offset + a, offset + b) for a, b in places]
-    return ids, pairs
+def _solve_batches(
+    tower: TextTower,
+    batches: Sequence[TokenPairs],
+    kept: torch.Tensor | None,
+    settings: EditSettings,
+    watch: _Stopwatch,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[LowRank, float]:
+    """The update and its efficacy. Few pairs are solved as they are; many are streamed into sums."""
+    weight = tower.weight(tower.out_proj_name(settings.layer))
+    regularization: dict[str, Any] = {"lam": settings.lam, "preserve": kept, "preserve_weight": settings.preserve_weight}
+    pairs = sum(len(batch) for batch in batches)
+    few: list[tuple[torch.Tensor, torch.Tensor]] = []
+    sums = None
+    for number, batch in enumerate(batches, 1):
+        with watch.stage("keys"):
+            keys, residuals = _keys_and_residuals(tower, batch, weight, settings)
+        with watch.stage("solve"):
+            if pairs < weight.shape[1]:
+                few.append((keys, residuals))
+            else:
+                sums = sums or Statistics.empty(weight.shape[1], weight.shape[0], weight.device)
+                sums = sums.add(keys, residuals)
+        if progress is not None:
+            progress(number, len(batches))
+    with watch.stage("solve"):
+        if sums is not None:
+            update = sums.solve(**regularization)
+            energy, left = sums.energy, sums.remaining(update)
+        else:
+            keys, residuals = (torch.cat(part) for part in zip(*few, strict=True))
+            update = solve_residuals(keys, residuals, **regularization)
+            energy = float(residuals.double().square().sum())
+            left = float((residuals - keys @ update.down.T @ update.up.T).double().square().sum())
+    return update, 1.0 if energy == 0 else min(1.0, max(0.0, 1.0 - (left / energy) ** 0.5))
 
 
-def _refuse_preserved_sources(
-    tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], settings: EditSettings
-) -> None:
-    for prompt in tokenizer.tokenize_all(settings.preserve):
-        for concept in concepts:
-            try:
-                find_subject(prompt, concept.source, tokenizer)
-            except SubjectError:
-                continue
+def _keys_and_residuals(
+    tower: TextTower, batch: TokenPairs, weight: torch.Tensor, settings: EditSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys k (n, d) and residuals v - W0 k = W0 (k* - k) (n, d_out), exactly 0 where both captions agree."""
+    places = torch.cat((batch.source[:, 1], batch.target[:, 1]))
+    positions = range(int(places.min()), int(places.max()) + 1)
+    inputs = tower.attention_inputs(batch.ids, settings.layer, positions)
+    keys, wanted = (
+        inputs[where[:, 0].to(inputs.device), where[:, 1].to(inputs.device) - positions.start]
+        for where in (batch.source, batch.target)
+    )
+    residuals = (wanted - keys) @ weight.T
+    if settings.published_bias:
+        residuals = residuals + tower.weight(tower.out_proj_name(settings.layer).replace(".weight", ".bias"))
+    return keys, residuals
+
+
+def _preserved_keys(
+    tower: TextTower, tokenizer: PromptTokenizer, prompts: Sequence[str], settings: EditSettings
+) -> torch.Tensor | None:
+    """Keys (m, d) of every position of the preserved prompts, each distinct one once.
+
+    Padding is preserved too. Stable Diffusion reads it, and a padding key carries what its prompt says: the concept's
+    own padding has attended to the concept, a preserved prompt's has not, so keeping the one leaves the other free.
+    """
+    if not prompts or not settings.preserve_weight:
+        return None
+    ids = [prompt.ids for prompt in tokenizer.tokenize_all(list(prompts))]
+    # The tower is causal: equal beginnings give equal keys (BOS is the same in all prompts).
+    first = {row[: place + 1]: (number, place) for number, row in enumerate(ids) for place in range(len(row))}
+    rows, places = zip(*first.values(), strict=True)
+    return tower.attention_inputs(ids, settings.layer)[list(rows), list(places)]
+
+
+def _preserved_prompts(
+    concepts: Sequence[ConceptEdit], settings: EditSettings, tokenizer: PromptTokenizer
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The prompts to preserve, and the built-in ones left out because they name a concept."""
+    naming = _naming(settings.preserve, concepts, tokenizer)
+    for prompt in settings.preserve:
+        if prompt in naming and prompt not in PRESERVED:
             raise PromptError(
-                f"The preserved prompt {prompt.text!r} contains {concept.source!r}, which is to be edited away. "
-                "Take it out of the preserve set."
+                f"The prompt {prompt!r} cannot be preserved: it names a concept that is edited. Take it off the list."
+            )
+    kept, skipped = ([p for p in settings.preserve if (p in naming) == out] for out in (False, True))
+    return tuple(kept), tuple(skipped)
+
+
+def _naming(prompts: Sequence[str], concepts: Sequence[ConceptEdit], tokenizer: PromptTokenizer) -> set[str]:
+    """Those prompts that name the source of any of some concepts."""
+    sources = {tokenizer.word_ids(concept.source) for concept in concepts}
+    tokenized = tokenizer.tokenize_all(prompts)
+    return {prompt.text for prompt in tokenized if any(holds_words(prompt, source) for source in sources)}
+
+
+def _refuse_conflicts(concepts: Sequence[ConceptEdit], tokenizer: PromptTokenizer) -> None:
+    if not concepts:
+        raise PromptError("No concepts to edit were given; expected at least one.")
+    targets: dict[tuple[int, ...], str] = {}
+    for concept in concepts:
+        source, target = tokenizer.word_ids(concept.source), concept.target or ""
+        if source == tokenizer.word_ids(target):
+            raise PromptError(f"{concept.source!r} and {target!r} are the same tokens; name a different target.")
+        known = targets.setdefault(source, target)
+        if known != target:
+            raise PromptError(
+                f"The concept {concept.source!r} has two targets, {known!r} and {target!r}; keep one of them."
             )
 
 
-class _Clock:
+class _Stopwatch:
     def __init__(self) -> None:
-        self._last = time.perf_counter()
-        self.milliseconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
 
-    def stage(self, name: str) -> None:
-        now = time.perf_counter()
-        self.milliseconds[name] = 1000 * (now - self._last)
-        self._last = now
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def milliseconds(self) -> tuple[tuple[str, float], ...]:
+        return tuple((stage, 1000 * seconds) for stage, seconds in self._seconds.items())

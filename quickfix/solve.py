@@ -1,14 +1,16 @@
-"""The closed-form edit, as an exact low-rank update.
+"""The closed form of an edit, as the low-rank update it is.
 
-    minimise over W   sum_i w_i ||W k_i - v_i||^2 + beta sum_j ||W p_j - W0 p_j||^2 + lambda ||W - W0||_F^2
+With keys K = [k_1 .. k_n] (d_in x n), wanted values V, residuals R = V - W0 K, pair weights D and preserved keys P,
 
-With K = [k_1 .. k_n], R = V - W0 K and A = lambda I + beta P P^T the minimiser is
+    min over W of  sum_i D_i ||W k_i - v_i||^2 + lam ||W - W0||_F^2 + beta ||(W - W0) P||_F^2
 
-    W - W0 = R K^T (A + K K^T)^-1  =  R (I + K^T A^-1 K)^-1 K^T A^-1          (push-through)
+has the solution W0 + delta with C = lam I + beta P P^T and
 
-an update of rank at most min(n, d), computed from an n x n system where n < d and from a d x d system otherwise. Sums are
-formed and solved in fp64: the textbook form (lambda W0 + V K^T)(lambda I + K K^T)^-1 in fp32 loses the edit in the
-rounding of W0 itself.
+    delta = R D K^T (C + K D K^T)^-1                     (d_in x d_in, for n >= d_in)
+          = R D^1/2 (I + A^T A)^-1 (L^-T A)^T            (n x n, for n < d_in; C = L L^T, A = L^-1 K D^1/2)
+
+Everything is computed in fp64 from fp32 inputs: keys of one prompt are nearly parallel, and a small lam magnifies what
+fp32 would lose. In this module keys and values stand in rows, (n, d).
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from dataclasses import dataclass
 
 import torch
 
+# Singular directions whose sum is below this share of the update are left out: two digits below fp32.
+_NEGLIGIBLE = 1e-8
+
 
 class SolveError(ValueError):
     """Inputs from which no edit can be computed."""
@@ -25,17 +30,28 @@ class SolveError(ValueError):
 
 @dataclass(frozen=True)
 class LowRank:
-    """A matrix ``up @ down``: up (out, rank), down (rank, in), both fp32; the rows of ``down`` are orthonormal."""
+    """An update ``up @ down`` of a weight: up (d_out, rank), down (rank, d_in) with orthonormal rows."""
 
     up: torch.Tensor
     down: torch.Tensor
 
     @property
     def rank(self) -> int:
-        return self.down.shape[0]
+        return self.up.shape[1]
 
-    def dense(self) -> torch.Tensor:
+    def delta(self) -> torch.Tensor:
+        """The dense update (d_out, d_in)."""
         return self.up @ self.down
+
+    def to(self, dtype: torch.dtype) -> LowRank:
+        return LowRank(self.up.to(dtype), self.down.to(dtype))
+
+    def truncated(self, tolerance: float) -> LowRank:
+        """The update of least rank within ``tolerance`` of this one (relative Frobenius norm), by singular values."""
+        left, values, right = torch.linalg.svd(self.up.double(), full_matrices=False)
+        keep = _carrying(values, tolerance)
+        down = right[:keep] @ self.down.double()
+        return LowRank(left[:, :keep] * values[:keep], down).to(self.up.dtype)
 
 
 def solve(
@@ -48,111 +64,203 @@ def solve(
     preserve_weight: float = 1.0,
     pair_weights: torch.Tensor | None = None,
 ) -> LowRank:
-    """The update of ``weight`` that sends each key to its value.
+    """The update that takes each key to its value.
 
     Args:
-        weight: W0, (out, in).
-        keys: k_i as rows, (n, in).
-        values: v_i as rows, (n, out), without the layer's bias.
-        lam: lambda > 0, the weight of staying near W0.
-        preserve: p_j as rows, (m, in); inputs whose outputs should stay.
-        preserve_weight: beta >= 0.
-        pair_weights: w_i > 0, (n,).
+        weight: W0 (d_out, d_in).
+        keys: (n, d_in).
+        values: (n, d_out), without the layer's bias.
+        lam: how strongly the old weight is kept, above 0.
+        preserve: keys (m, d_in) whose outputs should stay.
+        preserve_weight: beta, 0 or more.
+        pair_weights: (n,), positive; how much each pair counts (default 1).
+
+    Returns:
+        The update in fp32. Where a residual is no more than fp32 rounding of ``weight @ key`` it counts as 0, so that
+        values already in place give an update of rank 0, exactly nothing.
 
     Raises:
-        SolveError: shapes that do not fit, NaN or infinity, lambda not positive.
+        SolveError: lam not above 0, shapes that do not fit, NaN or infinity; the message names the argument.
     """
-    if values.shape != (keys.shape[0], weight.shape[0]) or keys.shape[1] != weight.shape[1]:
-        raise SolveError(
-            f"Shapes do not fit: weight {tuple(weight.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)}; "
-            "expected (out, in), (n, in) and (n, out)."
-        )
-    _check_finite(weight=weight, values=values)
-    residual = values.double() - keys.double() @ weight.double().T
-    return solve_residual(
-        keys, residual, lam=lam, preserve=preserve, preserve_weight=preserve_weight, pair_weights=pair_weights
+    if weight.ndim != 2:
+        raise SolveError(f"weight has shape {tuple(weight.shape)}; expected a matrix (d_out, d_in).")
+    out_width, width = weight.shape
+    _check("keys", keys, width)
+    _check("values", values, out_width)
+    if len(keys) != len(values):
+        raise SolveError(f"Got {len(keys)} keys and {len(values)} values; expected one value for each key.")
+    _check("weight", weight, width)
+    exact, rows = weight.to(torch.float64), keys.to(torch.float64)
+    residuals = values.to(torch.float64) - rows @ exact.T
+    rounding = torch.finfo(torch.float32).eps * exact.norm() * rows.norm(dim=1)
+    residuals = residuals.masked_fill((residuals.norm(dim=1) <= rounding)[:, None], 0.0)
+    return solve_residuals(
+        keys, residuals, lam=lam, preserve=preserve, preserve_weight=preserve_weight, pair_weights=pair_weights
     )
 
 
-def solve_residual(
+def solve_residuals(
     keys: torch.Tensor,
-    residual: torch.Tensor,
+    residuals: torch.Tensor,
     *,
     lam: float,
     preserve: torch.Tensor | None = None,
     preserve_weight: float = 1.0,
     pair_weights: torch.Tensor | None = None,
 ) -> LowRank:
-    """As :func:`solve`, from the residuals r_i = v_i - W0 k_i as rows, (n, out). A zero residual gives exactly zero."""
-    if not (math.isfinite(lam) and lam > 0):
-        raise SolveError(f"lambda is {lam}; expected a number above 0 (the paper uses 0.01). At 0 the edit is unbounded.")
-    if not (math.isfinite(preserve_weight) and preserve_weight >= 0):
-        raise SolveError(f"The weight of the preserve set is {preserve_weight}; expected a number of at least 0.")
-    if keys.ndim != 2 or residual.ndim != 2 or len(keys) != len(residual) or len(keys) == 0:
-        raise SolveError(f"Found {tuple(keys.shape)} keys and {tuple(residual.shape)} residuals; expected (n, in), (n, out).")
-    _check_finite(keys=keys, residual=residual)
+    """Like :func:`solve`, for residuals v - W0 k (n, d_out) already at hand; an all-zero residual gives rank 0."""
+    check_regularization(lam, preserve_weight)
+    _check("keys", keys, None)
+    _check("residuals", residuals, None)
+    count, width = keys.shape
+    if len(residuals) != count:
+        raise SolveError(f"Got {count} keys and {len(residuals)} residuals; expected one residual for each key.")
     if preserve is not None:
-        if preserve.ndim != 2 or preserve.shape[1] != keys.shape[1]:
-            raise SolveError(f"Preserve keys have shape {tuple(preserve.shape)}; expected (m, {keys.shape[1]}).")
-        _check_finite(preserve=preserve)
-    if pair_weights is not None:
-        if pair_weights.shape != (len(keys),) or not bool((pair_weights > 0).all()):
-            raise SolveError(f"Pair weights must be {len(keys)} positive numbers.")
-        _check_finite(pair_weights=pair_weights)
-
-    k, r = _merge_equal_keys(keys, residual.double(), pair_weights)
-    anchor = None
-    if preserve is not None and len(preserve) and preserve_weight > 0:
-        p = preserve.double()
-        anchor = (p.T @ p).mul_(preserve_weight)
-        anchor.diagonal().add_(lam)
-    if k.shape[0] < k.shape[1]:
-        return _solve_by_pairs(k, r, lam, anchor)
-    return _solve_by_width(k, r, lam, anchor)
-
-
-def _solve_by_pairs(k: torch.Tensor, r: torch.Tensor, lam: float, anchor: torch.Tensor | None) -> LowRank:
-    if anchor is None:
-        right, gram = k, k @ k.T
-        gram.diagonal().add_(lam)
-    else:
-        right = torch.cholesky_solve(k.T, torch.linalg.cholesky(anchor)).T
-        gram = right @ k.T
-        gram = (gram + gram.T) / 2
-        gram.diagonal().add_(1.0)
-    left = torch.cholesky_solve(r, torch.linalg.cholesky(gram)).T
-    # An orthonormal right factor: with nearly parallel keys, left and right alone are huge and cancel in fp32.
-    q, upper = torch.linalg.qr(right.T)
-    return LowRank((left @ upper.T).float(), q.T.float().contiguous())
+        _check("preserve", preserve, width)
+    if not count or not residuals.any():
+        return LowRank(keys.new_zeros(residuals.shape[1], 0), keys.new_zeros(0, width)).to(torch.float32)
+    if count >= width:
+        sums = Statistics.empty(width, residuals.shape[1], keys.device).add(keys, residuals, pair_weights)
+        return sums.solve(lam=lam, preserve=preserve, preserve_weight=preserve_weight)
+    a, r = _merged(*_weighted(keys, residuals, pair_weights))
+    factor = _kept_factor(width, lam, preserve, preserve_weight, a)
+    if factor is None:
+        inner = (a @ a.T) / lam
+        inner.diagonal().add_(1.0)
+        basis, mixing = torch.linalg.qr(a.T)
+        return LowRank(_right_solve(r.T, inner) @ mixing.T / lam, basis.T).to(torch.float32)
+    whitened = torch.linalg.solve_triangular(factor, a.T, upper=False)
+    inner = whitened.T @ whitened
+    inner.diagonal().add_(1.0)
+    # Orthonormal rows of down keep the product of the rounded factors as accurate as the factors.
+    basis, mixing = torch.linalg.qr(torch.linalg.solve_triangular(factor.T, whitened, upper=True))
+    return LowRank(_right_solve(r.T, inner) @ mixing.T, basis.T).to(torch.float32)
 
 
-def _solve_by_width(k: torch.Tensor, r: torch.Tensor, lam: float, anchor: torch.Tensor | None) -> LowRank:
-    gram = k.T @ k
-    if anchor is None:
-        gram.diagonal().add_(lam)
-    else:
-        gram += anchor
-    up = torch.cholesky_solve(k.T @ r, torch.linalg.cholesky(gram)).T
-    return LowRank(up.float(), torch.eye(k.shape[1]))
+@dataclass(frozen=True)
+class Statistics:
+    """All that an edit needs to know about any number of pairs: sums that pairs, or other statistics, are added to.
+
+    Attributes:
+        gram: sum of w k k^T, (d_in, d_in).
+        cross: sum of w r k^T, (d_out, d_in).
+        energy: sum of w ||r||^2.
+        pairs: number of pairs.
+    """
+
+    gram: torch.Tensor
+    cross: torch.Tensor
+    energy: float
+    pairs: int
+
+    @classmethod
+    def empty(cls, width: int, out_width: int, device: torch.device | str = "cpu") -> Statistics:
+        zeros = torch.zeros(out_width, width, dtype=torch.float64, device=device)
+        return cls(zeros.new_zeros(width, width), zeros, 0.0, 0)
+
+    def add(
+        self, keys: torch.Tensor, residuals: torch.Tensor, pair_weights: torch.Tensor | None = None
+    ) -> Statistics:
+        """These statistics and some more pairs."""
+        a, r = _weighted(keys, residuals, pair_weights)
+        return self + Statistics(a.T @ a, r.T @ a, float(r.square().sum()), len(keys))
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(
+            self.gram + other.gram, self.cross + other.cross, self.energy + other.energy, self.pairs + other.pairs
+        )
+
+    def solve(self, *, lam: float, preserve: torch.Tensor | None = None, preserve_weight: float = 1.0) -> LowRank:
+        """The update for all pairs; see :func:`solve` for the arguments and errors."""
+        check_regularization(lam, preserve_weight)
+        if not self.cross.any():
+            return LowRank(self.cross[:, :0], self.cross[:0]).to(torch.float32)
+        penalty = self.gram.clone()
+        penalty.diagonal().add_(lam)
+        if preserve is not None and preserve_weight:
+            _check("preserve", preserve, len(penalty))
+            kept = preserve.to(torch.float64)
+            penalty += preserve_weight * (kept.T @ kept)
+        delta = torch.cholesky_solve(self.cross.T, torch.linalg.cholesky(penalty)).T
+        # The rows of down are delta's right singular vectors, so that up = delta @ down.T loses nothing.
+        _, directions = torch.linalg.eigh(delta.T @ delta)
+        basis = directions.flip(1)
+        up = delta @ basis
+        keep = _carrying(up.norm(dim=0), _NEGLIGIBLE)
+        return LowRank(up[:, :keep].contiguous(), basis[:, :keep].T.contiguous()).to(torch.float32)
+
+    def remaining(self, update: LowRank) -> float:
+        """Sum of w ||(W0 + delta) k - v||^2, what the update leaves undone."""
+        delta = update.to(torch.float64).delta()
+        left = self.energy - 2 * (self.cross * delta).sum() + ((delta @ self.gram) * delta).sum()
+        return max(0.0, float(left))
 
 
-def _merge_equal_keys(
-    keys: torch.Tensor, residual: torch.Tensor, pair_weights: torch.Tensor | None
+def check_regularization(lam: float, preserve_weight: float) -> None:
+    """Refuse a lam that is not above 0 and a preserve weight below 0 (SolveError)."""
+    if not (math.isfinite(lam) and lam > 0):
+        raise SolveError(
+            f"lambda is {lam}; expected a number above 0, such as 0.01 (towards 0, edits turn images to noise)."
+        )
+    if not (math.isfinite(preserve_weight) and preserve_weight >= 0):
+        raise SolveError(f"preserve_weight is {preserve_weight}; expected 0 or more.")
+
+
+def _check(name: str, rows: torch.Tensor, width: int | None) -> None:
+    if rows.ndim != 2 or width not in (None, rows.shape[1]):
+        raise SolveError(f"{name} has shape {tuple(rows.shape)}; expected (n, {'d' if width is None else width}).")
+    if not torch.isfinite(rows).all():
+        raise SolveError(f"{name} holds NaN or infinity; the text encoder's weights or its inputs are damaged.")
+
+
+def _weighted(
+    keys: torch.Tensor, residuals: torch.Tensor, pair_weights: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Join pairs of one and the same key into one pair of summed weight and mean residual; rows scaled by sqrt(weight)."""
-    weights = torch.ones(len(keys), dtype=torch.float64) if pair_weights is None else pair_weights.double()
-    distinct, group = torch.unique(keys, dim=0, return_inverse=True)
-    if len(distinct) == len(keys):
-        root = weights.sqrt()[:, None]
-        return keys.double() * root, residual * root
-    total = torch.zeros(len(distinct), dtype=torch.float64).index_add_(0, group, weights)
-    sums = torch.zeros(len(distinct), residual.shape[1], dtype=torch.float64)
-    sums.index_add_(0, group, residual * weights[:, None])
-    root = total.sqrt()[:, None]
-    return distinct.double() * root, sums / root
+    a, r = keys.to(torch.float64), residuals.to(torch.float64)
+    if pair_weights is None:
+        return a, r
+    if pair_weights.shape != (len(keys),) or not (torch.isfinite(pair_weights) & (pair_weights > 0)).all():
+        raise SolveError(
+            f"pair_weights has shape {tuple(pair_weights.shape)}; expected ({len(keys)},) finite numbers above 0."
+        )
+    root = pair_weights.to(a).sqrt()[:, None]
+    return a * root, r * root
 
 
-def _check_finite(**tensors: torch.Tensor) -> None:
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise SolveError(f"The {name.replace('_', ' ')} hold NaN or infinity.")
+def _merged(a: torch.Tensor, r: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Equal keys as one: m times the same key a is sqrt(m) a, with the sum of the residuals over sqrt(m)."""
+    # Rows are told apart by one number each; should two different rows share it, nothing is merged.
+    marks = (a * torch.arange(1, a.shape[1] + 1, device=a.device, dtype=a.dtype).cos()).sum(1)
+    distinct, index, counts = torch.unique(marks, return_inverse=True, return_counts=True)
+    if len(distinct) == len(a):
+        return a, r
+    merged = a.new_empty(len(distinct), a.shape[1])
+    merged[index] = a
+    if not torch.equal(merged[index], a):
+        return a, r
+    root = counts.to(a).sqrt()[:, None]
+    summed = r.new_zeros(len(distinct), r.shape[1]).index_add_(0, index, r)
+    return merged * root, summed / root
+
+
+def _right_solve(r: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
+    """r @ inner^-1 for a symmetric positive definite ``inner``."""
+    return torch.cholesky_solve(r.T, torch.linalg.cholesky(inner)).T
+
+
+def _kept_factor(
+    width: int, lam: float, preserve: torch.Tensor | None, preserve_weight: float, like: torch.Tensor
+) -> torch.Tensor | None:
+    """L of C = lam I + beta P P^T = L L^T; None where C is lam I."""
+    if preserve is None or not len(preserve) or not preserve_weight:
+        return None
+    kept = preserve.to(like)
+    penalty = preserve_weight * (kept.T @ kept)
+    penalty.diagonal().add_(lam)
+    return torch.linalg.cholesky(penalty)
+
+
+def _carrying(sizes: torch.Tensor, tolerance: float) -> int:
+    """How many of some sizes, largest first, carry all but ``tolerance`` of their root sum of squares."""
+    tails = sizes.double().square().flip(0).cumsum(0).sqrt().flip(0)
+    return int((tails > tolerance * tails[0]).sum()) if len(sizes) else 0

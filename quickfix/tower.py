@@ -1,188 +1,317 @@
-"""CLIP's text tower as a function of its weights, run no further than an edit needs.
+"""The CLIP text tower as a pure function of named weights, run only as far as an edit needs.
 
-The weights are read by CLIP's parameter names, which ComfyUI's and transformers' modules share, through any mapping: a
-module's parameters, a checkpoint file's tensors, a patcher's base weights. Only the tensors that a computation needs are
-asked for, so layers behind the edited one are never touched. Everything is computed in fp32 on the CPU.
+ComfyUI and transformers name the parts of the tower alike, so one function over a mapping from name to tensor serves
+both, and a checkpoint file just as well. A layer's weights are read when that layer runs: to see what the output
+projection of layer L is fed, layers above L are never touched.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
+from torch import nn
+from torch.nn import functional as F
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "gelu": F.gelu,
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }
-_TOKENS = "embeddings.token_embedding.weight"
-_PLACES = "embeddings.position_embedding.weight"
-_LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
+TOKENS = "embeddings.token_embedding.weight"
+TOKEN_POSITIONS = "embeddings.position_embedding.weight"
+# Captions attended at once; bounds the memory of long concept lists.
+_ROWS = 256
+
+Ids = torch.Tensor | Sequence[Sequence[int]]
 
 
 class TowerError(ValueError):
-    """A text tower whose weights, names or inputs cannot be used."""
+    """A text encoder, or token ids, that the tower cannot run."""
 
 
-def out_proj_name(layer: int) -> str:
-    """Name of the edited weight: the output projection of a layer's self-attention."""
-    return f"encoder.layers.{layer}.self_attn.out_proj.weight"
+class AttentionStates(NamedTuple):
+    """What one self-attention layer sees and leaves behind, each (captions, positions, width)."""
+
+    inputs: torch.Tensor
+    """The input of ``out_proj``: the keys of an edit."""
+    residual: torch.Tensor
+    """The residual stream right after the attention's output was added."""
+
+
+class _CalledWeights(Mapping[str, torch.Tensor]):
+    """A function from name to tensor, as a mapping that does not know its names."""
+
+    def __init__(self, read: Callable[[str], torch.Tensor]) -> None:
+        self._read = read
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 @dataclass(frozen=True)
 class TextTower:
-    """A CLIP text encoder.
+    """A CLIP text tower.
 
     Attributes:
-        weights: parameter name ("encoder.layers.0.layer_norm1.weight", ...) to tensor.
+        weights: CLIP's parameter names ("encoder.layers.0.self_attn.out_proj.weight", ...) to tensors, any float dtype.
         heads: attention heads.
-        activation: "quick_gelu" (OpenAI's CLIP-L) or "gelu" (OpenCLIP).
+        num_layers: transformer layers.
+        activation: a key of :data:`ACTIVATIONS`.
         eps: epsilon of the layer norms.
     """
 
-    weights: Mapping[str, torch.Tensor] = field(repr=False)
+    weights: Mapping[str, torch.Tensor]
     heads: int
+    num_layers: int
     activation: str = "quick_gelu"
     eps: float = 1e-5
 
-    def __post_init__(self) -> None:
-        if self.activation not in ACTIVATIONS:
-            raise TowerError(f"Unknown activation {self.activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
-        missing = [name for name in (_TOKENS, _PLACES, out_proj_name(0)) if name not in self.weights]
-        if missing:
-            raise TowerError(f"Not a CLIP text encoder: it has no {missing[0]}. T5 and other encoders cannot be edited.")
-
     @classmethod
     def from_weights(
-        cls, weights: Mapping[str, torch.Tensor], *, heads: int, activation: str = "quick_gelu", eps: float = 1e-5
+        cls,
+        weights: Mapping[str, torch.Tensor] | Callable[[str], torch.Tensor],
+        *,
+        heads: int,
+        activation: str = "quick_gelu",
+        eps: float = 1e-5,
+        num_layers: int | None = None,
     ) -> TextTower:
-        """A tower over any mapping of CLIP's parameter names to tensors."""
-        return cls(weights, heads, activation, eps)
+        """A tower over a mapping, or over a function from name to tensor (then ``num_layers`` must be given).
+
+        Raises:
+            TowerError: unknown activation, no layers, or ``heads`` below one.
+        """
+        if activation not in ACTIVATIONS:
+            raise TowerError(f"Unknown activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
+        if heads < 1:
+            raise TowerError(f"A text encoder has at least one attention head; got heads={heads}.")
+        if not isinstance(weights, Mapping):
+            weights = _CalledWeights(weights)
+        if num_layers is None:
+            numbers = {name.split(".")[2] for name in weights if name.startswith("encoder.layers.")}
+            num_layers = 1 + max((int(number) for number in numbers), default=-1)
+        if num_layers < 1:
+            raise TowerError(
+                "Found no weight named encoder.layers.<n>...; expected a CLIP text model's parameters without a prefix."
+            )
+        return cls(weights, heads, num_layers, activation, eps)
 
     @classmethod
-    def from_module(cls, module: torch.nn.Module) -> TextTower:
-        """A tower over the parameters of transformers' or ComfyUI's CLIP text model.
+    def from_module(cls, module: nn.Module) -> TextTower:
+        """A tower over the live parameters of transformers' or ComfyUI's CLIP text model (or its ``text_model``).
 
-        The parameters are read when a computation needs them, so it always sees their current values.
+        Raises:
+            TowerError: the module is not a CLIP text model.
         """
         inner: Any = getattr(module, "text_model", module)
         try:
             layer = inner.encoder.layers[0]
-        except AttributeError:
-            raise TowerError(f"{type(module).__name__} is not a CLIP text model: it has no encoder.layers.") from None
-        heads = getattr(layer.self_attn, "num_heads", None) or layer.self_attn.heads
-        config = getattr(module, "config", None)
-        if config is not None:
-            return cls(dict(inner.named_parameters()), heads, config.hidden_act, config.layer_norm_eps)
-        exact = layer.mlp.activation is F.gelu
-        return cls(dict(inner.named_parameters()), heads, "gelu" if exact else "quick_gelu", layer.layer_norm1.eps)
+            attention = layer.self_attn
+            heads = attention.heads if hasattr(attention, "heads") else attention.num_heads
+            function = layer.mlp.activation if hasattr(layer.mlp, "activation") else layer.mlp.activation_fn
+            eps = layer.layer_norm1.eps
+        except AttributeError as error:
+            raise TowerError(
+                f"{type(module).__name__} is not a CLIP text model ({error}); pass a CLIPTextModel or its text_model."
+            ) from error
+        weights = {name: parameter.detach() for name, parameter in inner.named_parameters()}
+        return cls.from_weights(weights, heads=heads, activation=_recognize(function), eps=eps)
 
     @property
-    def num_layers(self) -> int:
-        found = (_LAYER.match(name) for name in self.weights)
-        return 1 + max(int(match.group(1)) for match in found if match)
+    def width(self) -> int:
+        """Width of the residual stream; 768 for CLIP-L."""
+        return int(self._read(TOKEN_POSITIONS).shape[1])
 
-    @property
-    def context_length(self) -> int:
-        return self.weights[_PLACES].shape[0]
+    @staticmethod
+    def out_proj_name(layer: int) -> str:
+        """Name of the weight that an edit of ``layer`` changes."""
+        return f"encoder.layers.{layer}.self_attn.out_proj.weight"
+
+    def require_layer(self, layer: int) -> None:
+        """Refuse a layer that the tower does not have (TowerError)."""
+        if not 0 <= layer < self.num_layers:
+            raise TowerError(
+                f"There is no layer {layer}: this text encoder has layers 0 to {self.num_layers - 1}. Choose one."
+            )
 
     def weight(self, name: str) -> torch.Tensor:
-        """One parameter in fp32 on the CPU.
+        """One weight in fp32.
 
         Raises:
-            TowerError: there is no such parameter, or it holds NaN or infinity.
+            TowerError: there is none of this name, or it holds NaN or infinity.
         """
-        if name not in self.weights:
-            raise TowerError(f"The text encoder has no {name}.")
-        return _finite(name, self.weights[name].detach().to("cpu", torch.float32))
+        return _finite(name, self._read(name).to(torch.float32))
 
-    def check_layer(self, layer: int) -> None:
-        """Refuse a layer that the tower does not have."""
-        if not 0 <= layer < self.num_layers:
-            raise TowerError(f"Layer {layer} does not exist: the text encoder has layers 0 to {self.num_layers - 1}.")
-
-    def attention_inputs(self, ids: torch.Tensor, layer: int) -> torch.Tensor:
-        """The keys: what ``out_proj`` of a layer's self-attention receives.
+    @torch.no_grad()
+    def attention_inputs(self, ids: Ids, layer: int, positions: range | None = None) -> torch.Tensor:
+        """The input of ``out_proj`` in one self-attention layer.
 
         Args:
-            ids: token ids, (n, length).
-            layer: which layer; the ones behind it are not run.
+            ids: token ids (n, length), padded.
+            layer: 0 to ``num_layers - 1``; no weight of a later layer is read.
+            positions: token positions wanted, a range of step 1 (default: all). What stands after them is not computed:
+                the tower is causal.
 
         Returns:
-            (n, length, width).
+            (n, len(positions), width) in fp32.
+
+        Raises:
+            TowerError: ids outside of the vocabulary, prompts longer than the context, no such layer, unusable weights.
         """
-        return self.at_attention(ids, layer)[1]
+        rows, positions = self._checked(ids, layer, positions)
+        return self._inputs(self._enter(rows, layer), layer, positions)
 
-    def at_attention(self, ids: torch.Tensor, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The residual stream in front of a layer, and the input of its ``out_proj``; both (n, length, width)."""
-        self.check_layer(layer)
-        if layer == 0:
-            return self._at_first_attention(ids)
-        x = self._embed(ids, torch.arange(ids.shape[1]))
-        for index in range(layer):
-            x = self._layer(x, index, {})
-        normed = self._norm(x, f"encoder.layers.{layer}.layer_norm1")
-        return x, self._attend(*(self._project(normed, layer, part) for part in "qkv"))
+    @torch.no_grad()
+    def attention_states(self, ids: Ids, layer: int) -> AttentionStates:
+        """The input of ``out_proj`` in one layer and the residual stream after that attention, at all positions."""
+        rows, positions = self._checked(ids, layer, None)
+        stream = self._enter(rows, layer)
+        inputs = self._inputs(stream, layer, positions)
+        outputs = self._linear(inputs, f"encoder.layers.{layer}.self_attn.out_proj")
+        return AttentionStates(inputs, stream.full() + outputs)
 
-    def hidden_states(self, ids: torch.Tensor, replaced: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
-        """The encoder's final states (after the final layer norm), (n, length, width).
+    @torch.no_grad()
+    def hidden_states(self, ids: Ids, edited: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """The text encoder's last hidden state (n, length, width) after the final layer norm.
 
         Args:
-            ids: token ids, (n, length).
-            replaced: weights to use in place of the tower's own, by name.
+            edited: weights to use in place of the tower's own, by name.
         """
-        x = self._embed(ids, torch.arange(ids.shape[1]))
-        for index in range(self.num_layers):
-            x = self._layer(x, index, replaced or {})
-        return self._norm(x, "final_layer_norm")
+        if edited:
+            tower = TextTower(_Replaced(self.weights, edited), self.heads, self.num_layers, self.activation, self.eps)
+            return tower.hidden_states(ids)
+        rows, _ = self._checked(ids, self.num_layers - 1, None)
+        stream = self._enter(rows, self.num_layers)
+        return self._norm(stream.full(), "final_layer_norm")
 
-    def _at_first_attention(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        # In layer 0 the query, key and value of a token depend on its id and its position alone: each distinct pair is
-        # projected once, however many captions share it (all the padding, all the common words).
-        length = ids.shape[1]
-        pairs, where = torch.unique(ids * length + torch.arange(length), return_inverse=True)
-        x = self._embed(pairs // length, pairs % length)
-        normed = self._norm(x, "encoder.layers.0.layer_norm1")
-        return x[where], self._attend(*(self._project(normed, 0, part)[where] for part in "qkv"))
+    def _read(self, name: str) -> torch.Tensor:
+        try:
+            return self.weights[name].detach()
+        except KeyError as error:
+            raise TowerError(
+                f"The text encoder has no weight named {name}; expected the parameters of a CLIP text model."
+            ) from error
 
-    def _embed(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        table, positions = self.weights[_TOKENS], self.weights[_PLACES]
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < table.shape[0]:
-            raise TowerError(f"Token id {int(ids.max())} is outside the vocabulary of {table.shape[0]} words.")
-        if int(places.max()) >= positions.shape[0]:
-            raise TowerError(f"{int(places.max()) + 1} tokens are more than the {positions.shape[0]} that CLIP can place.")
-        rows = table.detach()[ids.to(table.device)] if table.dtype.itemsize > 1 else table.detach().float()[ids]
-        return _finite(_TOKENS, rows.to("cpu", torch.float32)) + self.weight(_PLACES)[places]
+    def _checked(self, ids: Ids, layer: int, positions: range | None) -> tuple[torch.Tensor, range]:
+        self.require_layer(layer)
+        table = self._read(TOKENS)
+        rows = torch.as_tensor(ids, dtype=torch.long, device=table.device)
+        context = self._read(TOKEN_POSITIONS).shape[0]
+        if rows.ndim != 2 or not 1 <= rows.shape[1] <= context:
+            raise TowerError(f"Token ids have shape {tuple(rows.shape)}; expected (prompts, 1 to {context} tokens).")
+        low, high = (int(bound) for bound in rows.aminmax()) if rows.numel() else (0, 0)
+        if low < 0 or high >= table.shape[0]:
+            raise TowerError(
+                f"Token id {low if low < 0 else high} is outside of the vocabulary of {table.shape[0]} tokens; the "
+                "tokenizer and the text encoder do not belong together."
+            )
+        positions = range(rows.shape[1]) if positions is None else positions
+        if positions.step != 1 or not 0 <= positions.start < positions.stop <= rows.shape[1]:
+            raise TowerError(f"Cannot take {positions} of {rows.shape[1]} tokens; expected a range of step 1.")
+        return rows[:, : positions.stop], positions
+
+    def _enter(self, rows: torch.Tensor, layer: int) -> _Stream:
+        """The residual stream at the entrance of ``layer``."""
+        vocabulary = self._read(TOKENS).shape[0]
+        places = torch.arange(rows.shape[1], device=rows.device)
+        # At the entrance of layer 0 a token is its id and its position, no more: one row for each distinct pair.
+        codes, index = torch.unique(places * vocabulary + rows, return_inverse=True)
+        tokens = self._read(TOKENS)[codes % vocabulary].to(torch.float32)
+        place = self._read(TOKEN_POSITIONS)[codes // vocabulary].to(torch.float32)
+        stream = _Stream(_finite(TOKENS, tokens) + _finite(TOKEN_POSITIONS, place), index)
+        for number in range(layer):
+            stream = self._block(stream, number)
+        return stream
+
+    def _block(self, stream: _Stream, layer: int) -> _Stream:
+        name = f"encoder.layers.{layer}"
+        inputs = self._inputs(stream, layer, range(stream.length))
+        x = stream.full() + self._linear(inputs, f"{name}.self_attn.out_proj")
+        hidden = self._linear(self._norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1")
+        x = x + self._linear(ACTIVATIONS[self.activation](hidden), f"{name}.mlp.fc2")
+        return _Stream(x, None)
+
+    def _inputs(self, stream: _Stream, layer: int, positions: range) -> torch.Tensor:
+        name = f"encoder.layers.{layer}"
+        x = self._norm(stream.values, f"{name}.layer_norm1")
+        q, k, v = (self._linear(x, f"{name}.self_attn.{part}_proj") for part in "qkv")
+        rows = [
+            self._attend(stream.rows(q, part)[:, positions.start :], stream.rows(k, part), stream.rows(v, part))
+            for part in stream.parts()
+        ]
+        return torch.cat(rows) if rows else q.new_zeros(0, len(positions), q.shape[-1])
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Causal attention of the last ``q.shape[1]`` positions over all of ``k`` and ``v``; (n, length, width)."""
+        length, start = k.shape[1], k.shape[1] - q.shape[1]
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
+        mask = torch.ones(length, length, dtype=torch.bool, device=k.device).tril()[start:] if start else None
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return out.transpose(1, 2).flatten(2)
+
+    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.linear(x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         return F.layer_norm(x, x.shape[-1:], self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), self.eps)
 
-    def _project(self, x: torch.Tensor, layer: int, part: str) -> torch.Tensor:
-        name = f"encoder.layers.{layer}.self_attn.{part}_proj"
-        return F.linear(x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+class _Stream(NamedTuple):
+    """A residual stream (n, length, width); with ``lookup`` (n, length), its distinct rows (m, width)."""
 
-    def _layer(self, x: torch.Tensor, index: int, replaced: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        prefix = f"encoder.layers.{index}"
-        normed = self._norm(x, f"{prefix}.layer_norm1")
-        mixed = self._attend(*(self._project(normed, index, part) for part in "qkv"))
-        out = out_proj_name(index)
-        weight = replaced[out] if out in replaced else self.weight(out)
-        x = x + F.linear(mixed, weight, self.weight(f"{prefix}.self_attn.out_proj.bias"))
-        hidden = self._norm(x, f"{prefix}.layer_norm2")
-        hidden = F.linear(hidden, self.weight(f"{prefix}.mlp.fc1.weight"), self.weight(f"{prefix}.mlp.fc1.bias"))
-        hidden = ACTIVATIONS[self.activation](hidden)
-        return x + F.linear(hidden, self.weight(f"{prefix}.mlp.fc2.weight"), self.weight(f"{prefix}.mlp.fc2.bias"))
+    values: torch.Tensor
+    lookup: torch.Tensor | None
+
+    @property
+    def length(self) -> int:
+        return (self.values if self.lookup is None else self.lookup).shape[1]
+
+    def full(self) -> torch.Tensor:
+        return self.values if self.lookup is None else self.values[self.lookup]
+
+    def parts(self) -> list[slice]:
+        count = len(self.values if self.lookup is None else self.lookup)
+        return [slice(start, start + _ROWS) for start in range(0, count, _ROWS)]
+
+    def rows(self, derived: torch.Tensor, part: slice) -> torch.Tensor:
+        """Some captions of something computed row by row from ``values``."""
+        return derived[part] if self.lookup is None else derived[self.lookup[part]]
+
+
+class _Replaced(Mapping[str, torch.Tensor]):
+    def __init__(self, weights: Mapping[str, torch.Tensor], edited: Mapping[str, torch.Tensor]) -> None:
+        self._weights, self._edited = weights, edited
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._edited[name] if name in self._edited else self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+def _recognize(function: Callable[[torch.Tensor], torch.Tensor]) -> str:
+    """Which activation a module's function is, by what it computes: ComfyUI's are anonymous."""
+    probe = torch.linspace(-3, 3, 13)
+    for name, known in ACTIVATIONS.items():
+        if torch.allclose(function(probe), known(probe), atol=1e-6):
+            return name
+    raise TowerError(f"The text encoder's activation is none of {', '.join(ACTIVATIONS)}.")
 
 
 def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    if not torch.isfinite(tensor).all():
-        raise TowerError(f"{name} holds NaN or infinity: the text encoder's weights are damaged or overflowed in fp16.")
+    # One sum is cheaper than a mask, and NaN and infinity survive it.
+    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+        raise TowerError(f"The weight {name} holds NaN or infinity: the checkpoint is damaged. Load another copy.")
     return tensor

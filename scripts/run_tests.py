@@ -1,0 +1,77 @@
+"""Run the checks: style, types, and the three tiers of tests against both ComfyUI versions; end with one summary line.
+
+Runs inside the environment of scripts/bootstrap.py.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as xml
+from dataclasses import dataclass
+from pathlib import Path
+
+from bootstrap import COMFYUI, ROOT, comfyui_folder
+
+
+@dataclass
+class Outcome:
+    name: str
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+
+
+def check(name: str, *command: str) -> Outcome:
+    """A command that passes when it exits with 0."""
+    print(f"\n=== {name}", flush=True)
+    started = time.monotonic()
+    code = subprocess.call(command, cwd=ROOT)
+    return Outcome(name, int(code == 0), int(code != 0), 0, time.monotonic() - started)
+
+
+def tier(name: str, folder: str, comfyui: str) -> Outcome:
+    """A folder of tests against one ComfyUI; a run without any test has failed, and so has a skipped test."""
+    label = f"{name}, ComfyUI {COMFYUI[comfyui].version}"
+    print(f"\n=== {label}", flush=True)
+    root = comfyui_folder(Path(os.environ["DIFF_QUICKFIX_CACHE"]), comfyui) / "ComfyUI"
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        result = Path(scratch) / "result.xml"
+        code = subprocess.call(
+            [sys.executable, "-m", "pytest", f"tests/{folder}", f"--junit-xml={result}"],
+            cwd=ROOT,
+            env={**os.environ, "COMFYUI_PATH": str(root)},
+        )
+        suite = xml.parse(result).getroot().find("testsuite") if result.exists() else None
+    counts = {key: int(suite.get(key, 0)) for key in ("tests", "failures", "errors", "skipped")} if suite is not None else {}
+    failed = counts.get("failures", 0) + counts.get("errors", 0) + counts.get("skipped", 0)
+    passed = counts.get("tests", 0) - failed
+    if code and not failed or not passed:
+        failed += 1
+    return Outcome(label, passed, failed, counts.get("skipped", 0), time.monotonic() - started)
+
+
+def main(arguments: list[str]) -> int:
+    outcomes = [
+        check("ruff", sys.executable, "-m", "ruff", "check", "."),
+        check("mypy", sys.executable, "-m", "mypy"),
+    ]
+    if arguments != ["lint"]:
+        outcomes.append(tier("unit", "unit", "newest"))
+        outcomes += [tier(name, name, comfyui) for name in ("comfy", "e2e") for comfyui in COMFYUI]
+    print("\n=== summary")
+    for outcome in outcomes:
+        mark = "FAILED" if outcome.failed else "ok"
+        print(f"{outcome.name:32} {outcome.passed:4} passed {outcome.failed:3} failed {outcome.seconds:6.0f} s  {mark}")
+    passed, failed = (sum(getattr(outcome, key) for outcome in outcomes) for key in ("passed", "failed"))
+    print(f"\n{passed} passed, {failed} failed", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""A real ComfyUI in this process, and the pack loaded the way ComfyUI loads it."""
+
+import asyncio
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def pytest_configure():
+    path = os.environ.get("COMFYUI_PATH", "")
+    assert Path(path, "main.py").is_file(), f"COMFYUI_PATH is {path!r}; expected a ComfyUI. Run through `make test`."
+    sys.path.insert(0, path)
+    arguments, sys.argv = sys.argv, ["main.py", "--cpu"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args  # noqa: F401 - parses sys.argv when first imported
+
+    sys.argv = arguments
+
+
+@pytest.fixture(scope="session")
+def pack():
+    """The pack as a module, under a name of its own as in ComfyUI."""
+    spec = importlib.util.spec_from_file_location(
+        "pack_under_test", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def nodes(pack):
+    """The pack's node classes by id."""
+    extension = asyncio.run(pack.comfy_entrypoint())
+    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
+
+
+@pytest.fixture
+def edit(nodes):
+    """Run "Diff-QuickFix Edit" with its defaults; returns (clip, edit, report)."""
+    node = nodes["DiffQuickFix_Edit"]
+    defaults = {
+        "source": "van gogh", "target": "painting", "kind": "style", "preset": "guarded", "layer": 0, "lam": 0.0,
+        "positions": "last subject token and padding", "strength": 1.0,
+    }
+
+    def run(clip, **changes):
+        with torch.inference_mode():
+            return node.execute(clip, **{**defaults, **changes}).args
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shapes(nodes):
+    """Shapes as ComfyUI objects: (model, clip, vae)."""
+    return nodes["DiffQuickFix_LoadShapesDemo"].execute().args
+
+
+def encode(clip, text):
+    """The conditioning of a prompt, through ComfyUI's own path."""
+    with torch.inference_mode():
+        return clip.encode_from_tokens(clip.tokenize(text), return_pooled=False).clone()

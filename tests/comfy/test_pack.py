@@ -1,0 +1,34 @@
+import subprocess
+import sys
+
+from diff_quickfix.demo_model.server import PACK
+
+
+def test_importing_the_pack_imports_nothing_heavy():
+    code = (
+        "import importlib.util, sys; s = importlib.util.spec_from_file_location('p', r'%s', "
+        "submodule_search_locations=[r'%s']); m = importlib.util.module_from_spec(s); sys.modules['p'] = m; "
+        "s.loader.exec_module(m); print(sorted({n.split('.')[0] for n in sys.modules}))"
+    ) % (PACK / "__init__.py", PACK)
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "transformers", "numpy", "diffusers", "safetensors", "comfy"} & set(eval_names(loaded))
+
+
+def eval_names(text):
+    return [name.strip(" '[]\n") for name in text.split(",")]
+
+
+def test_nodes_import_neither_training_nor_plotting_libraries(nodes):
+    assert nodes
+    ours = {name for name in sys.modules if name.startswith("pack_under_test.")}
+    assert "pack_under_test.nodes.edit" in ours
+    assert not {"pack_under_test.demo_model.train", "pack_under_test.demo_model.pipeline"} & ours
+
+
+def test_every_node_and_socket_says_what_it_is(nodes):
+    for name, node in nodes.items():
+        schema = node.GET_SCHEMA()
+        assert name.startswith("DiffQuickFix_") and schema.description and schema.category.startswith("Diff-QuickFix/")
+        for socket in (*schema.inputs, *schema.outputs):
+            assert socket.tooltip, f"{name}: {socket.id} has no tooltip"
+        assert (PACK / "web" / "docs" / f"{name}.md").is_file()
