@@ -17,7 +17,7 @@ test-unit: ## the kernels, without ComfyUI
 	@$(IN) python -m pytest tests/unit
 
 test-comfy: ## inside a real ComfyUI, in process
-	@$(IN) python -m pytest tests/comfy
+	@$(IN) python -m pytest tests/comfyuiui
 
 test-e2e: ## the stock server over HTTP
 	@$(IN) python -m pytest tests/e2e

@@ -89,7 +89,9 @@ def _solve_batches(
 ) -> tuple[LowRank, float]:
     """The update and its efficacy. Few pairs are solved as they are; many are streamed into sums."""
     weight = tower.weight(tower.out_proj_name(settings.layer))
-    regularization: dict[str, Any] = {"lam": settings.lam, "preserve": kept, "preserve_weight": settings.preserve_weight}
+    regularization: dict[str, Any] = {
+        "lam": settings.lam, "preserve": kept, "preserve_weight": settings.preserve_weight,
+    }  # fmt: skip
     pairs = sum(len(batch) for batch in batches)
     few: list[tuple[torch.Tensor, torch.Tensor]] = []
     sums = None

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     ]
     if arguments != ["lint"]:
         outcomes.append(tier("unit", "unit", "newest"))
-        outcomes += [tier(name, name, comfyui) for name in ("comfy", "e2e") for comfyui in COMFYUI]
+        outcomes += [tier(name, name, comfyui) for name in ("comfyui", "e2e") for comfyui in COMFYUI]
     print("\n=== summary")
     for outcome in outcomes:
         mark = "FAILED" if outcome.failed else "ok"

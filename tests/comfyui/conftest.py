@@ -64,9 +64,3 @@ def edit(nodes):
 def shapes(nodes):
     """Shapes as ComfyUI objects: (model, clip, vae)."""
     return nodes["DiffQuickFix_LoadShapesDemo"].execute().args
-
-
-def encode(clip, text):
-    """The conditioning of a prompt, through ComfyUI's own path."""
-    with torch.inference_mode():
-        return clip.encode_from_tokens(clip.tokenize(text), return_pooled=False).clone()

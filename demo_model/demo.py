@@ -1,0 +1,173 @@
+"""The demo: a stock ComfyUI server paints prompts before and after one "Diff-QuickFix Edit" node.
+
+    make demo
+
+Starts the server with this pack, sends it one workflow on Shapes, writes the pictures into a folder, reads them back with
+Shapes' own CLIP, and prints a page of what changed and what did not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .evaluate import edit_prompts
+from .scenes import PLAIN, STYLES, Scene, caption
+from .scorer import ShapesScorer
+from .server import Server, ServerError, running_server
+
+EDITED = "van gogh"
+STEPS, GUIDANCE = 20, 5.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same prompts and seeds before and after the edit: pictures (n, 128, 128, 3) uint8, and the node's report."""
+
+    prompts: tuple[str, ...]
+    scenes: tuple[Scene, ...]
+    before: np.ndarray
+    after: np.ndarray
+    report: str
+
+
+def demo_scenes(own: int, others: int) -> list[Scene]:
+    """Held-out scenes: some of the style to be edited away, and some of each other style and of none."""
+    scenes = edit_prompts(EDITED, own)
+    for index, style in enumerate([*(style for style in STYLES if style != EDITED), PLAIN]):
+        scenes += edit_prompts(style, others, seed=10 + index)
+    return scenes
+
+
+def prompt_of(scene: Scene) -> str:
+    text = caption(scene)[0]
+    return f"a painting of {text}" if scene.style == PLAIN else text
+
+
+def comparison_workflow(prompts: Sequence[str], **edit: Any) -> dict[str, Any]:
+    """An API-format workflow: each prompt painted with the loaded CLIP and with the edited one, from the same seed.
+
+    Args:
+        edit: inputs of the "Diff-QuickFix Edit" node that differ from the demo's.
+    """
+    inputs = {
+        "clip": ["load", 1], "source": EDITED, "target": "painting", "kind": "style", "preset": "guarded", "layer": 0,
+        "lam": 0.0, "positions": "last subject token and padding", "strength": 1.0, **edit,
+    }
+    graph: dict[str, Any] = {
+        "load": {"class_type": "DiffQuickFix_LoadShapesDemo", "inputs": {}},
+        "edit": {"class_type": "DiffQuickFix_Edit", "inputs": inputs},
+        "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
+    }
+    for name, clip in (("before", ["load", 1]), ("after", ["edit", 0])):
+        graph[f"{name} nothing"] = {"class_type": "CLIPTextEncode", "inputs": {"clip": clip, "text": ""}}
+        for seed, prompt in enumerate(prompts):
+            label = f"{name} {seed:03}"
+            graph[f"{label} text"] = {"class_type": "CLIPTextEncode", "inputs": {"clip": clip, "text": prompt}}
+            graph[f"{label} sampler"] = {
+                "class_type": "KSampler",
+                "inputs": {
+                    "model": ["load", 0], "positive": [f"{label} text", 0], "negative": [f"{name} nothing", 0],
+                    "latent_image": ["latent", 0], "seed": seed, "steps": STEPS, "cfg": GUIDANCE,
+                    "sampler_name": "ddim", "scheduler": "ddim_uniform", "denoise": 1.0,
+                },
+            }
+            graph[f"{label} picture"] = {
+                "class_type": "VAEDecode", "inputs": {"samples": [f"{label} sampler", 0], "vae": ["load", 2]},
+            }
+            graph[f"{label} save"] = {
+                "class_type": "SaveImage",
+                "inputs": {"images": [f"{label} picture", 0], "filename_prefix": f"diff-quickfix/{name}-{seed:03}"},
+            }
+    return graph
+
+
+def compare(server: Server, scenes: Sequence[Scene], **edit: Any) -> Comparison:
+    """Run the comparison on a server and fetch its pictures."""
+    prompts = tuple(prompt_of(scene) for scene in scenes)
+    outputs = server.run(comparison_workflow(prompts, **edit), timeout=3600)
+    before, after = (
+        np.stack([server.picture(outputs[f"{name} {i:03} save"]["images"][0]) for i in range(len(prompts))])
+        for name in ("before", "after")
+    )
+    return Comparison(prompts, tuple(scenes), before, after, outputs["edit"]["diff_quickfix_report"][0])
+
+
+def as_tensor(pictures: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+
+
+def summary(result: Comparison, scorer: ShapesScorer) -> str:
+    """A page of text: how the pictures read before and after."""
+    own = np.array([scene.style == EDITED for scene in result.scenes])
+    lines = [f"{'share of pictures that read right':44} before   after"]
+    for label, attribute, which in (
+        (f"style, prompts with {EDITED!r} (to be removed)", "style", own),
+        ("style, all other prompts (to be kept)", "style", ~own),
+        ("object, all prompts", "object", own | ~own),
+        ("color, all prompts", "color", own | ~own),
+        ("background, all prompts", "background", own | ~own),
+    ):
+        wanted = np.array([getattr(scene, attribute) for scene in result.scenes])
+        shares = [
+            np.mean(np.array(scorer.read(as_tensor(pictures), attribute))[which] == wanted[which])
+            for pictures in (result.before, result.after)
+        ]
+        lines.append(f"{label:44} {shares[0]:6.0%}  {shares[1]:6.0%}")
+    return "\n".join([*lines, "", "the edit, as its node reports it", *(f"  {line}" for line in result.report.splitlines())])
+
+
+def contact_sheet(result: Comparison, columns: int = 8) -> Image.Image:
+    """Rows of pictures before the edit, each above the same seeds after it."""
+    rows = []
+    for start in range(0, len(result.before), columns):
+        for pictures in (result.before, result.after):
+            row = pictures[start : start + columns]
+            blank = np.full((columns - len(row), *row.shape[1:]), 255, np.uint8)
+            rows.append(np.concatenate([*row, *blank], axis=1))
+        rows.append(np.full((12, rows[-1].shape[1], 3), 255, np.uint8))
+    return Image.fromarray(np.concatenate(rows[:-1]))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for the pictures")
+    options = parser.parse_args(arguments)
+    comfyui = os.environ.get("COMFYUI_PATH")
+    if not comfyui:
+        print("error: COMFYUI_PATH is not set; start the demo with `make demo`.", file=sys.stderr)
+        return 1
+    scenes = demo_scenes(own=8, others=2)
+    started = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory() as folder, running_server(Path(comfyui), Path(folder)) as server:
+            print(f"ComfyUI is up ({time.monotonic() - started:.0f} s); painting {2 * len(scenes)} pictures", flush=True)
+            result = compare(server, scenes)
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    for index, prompt in enumerate(result.prompts):
+        name = prompt.replace(" ", "-").replace(",", "")
+        for when, pictures in (("before", result.before), ("after", result.after)):
+            Image.fromarray(pictures[index]).save(options.out / f"{index:02}-{name}-{when}.png")
+    contact_sheet(result).save(options.out / "overview.png")
+    print(f"\n{summary(result, ShapesScorer())}\n")
+    print(f"pictures: {options.out}/ (overview.png: each row of pictures before the edit, below it the same seeds after)")
+    print(f"took {time.monotonic() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
