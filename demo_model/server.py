@@ -42,6 +42,13 @@ class Server:
     def get_json(self, path: str) -> Any:
         return json.loads(self.get(path))
 
+    def free(self) -> None:
+        """Have the server forget all cached results and unload all models before its next workflow."""
+        body = json.dumps({"unload_models": True, "free_memory": True}).encode()
+        request = urllib.request.Request(f"{self.url}/free", body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=60).close()
+        time.sleep(1.5)
+
     def queue(self, workflow: dict[str, Any]) -> str:
         """POST an API-format workflow; returns the prompt's id.
 

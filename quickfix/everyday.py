@@ -1,20 +1,43 @@
 """Everyday prompts: what an edit should leave alone.
 
-``PRESERVED`` is the guarded preset's small preserve set; ``EVERYDAY`` is the list that every report measures damage on.
-They share no prompt but the empty one, the negative prompt that nearly every picture is made with.
+``PRESERVED`` is the guarded preset's preserve set: plain things, colors, counts, places, grounds, and well-known styles (a
+style that is being edited is left out by itself). ``EVERYDAY`` is the list that every report measures damage on. They share
+no prompt but the empty one, the negative prompt that nearly every picture is made with.
 """
 
 from __future__ import annotations
 
 PRESERVED = (
     "",
-    "a dog",
-    "a photo of a woman",
-    "an oil painting",
-    "a red car on a street",
-    "a house by the sea",
-    "a bowl of fruit on a table, still life",
-    "a blurry, low quality picture with text",
+    "a painting",
+    "a photo of a person",
+    "a painting in the style of a painter",
+    "a red circle",
+    "a blue square on the left",
+    "a green triangle at night",
+    "a yellow star in the sky",
+    "a purple heart on stone",
+    "an orange diamond on sand",
+    "a white ring on grass",
+    "a black cross at the top",
+    "two red squares",
+    "three blue circles on roses",
+    "a picture of a house by the sea",
+    "an image of a dog",
+    "a painting by claude monet",
+    "a painting by pablo picasso",
+    "a painting by rembrandt",
+    "a painting by leonardo da vinci",
+    "a painting by gustav klimt",
+    "a painting by salvador dali",
+    "a painting by andy warhol",
+    "a painting by van gogh",
+    "a painting by georges seurat",
+    "a painting by piet mondrian",
+    "a painting by bridget riley",
+    "a painting by yayoi kusama",
+    "a painting by katsushika hokusai",
+    "a painting by victor vasarely",
 )
 
 EVERYDAY = (

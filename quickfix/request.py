@@ -84,7 +84,7 @@ class EditSettings:
 
 
 PAPER = EditSettings()
-GUARDED = EditSettings(lam=0.1, preserve=PRESERVED)
+GUARDED = EditSettings(lam=0.1, preserve=PRESERVED, preserve_weight=3.0)
 PRESETS = {"paper": PAPER, "guarded": GUARDED}
 
 

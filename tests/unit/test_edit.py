@@ -107,12 +107,13 @@ def test_equals_the_published_formula_on_captured_keys(model, tower, tokenizer, 
     k = keys[pairs.source[:, 0], pairs.source[:, 1]].double()
     v = (outputs - out_proj.bias.detach())[pairs.target[:, 0], pairs.target[:, 1]].double()
     kept = torch.zeros(0, WIDTH, dtype=torch.float64)
-    if settings.preserve:
-        every = heard(model, tokenizer, list(settings.preserve), settings.layer)[0].double()
-        ids = torch.tensor([prompt.ids for prompt in tokenizer.tokenize_all(settings.preserve)])
+    preserve = [prompt for prompt in settings.preserve if not any(name in prompt for name in names)]
+    if preserve:
+        every = heard(model, tokenizer, preserve, settings.layer)[0].double()
+        ids = torch.tensor([prompt.ids for prompt in tokenizer.tokenize_all(preserve)])
         distinct = {tuple(row[: p + 1].tolist()): (n, p) for n, row in enumerate(ids) for p in range(77)}
         kept = torch.stack([every[n, p] for n, p in distinct.values()])
-    penalty = settings.lam * torch.eye(WIDTH, dtype=torch.float64) + kept.T @ kept
+    penalty = settings.lam * torch.eye(WIDTH, dtype=torch.float64) + settings.preserve_weight * kept.T @ kept
     exact = torch.linalg.solve(k.T @ k + penalty, (v.T @ k + w0 @ penalty).T).T - w0
     edit = compute_edit(tower, tokenizer, concepts, settings)
     assert edit.weight_name == f"encoder.layers.{settings.layer}.self_attn.out_proj.weight"
@@ -247,7 +248,7 @@ def test_guarded_prompts_keep_their_outputs(model, tower, tokenizer):
 
 def test_preserving_the_concept_itself(tower, tokenizer):
     edit = compute_edit(tower, tokenizer, [ConceptEdit("dog", "cat", kind="object")], GUARDED)
-    assert edit.report.skipped_preserve == ("a dog",)
+    assert edit.report.skipped_preserve == ("an image of a dog",)
     with pytest.raises(PromptError, match="'my van gogh' cannot be preserved"):
         compute_edit(tower, tokenizer, [VAN_GOGH], EditSettings(preserve=("my van gogh",)))
 

@@ -1,0 +1,1 @@
+"""Side-by-side timings, each in one run on one machine."""

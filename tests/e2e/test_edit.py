@@ -1,0 +1,118 @@
+"""The stock server runs the pack's workflows, and Shapes' own CLIP looks at what came out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diff_quickfix.demo_model.demo import EDITED, as_tensor, compare, demo_scenes
+from diff_quickfix.demo_model.evaluate import edit_prompts
+from diff_quickfix.demo_model.scorer import ShapesScorer
+from diff_quickfix.demo_model.server import PACK, ServerError
+
+PROMPTS = Path(__file__).parent / "prompts"
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return ShapesScorer()
+
+
+@pytest.fixture
+def workflow():
+    return json.loads((PROMPTS / "remove-a-style.json").read_text())
+
+
+def pictures(server, outputs, node):
+    return np.stack([server.picture(image) for image in outputs[node]["images"]])
+
+
+def test_the_server_knows_the_nodes_and_their_tooltips(server):
+    known = server.get_json("/object_info")
+    ours = {name: info for name, info in known.items() if name.startswith("DiffQuickFix_")}
+    assert set(ours) == {"DiffQuickFix_Edit", "DiffQuickFix_LoadShapesDemo"}
+    for info in ours.values():
+        inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+        assert all(options.get("tooltip") for _, options in inputs.values())
+        assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"])
+
+
+def test_the_workflow_removes_the_style_and_keeps_the_picture(server, scorer, workflow):
+    outputs = server.run(workflow)
+    before, after = (as_tensor(pictures(server, outputs, node)) for node in ("12", "13"))
+    assert before.shape == after.shape == (4, 3, 128, 128)
+    assert scorer.read(before, "style").count(EDITED) >= 3
+    assert EDITED not in scorer.read(after, "style")
+    # The report reaches the page through the node's own output, as a list of one text.
+    (report,) = outputs["2"]["diff_quickfix_report"]
+    assert "efficacy" in report and "drift" in report
+
+
+def test_editing_layer_0_removes_a_style_and_spares_the_others(server, scorer):
+    result = compare(server, demo_scenes(own=4, others=1))
+    own = np.array([scene.style == EDITED for scene in result.scenes])
+    before, after = (np.array(scorer.read(as_tensor(p), "style")) for p in (result.before, result.after))
+    assert (before[own] == EDITED).sum() >= 3
+    assert (after[own] != EDITED).all()
+    truth = np.array([scene.style for scene in result.scenes])
+    right = [(read == truth)[~own].sum() for read in (before, after)]
+    assert right[1] >= right[0] - 1
+
+
+def test_editing_a_later_layer_removes_nothing(server, scorer):
+    result = compare(server, edit_prompts(EDITED, 3), layer=3)
+    before, after = (scorer.read(as_tensor(p), "style") for p in (result.before, result.after))
+    assert before.count(EDITED) >= 2 and after == before
+
+
+def test_strength_zero_paints_the_very_same_pixels(server):
+    result = compare(server, edit_prompts(EDITED, 1), strength=0.0)
+    assert np.array_equal(result.before, result.after)
+
+
+def test_the_next_workflow_is_not_affected_by_an_edit(server, workflow):
+    first = pictures(server, server.run(workflow), "12")
+    server.free()
+    for node in ("2", "4", "6", "9", "11", "13"):
+        del workflow[node]
+    again = pictures(server, server.run(workflow), "12")
+    assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": ""}, "source concept is empty"),
+        ({"source": "red " * 80}, "cut off"),
+        ({"layer": 40}, "no layer 40"),
+        ({"target": "van gogh"}, "different target"),
+    ],
+)
+def test_errors_reach_the_user_in_plain_words(server, workflow, changes, message):
+    workflow["2"]["inputs"].update(changes)
+    with pytest.raises(ServerError, match=message):
+        server.run(workflow)
+
+
+def test_the_pages_scripts_and_help_are_served(server):
+    scripts = [path for path in server.get_json("/extensions") if "diff-quickfix" in path]
+    assert [path.rsplit("/", 1)[1] for path in scripts] == ["edit_report.js"]
+    folder = scripts[0].rsplit("/", 1)[0]
+    for page in (PACK / "web" / "docs").glob("*.md"):
+        assert server.get(f"{folder}/docs/{page.name}").decode() == page.read_text()
+
+
+def test_the_template_is_listed_and_agrees_with_the_tested_prompt(server, workflow):
+    listed = server.get_json("/workflow_templates")
+    (names,) = [names for pack, names in listed.items() if "diff-quickfix" in pack]
+    assert "remove-a-style" in names
+    template = json.loads((PACK / "workflows" / "remove-a-style.json").read_text())
+    kinds = sorted(node["type"] for node in template["nodes"] if node["type"] != "MarkdownNote")
+    assert kinds == sorted(node["class_type"] for node in workflow.values())
+
+
+def test_the_servers_log_has_no_complaint_about_the_pack(server):
+    log = server.log.read_text(errors="replace")
+    assert "IMPORT FAILED" not in log
+    complaints = [line for line in log.splitlines() if "missing" in line.lower() and "key" in line.lower()]
+    assert not complaints
