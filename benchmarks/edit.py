@@ -2,8 +2,8 @@
 
     make bench
 
-The textbook way encodes every caption with the whole encoder and solves (lambda W0 + V K^T)(lambda I + K K^T)^-1 densely.
-Both are repeated and interleaved; medians and their ratio are printed.
+The textbook way encodes every caption with the whole encoder and solves (lambda W0 + V K^T)(lambda I + K K^T)^-1
+densely. Both are repeated and interleaved; medians and their ratio are printed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import platform
 import statistics
 import time
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def textbook(model: torch.nn.Module, tokenizer: PromptTokenizer, precision: torc
     """The update by whole encoder passes and one dense inverse, in the given precision."""
     pairs = pair_tokens(tokenizer, [(CONCEPT.source, CONCEPT.target or "", CONCEPT.templates or ())], PAPER.positions)
     seen: list[torch.Tensor] = []
-    inner = getattr(model, "text_model", model)
+    inner: Any = getattr(model, "text_model", model)
     projection = inner.encoder.layers[0].self_attn.out_proj
     handle = projection.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     try:
@@ -75,9 +76,11 @@ def main(arguments: list[str] | None = None) -> None:
         stage: statistics.median(dict(edit.report.milliseconds)[stage] for edit in edits[1:])
         for stage, _ in edits[0].report.milliseconds
     }
-    ours, theirs = sum(value for stage, value in stages.items() if stage != "report"), statistics.median(dense[1:])
+    ours = sum(value for stage, value in stages.items() if stage != "report")
+    theirs = statistics.median(dense[1:])
     print(f"{platform.processor() or platform.machine()}, {options.threads} threads, torch {torch.__version__}")
-    print(f'"van gogh" -> "painting" on CLIP-L, {edits[0].report.pairs} pairs, medians of {options.repeats}, milliseconds')
+    pairs = edits[0].report.pairs
+    print(f'"van gogh" -> "painting" on CLIP-L, {pairs} pairs, medians of {options.repeats}, milliseconds')
     for stage, value in stages.items():
         print(f"  {stage:10} {value:8.1f}")
     for name, value, delta in (("text to delta", ours, edits[0].delta()), ("textbook fp32", theirs, plain)):

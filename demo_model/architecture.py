@@ -1,8 +1,8 @@
 """The shape of Shapes: Stable Diffusion 1.5 in miniature.
 
-Same parts, same topology, same names: a CLIP text tower, an autoencoder with eight-fold downsampling and
-sixteen latent channels (as in Stable Diffusion 3; four lose too much at this size), and a cross-attention UNet with four levels, two residual blocks a level and sixteen cross-attention
-layers. Only the widths are small.
+Same parts, same topology, same names: a CLIP text tower, an autoencoder with eight-fold downsampling and sixteen
+latent channels (as in Stable Diffusion 3; four lose too much at this size), and a cross-attention UNet with four
+levels, two residual blocks a level and sixteen cross-attention layers. Only the widths are small.
 """
 
 from __future__ import annotations

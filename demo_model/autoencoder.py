@@ -1,12 +1,14 @@
 """Shapes' autoencoder: eight-fold downsampling to sixteen channels, as cheap as can be.
 
 The encoder is linear: the leading principal components of 8x8 pixel patches, scaled so that coarse components stay a
-little larger than fine ones. The decoder adds what its neighbours tell about a patch to the linear reconstruction. Stable
-Diffusion's own ``AutoencoderKL`` does not shrink: its group norms have 32 groups, and with one channel to a group they
-wipe out the absolute level of every color.
+little larger than fine ones. The decoder adds what its neighbours tell about a patch to the linear reconstruction.
+Stable Diffusion's own ``AutoencoderKL`` does not shrink: its group norms have 32 groups, and with one channel to a
+group they wipe out the absolute level of every color.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -35,23 +37,28 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Conv2d(3, shape.LATENT_CHANNELS, PATCH, PATCH)
         self.linear_decoder = nn.ConvTranspose2d(shape.LATENT_CHANNELS, 3, PATCH, PATCH)
         stages: list[nn.Module] = [nn.Conv2d(shape.LATENT_CHANNELS, WIDTHS[0], 3, padding=1), _Residual(WIDTHS[0])]
-        for before, after in zip(WIDTHS, WIDTHS[1:], strict=False):
+        for before, after in pairwise(WIDTHS):
             stages += [
                 _Residual(before),
                 nn.Conv2d(before, 4 * after, 1),
                 nn.PixelShuffle(2),
                 _Residual(after),
             ]
-        stages += [nn.SiLU(), nn.Conv2d(WIDTHS[-1], 3, 3, padding=1)]
-        self.refiner = nn.Sequential(*stages)
-        nn.init.zeros_(self.refiner[-1].weight)
-        nn.init.zeros_(self.refiner[-1].bias)
+        last = nn.Conv2d(WIDTHS[-1], 3, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        last.register_parameter("bias", nn.Parameter(torch.zeros(3)))
+        self.refiner = nn.Sequential(*stages, nn.SiLU(), last)
 
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.encoder(pictures)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self.linear_decoder(latents) + self.refiner(latents)
+
+    @staticmethod
+    def _bias(module: nn.Conv2d | nn.ConvTranspose2d) -> torch.Tensor:
+        assert module.bias is not None
+        return module.bias
 
     @torch.no_grad()
     def fit_principal_components(self, pictures: torch.Tensor) -> None:
@@ -69,7 +76,8 @@ class Autoencoder(nn.Module):
         gain = deviation.rsqrt()
         gain = gain / ((gain * deviation).square().mean().sqrt())
         self.encoder.weight.copy_((basis * gain).T.reshape(self.encoder.weight.shape))
-        self.encoder.bias.copy_(-(mean @ basis) * gain)
+        self._bias(self.encoder).copy_(-(mean @ basis) * gain)
         self.linear_decoder.weight.copy_((basis / gain).T.reshape(self.linear_decoder.weight.shape))
-        # The bias of a transposed convolution is one number per color; the rest of the mean patch is left to the refiner.
-        self.linear_decoder.bias.copy_(mean.reshape(3, -1).mean(1))
+        # The bias of a transposed convolution is one number per color; the rest of the mean patch is left to the
+        # refiner.
+        self._bias(self.linear_decoder).copy_(mean.reshape(3, -1).mean(1))

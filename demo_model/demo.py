@@ -2,8 +2,8 @@
 
     make demo
 
-Starts the server with this pack, sends it one workflow on Shapes, writes the pictures into a folder, reads them back with
-Shapes' own CLIP, and prints a page of what changed and what did not.
+Starts the server with this pack, sends it one workflow on Shapes, writes the pictures into a folder, reads them back
+with Shapes' own CLIP, and prints a page of what changed and what did not.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def summary(result: Comparison, scorer: ShapesScorer) -> str:
             for pictures in (result.before, result.after)
         ]
         lines.append(f"{label:44} {shares[0]:6.0%}  {shares[1]:6.0%}")
-    return "\n".join([*lines, "", "the edit, as its node reports it", *(f"  {line}" for line in result.report.splitlines())])
+    report = (f"  {line}" for line in result.report.splitlines())
+    return "\n".join([*lines, "", "the edit, as its node reports it", *report])
 
 
 def contact_sheet(result: Comparison, columns: int = 8) -> Image.Image:
@@ -152,7 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     try:
         with tempfile.TemporaryDirectory() as folder, running_server(Path(comfyui), Path(folder)) as server:
-            print(f"ComfyUI is up ({time.monotonic() - started:.0f} s); painting {2 * len(scenes)} pictures", flush=True)
+            waited = time.monotonic() - started
+            print(f"ComfyUI is up ({waited:.0f} s); painting {2 * len(scenes)} pictures", flush=True)
             result = compare(server, scenes)
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -164,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
             Image.fromarray(pictures[index]).save(options.out / f"{index:02}-{name}-{when}.png")
     contact_sheet(result).save(options.out / "overview.png")
     print(f"\n{summary(result, ShapesScorer())}\n")
-    print(f"pictures: {options.out}/ (overview.png: each row of pictures before the edit, below it the same seeds after)")
+    print(f"pictures: {options.out}/ (overview.png: rows of pictures before the edit, each above the same seeds after)")
     print(f"took {time.monotonic() - started:.0f} s")
     return 0
 

@@ -54,7 +54,8 @@ def edit_prompts(style: str, number: int, *, seed: int = 2) -> list[Scene]:
     rng = np.random.default_rng(seed)
     scenes: list[Scene] = []
     while len(scenes) < number:
-        scene = Scene(str(rng.choice(OBJECTS)), str(rng.choice(tuple(COLORS))), str(rng.choice(tuple(BACKGROUNDS))), style)
+        object_, color, background = (str(rng.choice(tuple(values))) for values in (OBJECTS, COLORS, BACKGROUNDS))
+        scene = Scene(object_, color, background, style)
         if held_out(scene):
             scenes.append(scene)
     return scenes
@@ -108,7 +109,7 @@ def edit_effect(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="evaluate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=["quality", "edit"])
     parser.add_argument("--prompts", type=int, default=512, help="pictures to paint (default: %(default)s)")
     parser.add_argument("--style", default="van gogh", help="the style to edit away (default: %(default)s)")

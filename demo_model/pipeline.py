@@ -73,11 +73,12 @@ def load_pipeline(folder: Path = WEIGHTS) -> ShapesPipeline:
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     text = CLIPTextModel(CLIPTextConfig(**shape.TEXT_CONFIG))
-    state = {k.removeprefix("text."): v for k, v in load_part("clip", folder).items() if k.startswith("text.text_model.")}
+    prefix = "text.text_model."
+    state = {k.removeprefix(prefix): v for k, v in load_part("clip", folder).items() if k.startswith(prefix)}
     # transformers 5 dropped the "text_model." level from this class; it is the same module underneath.
     inner = getattr(text, "text_model", text)
-    inner.load_state_dict({k.removeprefix("text_model."): v for k, v in state.items()})
-    unet = UNet2DConditionModel(**shape.UNET_CONFIG)
+    inner.load_state_dict(state)
+    unet: Any = UNet2DConditionModel(**shape.UNET_CONFIG)
     unet.load_state_dict(load_part("unet", folder))
     autoencoder = Autoencoder()
     autoencoder.load_state_dict(load_part("autoencoder", folder))

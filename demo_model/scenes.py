@@ -126,8 +126,11 @@ def caption(
     Returns:
         The text and the names of the attributes it mentions (subset of the fields of :class:`Scene`).
     """
-    pick = (lambda options: options[int(rng.integers(len(options)))]) if rng is not None else (lambda options: options[0])
-    keep = (lambda: rng.random() >= omit) if rng is not None else (lambda: True)
+    def pick(options: tuple[str, ...]) -> str:
+        return options[0 if rng is None else int(rng.integers(len(options)))]
+
+    def keep() -> bool:
+        return rng is None or rng.random() >= omit
 
     said = {"count"} if scene.count > 1 else set()
     color, noun, place, artist = None, "shape", "", ""

@@ -1,4 +1,4 @@
-"""Start a stock ComfyUI server with this pack, and talk to it over HTTP. Used by the demo and by the end-to-end tests."""
+"""Start a stock ComfyUI server with this pack, and talk to it over HTTP; for the demo and the end-to-end tests."""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@
 
 The recipe is that of Stable Diffusion: a CLIP text tower and a vision tower are trained contrastively on captioned
 pictures and then frozen; an autoencoder compresses the pictures eight-fold; a cross-attention UNet learns to denoise
-latents under the frozen text states, with one caption in ten replaced by the empty prompt for classifier-free guidance.
-``clip`` and ``autoencoder`` may run side by side. Every stage is seeded, saves a checkpoint as it goes and resumes from it.
+latents under the frozen text states, with one caption in ten replaced by the empty prompt for classifier-free
+guidance. ``clip`` and ``autoencoder`` may run side by side. Every stage is seeded, saves a checkpoint as it goes and
+resumes from it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,7 +145,8 @@ def _fit(
     for step in range(first, steps):
         progress = max(0.0, (step - warm_up) / max(1, steps - warm_up))
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+            group["lr"] = rate * min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi *
+            progress)))
         loss = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -211,7 +214,8 @@ def train_clip(recipe: Recipe, out: Path) -> None:
     def keep_scale_sane(step: int) -> None:
         clip.logit_scale.data.clamp_(max=math.log(100.0))
 
-    _fit("clip", {"clip": clip, "readers": readers}, loss_of_step, steps=recipe.clip_steps, rate=recipe.clip_rate, out=out,
+    _fit("clip", {"clip": clip, "readers": readers}, loss_of_step, steps=recipe.clip_steps, rate=recipe.clip_rate,
+    out=out,
          after_step=keep_scale_sane, weight_decay=0.05)
 
 
@@ -250,7 +254,7 @@ def train_autoencoder(recipe: Recipe, out: Path) -> None:
 # --- UNet ------------------------------------------------------------------------------------------------------------
 
 
-def build_unet() -> torch.nn.Module:
+def build_unet() -> Any:
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(**shape.UNET_CONFIG)

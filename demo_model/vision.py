@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -36,7 +38,7 @@ class VisionTower(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, WIDTHS[0], 6, 4, 1)
         blocks = [ResidualBlock(WIDTHS[0], WIDTHS[0], 1)]
-        for before, after in zip(WIDTHS, WIDTHS[1:], strict=False):
+        for before, after in pairwise(WIDTHS):
             blocks.append(ResidualBlock(before, after, 2))
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.GroupNorm(8, WIDTHS[-1])

@@ -1,8 +1,9 @@
 """Shapes on disk: what is shipped, how it is written after training, how it is read.
 
 Three safetensors files in half precision lie in ``demo_model/weights``: ``clip`` (both towers), ``autoencoder`` and
-``unet``, the last under diffusers' names. The vocabulary has 49,408 words and training reads some two hundred of them, so the
-embedding table is shipped as its trained rows; every other row is zero: a word that Shapes never read says nothing.
+``unet``, the last under diffusers' names. The vocabulary has 49,408 words and training reads some two hundred of
+them, so the embedding table is shipped as its trained rows; every other row is zero: a word that Shapes never read
+says nothing.
 """
 
 from __future__ import annotations
@@ -46,14 +47,15 @@ def find_tokenizer_folder() -> Path:
     if root := os.environ.get("COMFYUI_PATH"):
         candidates.append(os.path.join(root, "comfy", "sd1_tokenizer"))
     spec = importlib.util.find_spec("comfy")
-    candidates += [os.path.join(folder, "sd1_tokenizer") for folder in (spec.submodule_search_locations or ())] if spec else []
+    if spec is not None:
+        candidates += [os.path.join(folder, "sd1_tokenizer") for folder in spec.submodule_search_locations or ()]
     for folder in filter(None, candidates):
         if (Path(folder) / "vocab.json").is_file() and (Path(folder) / "merges.txt").is_file():
             return Path(folder)
     looked = ", ".join(filter(None, candidates)) or "nowhere"
     raise FileNotFoundError(
-        f"No CLIP vocabulary found (looked in: {looked}). Set SHAPES_TOKENIZER to a folder with vocab.json and merges.txt: "
-        "ComfyUI's comfy/sd1_tokenizer, or the tokenizer folder of any Stable Diffusion 1.x model."
+        f"No CLIP vocabulary found (looked in: {looked}). Set SHAPES_TOKENIZER to a folder with vocab.json and "
+        "merges.txt: ComfyUI's comfy/sd1_tokenizer, or the tokenizer folder of any Stable Diffusion 1.x model."
     )
 
 
@@ -88,7 +90,7 @@ def load_part(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
     """
     path = folder / f"{name}.safetensors"
     if not path.is_file():
-        raise FileNotFoundError(f"Shapes' weights are missing: {path}. Clone the repository again, or run `make train`.")
+        raise FileNotFoundError(f"Shapes' weights are missing: {path}. Clone the repository again or run `make train`.")
     state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
     if _ROWS in state:
         rows, ids = state.pop(_ROWS), state.pop(_IDS)

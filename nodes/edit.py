@@ -30,8 +30,8 @@ class DiffQuickFixEdit(io.ComfyNode):
             display_name="Diff-QuickFix Edit",
             category="Diff-QuickFix/edit",
             description=(
-                "Removes or replaces a concept in the CLIP text encoder by one closed-form update, in well under a second. "
-                "The given CLIP is not changed. For Stable Diffusion 1.x and 2.x."
+                "Removes or replaces a concept in the CLIP text encoder by one closed-form update, in well under a "
+                "second. The given CLIP is not changed. For Stable Diffusion 1.x and 2.x."
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder to edit. LoRA nodes may stand before or after."),
@@ -77,8 +77,8 @@ class DiffQuickFixEdit(io.ComfyNode):
                     "positions",
                     options=list(POSITIONS),
                     default=POSITIONS[1],
-                    tooltip="Which token positions of a caption are edited. The paper's edits take the last subject token "
-                    "and everything after it.",
+                    tooltip="Which token positions of a caption are edited. The paper's edits take the last subject "
+                    "token and everything after it.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -98,14 +98,16 @@ class DiffQuickFixEdit(io.ComfyNode):
                     "templates",
                     multiline=True,
                     optional=True,
-                    tooltip='For kind "custom": caption templates, one on each line, with {x} where the concept stands.',
+                    tooltip='For kind "custom": caption templates, one on each line, with {x} for the concept.',
                 ),
             ],
             outputs=[
                 io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
-                WeightEditType.Output(id="edit", display_name="edit", tooltip="The edit itself, for saving or chaining."),
+                WeightEditType.Output(id="edit", display_name="edit", tooltip="The edit itself, with its report."),
                 io.String.Output(
-                    id="report", display_name="report", tooltip="What the edit does, measured before any picture is made."
+                    id="report",
+                    display_name="report",
+                    tooltip="What the edit does, measured before any picture is made.",
                 ),
             ],
         )

@@ -14,8 +14,8 @@ class LoadShapesDemo(io.ComfyNode):
             display_name="Load Shapes Demo",
             category="Diff-QuickFix/demo",
             description=(
-                "Shapes, a Stable Diffusion in miniature that comes with this pack: it knows eight shapes, eight colors, "
-                "six backgrounds and seven styles under artists' names. Paint at 128 x 128."
+                "Shapes, a Stable Diffusion in miniature that comes with this pack: it knows eight shapes, eight "
+                "colors, six backgrounds and seven styles under artists' names. Paint at 128 x 128."
             ),
             inputs=[],
             outputs=[

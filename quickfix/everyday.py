@@ -1,8 +1,8 @@
 """Everyday prompts: what an edit should leave alone.
 
-``PRESERVED`` is the guarded preset's preserve set: plain things, colors, counts, places, grounds, and well-known styles (a
-style that is being edited is left out by itself). ``EVERYDAY`` is the list that every report measures damage on. They share
-no prompt but the empty one, the negative prompt that nearly every picture is made with.
+``PRESERVED`` is the guarded preset's preserve set: plain things, colors, counts, places, grounds, and well-known
+styles (a style that is being edited is left out by itself). ``EVERYDAY`` is the list that every report measures
+damage on. They share no prompt but the empty one, the negative prompt that nearly every picture is made with.
 """
 
 from __future__ import annotations

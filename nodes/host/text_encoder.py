@@ -52,8 +52,8 @@ def _refuse_quantized(key: str, weight: torch.Tensor) -> None:
         return
     kind = f"{type(weight).__name__} of {weight.dtype}"
     raise UnsupportedEncoderError(
-        f"The text encoder's weights are quantized ({key} is a {kind}); a closed-form edit needs plain fp16, bf16 or fp32 "
-        "weights. Load the text encoder unquantized (CLIPLoader with a safetensors file, not GGUF, 4-bit or scaled fp8)."
+        f"The text encoder's weights are quantized ({key} is a {kind}); a closed-form edit needs plain fp16, bf16 or "
+        "fp32 weights. Load the text encoder unquantized (a safetensors file, not GGUF, 4-bit or scaled fp8)."
     )
 
 

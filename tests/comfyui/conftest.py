@@ -20,7 +20,7 @@ def pytest_configure():
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401 - parses sys.argv when first imported
+    import comfy.cli_args
 
     sys.argv = arguments
 

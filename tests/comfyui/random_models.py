@@ -56,8 +56,9 @@ def sd15() -> dict[str, torch.Tensor]:
 
     unet = UNetModel(
         image_size=32, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[2, 2, 2, 2],
-        channel_mult=[1, 2, 4, 4], num_heads=8, use_spatial_transformer=True, transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
-        transformer_depth_middle=1, transformer_depth_output=[1] * 9 + [0] * 3, context_dim=768, legacy=False,
+        channel_mult=[1, 2, 4, 4], num_heads=8, use_spatial_transformer=True,
+        transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0], transformer_depth_middle=1,
+        transformer_depth_output=[1] * 9 + [0] * 3, context_dim=768, legacy=False,
         use_linear_in_transformer=False, dtype=torch.float16, device="cpu", operations=comfy.ops.disable_weight_init,
     )
     vae = AutoencoderKL(

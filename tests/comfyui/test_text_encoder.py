@@ -1,4 +1,4 @@
-"""The editing node on ComfyUI's own CLIP objects: Shapes, and Stable Diffusion 1.5's at real size with random weights."""
+"""The editing node on ComfyUI's own CLIP objects: Shapes, and Stable Diffusion 1.5 at real size with random weights."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_strength_zero_is_bit_identical_and_the_given_clip_is_untouched(real_siz
 
 
 def test_the_patched_layer_gives_the_target(shapes, edit):
-    """Through ComfyUI's own patching and forward, a strong edit makes the edited layer answer as if the target stood there."""
+    """Under ComfyUI's own patching, a strong edit makes the edited layer answer as if the target stood there."""
     _, clip, _ = shapes
     outputs = []
     layer = clip.cond_stage_model.clip_l.transformer.text_model.encoder.layers[0].self_attn
