@@ -17,7 +17,7 @@ test-unit: ## the kernels, without ComfyUI
 	@$(IN) python -m pytest tests/unit
 
 test-comfy: ## inside a real ComfyUI, in process
-	@$(IN) python -m pytest tests/comfyuiui
+	@$(IN) python -m pytest tests/comfyui
 
 test-e2e: ## the stock server over HTTP
 	@$(IN) python -m pytest tests/e2e
@@ -32,4 +32,4 @@ train: ## train the demo model from nothing (hours on two cores) into build/shap
 	@$(IN) python -m diff_quickfix.demo_model.train all --out build/shapes
 
 clean: ## remove what the targets above wrote into the clone
-	rm -rf build demo-output tests/.pytest_cache .ruff_cache .mypy_cache
+	rm -rf build demo-output .hypothesis tests/.hypothesis .ruff_cache .mypy_cache

@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ def comparison_workflow(prompts: Sequence[str], **edit: Any) -> dict[str, Any]:
         "clip": ["load", 1], "source": EDITED, "target": "painting", "kind": "style", "preset": "guarded", "layer": 0,
         "lam": 0.0, "positions": "last subject token and padding", "strength": 1.0, **edit,
     }
+    # A folder of its own: a server that has saved the same picture before would report nothing for it.
+    folder = f"diff-quickfix/{uuid.uuid4().hex[:12]}"
     graph: dict[str, Any] = {
         "load": {"class_type": "DiffQuickFix_LoadShapesDemo", "inputs": {}},
         "edit": {"class_type": "DiffQuickFix_Edit", "inputs": inputs},
@@ -88,7 +91,7 @@ def comparison_workflow(prompts: Sequence[str], **edit: Any) -> dict[str, Any]:
             }
             graph[f"{label} save"] = {
                 "class_type": "SaveImage",
-                "inputs": {"images": [f"{label} picture", 0], "filename_prefix": f"diff-quickfix/{name}-{seed:03}"},
+                "inputs": {"images": [f"{label} picture", 0], "filename_prefix": f"{folder}/{name}-{seed:03}"},
             }
     return graph
 

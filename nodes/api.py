@@ -1,7 +1,16 @@
 """The one import of ComfyUI's node API, by its numbered version."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-__all__ = ["ComfyExtension", "WeightEditType", "io"]
+__all__ = ["ComfyExtension", "WeightEditType", "io", "schema"]
 
 WeightEditType = io.Custom("WEIGHT_EDIT")
+
+
+def schema(**fields: Any) -> io.Schema:
+    """A node's schema, without the fields that the running ComfyUI does not know yet (all of them cosmetic)."""
+    return io.Schema(**{name: value for name, value in fields.items() if name in io.Schema.__dataclass_fields__})

@@ -6,7 +6,7 @@ import dataclasses
 
 from ..prompts import KINDS
 from ..quickfix import POSITIONS, ConceptEdit, EditSettings, compute_edit, preset
-from .api import WeightEditType, io
+from .api import WeightEditType, io, schema
 from .host.text_encoder import apply_edit, open_text_encoder, stored_report
 
 
@@ -25,10 +25,13 @@ def _settings(name: str, layer: int, lam: float, positions: str, preserve: str) 
 class DiffQuickFixEdit(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="DiffQuickFix_Edit",
             display_name="Diff-QuickFix Edit",
             category="Diff-QuickFix/edit",
+            search_aliases=["remove concept", "erase concept", "unlearn", "remove style"],
+            # ComfyUI 0.19: the report is shown again after a reload, and when the node's result was cached.
+            has_intermediate_output=True,
             description=(
                 "Removes or replaces a concept in the CLIP text encoder by one closed-form update, in well under a "
                 "second. The given CLIP is not changed. For Stable Diffusion 1.x and 2.x."

@@ -113,6 +113,6 @@ def test_the_template_is_listed_and_agrees_with_the_tested_prompt(server, workfl
 
 def test_the_servers_log_has_no_complaint_about_the_pack(server):
     log = server.log.read_text(errors="replace")
-    assert "IMPORT FAILED" not in log
+    assert not [line for line in log.splitlines() if "IMPORT FAILED" in line and "diff-quickfix" in line]
     complaints = [line for line in log.splitlines() if "missing" in line.lower() and "key" in line.lower()]
     assert not complaints

@@ -11,9 +11,10 @@ def test_the_server_offers_the_packs_nodes(server):
 
 
 def test_the_server_imported_the_pack_without_complaint(server):
-    log = server.log.read_text(errors="replace")
-    assert "IMPORT FAILED" not in log
-    assert "Error while calling comfy_entrypoint" not in log
+    # ComfyUI's own optional nodes may fail to import here (they want OpenGL); only the pack's lines count.
+    lines = [line for line in server.log.read_text(errors="replace").splitlines() if "custom_nodes/diff-quickfix" in line]
+    assert len(lines) == 1, lines
+    assert "seconds" in lines[0] and "IMPORT FAILED" not in lines[0]
 
 
 def test_the_server_serves_help_pages_and_scripts(server):
