@@ -66,7 +66,9 @@ def main(arguments: list[str]) -> int:
     outcomes = [
         check("ruff", sys.executable, "-m", "ruff", "check", "."),
         check("mypy", *mypy, *TYPED, folder=Path(os.environ["PYTHONPATH"])),
-        check("mypy, scripts", *mypy, "--explicit-package-bases", "bootstrap.py", "run_tests.py", folder=ROOT / "scripts"),
+        check(
+            "mypy, scripts", *mypy, "--explicit-package-bases", "bootstrap.py", "run_tests.py", folder=ROOT / "scripts"
+        ),
     ]
     if arguments != ["lint"]:
         outcomes.append(tier("unit", "unit", "newest"))

@@ -12,7 +12,8 @@ def test_the_server_offers_the_packs_nodes(server):
 
 def test_the_server_imported_the_pack_without_complaint(server):
     # ComfyUI's own optional nodes may fail to import here (they want OpenGL); only the pack's lines count.
-    lines = [line for line in server.log.read_text(errors="replace").splitlines() if "custom_nodes/diff-quickfix" in line]
+    log = server.log.read_text(errors="replace").splitlines()
+    lines = [line for line in log if "custom_nodes/diff-quickfix" in line]
     assert len(lines) == 1, lines
     assert "seconds" in lines[0] and "IMPORT FAILED" not in lines[0]
 
