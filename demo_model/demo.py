@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .evaluate import edit_prompts
-from .scenes import PLAIN, STYLES, Scene, caption
+from .evaluate import edit_prompts, prompt_of
+from .scenes import PLAIN, STYLES, Scene
 from .scorer import ShapesScorer
 from .server import Server, ServerError, running_server
 
@@ -49,11 +49,6 @@ def demo_scenes(own: int, others: int) -> list[Scene]:
     for index, style in enumerate([*(style for style in STYLES if style != EDITED), PLAIN]):
         scenes += edit_prompts(style, others, seed=10 + index)
     return scenes
-
-
-def prompt_of(scene: Scene) -> str:
-    text = caption(scene)[0]
-    return f"a painting of {text}" if scene.style == PLAIN else text
 
 
 def comparison_workflow(prompts: Sequence[str], **edit: Any) -> dict[str, Any]:

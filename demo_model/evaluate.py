@@ -61,6 +61,12 @@ def edit_prompts(style: str, number: int, *, seed: int = 2) -> list[Scene]:
     return scenes
 
 
+def prompt_of(scene: Scene) -> str:
+    """The prompt that an edit is judged on; a plain scene is asked for as "a painting", what edited styles become."""
+    text = caption(scene)[0]
+    return f"a painting of {text}" if scene.style == PLAIN else text
+
+
 def shapes_tower(pipeline: ShapesPipeline) -> tuple[TextTower, PromptTokenizer]:
     """The editor's view of Shapes' text encoder."""
     return TextTower.from_module(pipeline.text_encoder), PromptTokenizer(pipeline.tokenizer, pad_token=shape.EOS)
@@ -94,7 +100,7 @@ def edit_effect(
     rest = [s for i, other in enumerate([*(s for s in STYLES if s != style), PLAIN])
             for s in edit_prompts(other, max(1, prompts // 4), seed=3 + i)]
     scenes = own + rest
-    texts = [caption(scene)[0] if scene.style != PLAIN else f"a painting of {caption(scene)[0]}" for scene in scenes]
+    texts = [prompt_of(scene) for scene in scenes]
     result = {}
     for name, model in (("before", pipeline), ("after", edited)):
         reading = read_all(scorer, model.paint(texts, range(len(texts)), steps=steps))

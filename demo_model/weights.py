@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from . import architecture as shape
@@ -98,12 +97,6 @@ def load_part(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
         table[ids.long()] = rows
         state[_TABLE] = table
     return state
-
-
-def read_card(folder: Path = WEIGHTS) -> dict[str, Any]:
-    """What the weights' metadata says of their training."""
-    with safe_open(folder / "unet.safetensors", "pt") as file:
-        return json.loads((file.metadata() or {}).get("shapes", "{}"))
 
 
 def export(recipe: Any, out: Path, folder: Path = WEIGHTS) -> None:
