@@ -3,11 +3,13 @@
     python -m diff_quickfix.demo_model.train pictures --out build/shapes
     python -m diff_quickfix.demo_model.train clip     --out build/shapes
     python -m diff_quickfix.demo_model.train autoencoder --out build/shapes
+    python -m diff_quickfix.demo_model.train vision   --out build/shapes
     python -m diff_quickfix.demo_model.train unet     --out build/shapes
     python -m diff_quickfix.demo_model.train export   --out build/shapes
 
 The recipe is that of Stable Diffusion: a CLIP text tower and a vision tower are trained contrastively on captioned
-pictures and then frozen; an autoencoder compresses the pictures eight-fold; a cross-attention UNet learns to denoise
+pictures and then frozen; an autoencoder compresses the pictures eight-fold; the vision tower learns to read what the
+decoder draws; a cross-attention UNet learns to denoise
 latents under the frozen text states, with one caption in ten replaced by the empty prompt for classifier-free
 guidance. ``clip`` and ``autoencoder`` may run side by side. Every stage is seeded, saves a checkpoint as it goes and
 resumes from it.
@@ -22,7 +24,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,11 @@ class Recipe:
     autoencoder_batch: int = 16
     autoencoder_rate: float = 2e-3
     autoencoder_noise: float = 0.08
-    unet_steps: int = 2_000
+    vision_steps: int = 700
+    vision_batch: int = 128
+    vision_rate: float = 1e-3
+    vision_noise: float = 0.3
+    unet_steps: int = 4_700
     unet_batch: int = 16
     unet_rate: float = 8e-4
     unet_ema: float = 0.998
@@ -181,6 +187,25 @@ def _attribute_codes(scenes: list[Scene]) -> torch.Tensor:
     return torch.tensor([[columns[i].index(v) for i, v in enumerate(row)] for row in values])
 
 
+def _contrast(
+    seen: torch.Tensor, words: torch.Tensor, scale: torch.Tensor, codes: torch.Tensor, said: Sequence[frozenset[str]]
+) -> torch.Tensor:
+    """CLIP's symmetric loss; a caption that also holds for another picture of the batch is no counter-example to it."""
+    mentions = torch.tensor([[a in s for a in ATTRIBUTES] for s in said])
+    same = codes[:, None, :] == codes[None, :, :]
+    also_true = (same | ~mentions[None, :, :]).all(-1) & ~torch.eye(len(codes), dtype=torch.bool)
+    logits = F.normalize(seen, dim=-1) @ F.normalize(words, dim=-1).T * scale.exp()
+    logits = logits.masked_fill(also_true, -1e4)
+    target = torch.arange(len(codes))
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def _reading(guesses: torch.Tensor, codes: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+    """Cross entropy of the linear readers, summed over the attributes."""
+    parts = guesses.split(sizes, dim=1)
+    return torch.stack([F.cross_entropy(guess, codes[:, i]) for i, guess in enumerate(parts)]).sum()
+
+
 def train_clip(recipe: Recipe, out: Path) -> None:
     """Contrastive training of both towers, with captions that also hold for another picture taken out of the loss."""
     pictures, scenes = load_pictures(out)
@@ -197,19 +222,10 @@ def train_clip(recipe: Recipe, out: Path) -> None:
         rng = np.random.default_rng((recipe.seed, 1, step))
         chosen = rng.choice(len(scenes), recipe.clip_batch, replace=False)
         texts, said = zip(*(caption(scenes[i], rng, omit=0.25, omit_style=0.25) for i in chosen), strict=True)
-        mentions = torch.tensor([[a in s for a in ATTRIBUTES] for s in said])
-        same = codes[chosen][:, None, :] == codes[chosen][None, :, :]
-        also_true = (same | ~mentions[None, :, :]).all(-1) & ~torch.eye(recipe.clip_batch, dtype=torch.bool)
         words = clip.text(input_ids=tokenize(tokenizer, list(texts), length=None)).text_embeds
         seen = clip.vision(to_signed(pictures[chosen]))
-        logits = F.normalize(seen, dim=-1) @ F.normalize(words, dim=-1).T * clip.logit_scale.exp()
-        logits = logits.masked_fill(also_true, -1e4)
-        target = torch.arange(recipe.clip_batch)
-        contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
-        reading = sum(
-            F.cross_entropy(guess, codes[chosen, i]) for i, guess in enumerate(readers(seen).split(sizes, dim=1))
-        )
-        return contrast + recipe.clip_reading * reading
+        contrast = _contrast(seen, words, clip.logit_scale, codes[chosen], said)
+        return contrast + recipe.clip_reading * _reading(readers(seen), codes[chosen], sizes)
 
     def keep_scale_sane(step: int) -> None:
         clip.logit_scale.data.clamp_(max=math.log(100.0))
@@ -249,6 +265,49 @@ def train_autoencoder(recipe: Recipe, out: Path) -> None:
 
     _fit("autoencoder", {"autoencoder": autoencoder}, loss_of_step, steps=recipe.autoencoder_steps,
          rate=recipe.autoencoder_rate, out=out, weight_decay=0.0)
+
+
+# --- vision tower on decoded pictures ------------------------------------------------------------------------------
+
+
+def train_vision(recipe: Recipe, out: Path) -> None:
+    """Train the vision tower on, against the locked text tower, partly on what the decoder makes of noisy latents.
+
+    The first contrastive training leaves the reader unsure of outlines, and it has only seen painted pictures; what it
+    reads afterwards are generated ones.
+    """
+    pictures, scenes = load_pictures(out)
+    codes = _attribute_codes(scenes)
+    sizes = codes.amax(0).add(1).tolist()
+    latents = load_file(out / "latents.safetensors")["latents"]
+    autoencoder = Autoencoder().eval().requires_grad_(False)
+    state = load_file(out / "autoencoder.safetensors")
+    autoencoder.load_state_dict({k[len("autoencoder."):]: v for k, v in state.items()})
+    tokenizer = clip_tokenizer()
+    torch.manual_seed(recipe.seed + 3)
+    clip = trained_clip(out)
+    vision = clip.vision.train().requires_grad_(True)
+    readers = torch.nn.Linear(shape.PROJECTION, sum(sizes))
+    state = load_file(out / "clip.safetensors")
+    readers.load_state_dict({k[len("readers."):]: v for k, v in state.items() if k.startswith("readers.")})
+    decoded_share = recipe.vision_batch // 8
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((recipe.seed, 4, step))
+        chosen = rng.choice(len(scenes), recipe.vision_batch, replace=False)
+        texts, said = zip(*(caption(scenes[i], rng, omit=0.25, omit_style=0.25) for i in chosen), strict=True)
+        with torch.no_grad():
+            words = clip.text(input_ids=tokenize(tokenizer, list(texts), length=None)).text_embeds
+            some = latents[chosen[:decoded_share]]
+            level = torch.from_numpy(rng.uniform(0, recipe.vision_noise, (decoded_share, 1, 1, 1)).astype(np.float32))
+            noise = torch.from_numpy(rng.standard_normal(some.shape).astype(np.float32))
+            decoded = autoencoder.decode(some + level * noise)
+        seen = vision(torch.cat([decoded, to_signed(pictures[chosen[decoded_share:]])]))
+        contrast = _contrast(seen, words, clip.logit_scale, codes[chosen], said)
+        return contrast + recipe.clip_reading * _reading(readers(seen), codes[chosen], sizes)
+
+    _fit("vision", {"vision": vision, "readers": readers}, loss_of_step, steps=recipe.vision_steps,
+         rate=recipe.vision_rate, out=out, weight_decay=0.05)
 
 
 # --- UNet ------------------------------------------------------------------------------------------------------------
@@ -307,6 +366,7 @@ STAGES: dict[str, Callable[[Recipe, Path], None]] = {
     "pictures": make_pictures,
     "clip": train_clip,
     "autoencoder": train_autoencoder,
+    "vision": train_vision,
     "unet": train_unet,
     "export": export,
 }

@@ -103,6 +103,8 @@ def export(recipe: Any, out: Path, folder: Path = WEIGHTS) -> None:
     """Write the shipped files from the checkpoints of a finished training in ``out``."""
     folder.mkdir(exist_ok=True)
     clip = {k[5:]: v for k, v in load_file(out / "clip.safetensors").items() if k.startswith("clip.")}
+    # The vision tower was trained on after the text tower had been locked.
+    clip |= {k: v for k, v in load_file(out / "vision.safetensors").items() if k.startswith("vision.")}
     ids = _trained_token_ids()
     clip[_ROWS], clip[_IDS] = clip.pop(_TABLE)[ids.long()].contiguous(), ids
     clip.pop("text.text_model.embeddings.position_ids", None)

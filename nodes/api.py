@@ -6,9 +6,14 @@ from typing import Any
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-__all__ = ["ComfyExtension", "WeightEditType", "io", "schema"]
+__all__ = [
+    "CausalTraceType", "ComfyExtension", "CorruptionType", "ImageScorerType", "WeightEditType", "io", "schema",
+]  # fmt: skip
 
 WeightEditType = io.Custom("WEIGHT_EDIT")
+CorruptionType = io.Custom("CORRUPTION")
+CausalTraceType = io.Custom("CAUSAL_TRACE")
+ImageScorerType = io.Custom("IMAGE_SCORER")
 
 
 def schema(**fields: Any) -> io.Schema:

@@ -27,7 +27,7 @@ class Outcome:
 
 # By module name, seen through the link on PYTHONPATH: by path, mypy names the package after the clone's folder, and
 # refuses one called diff-quickfix.
-PACKAGES = ("diff_quickfix.quickfix", "diff_quickfix.demo_model", "diff_quickfix.benchmarks")
+PACKAGES = ("diff_quickfix.quickfix", "diff_quickfix.tracing", "diff_quickfix.demo_model", "diff_quickfix.benchmarks")
 TYPED = ("-m", "diff_quickfix.prompts", *(word for name in PACKAGES for word in ("-p", name)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.sd
 import torch
@@ -67,6 +68,25 @@ class TextEncoder:
     storage_dtype: torch.dtype
 
 
+def only_encoder(clip: comfy.sd.CLIP) -> tuple[str, Any]:
+    """The name ("clip_l", "clip_h") and the module of a CLIP's one text encoder.
+
+    Raises:
+        UnsupportedEncoderError: it has none of these, or several encoders.
+    """
+    model = clip.cond_stage_model
+    names = sorted(name for name, child in model.named_children() if hasattr(child, "transformer"))
+    if len(names) != 1 or names[0] not in _EDITABLE:
+        found = ", ".join(names) or type(model).__name__
+        raise UnsupportedEncoderError(
+            f"This CLIP cannot be traced or edited by Diff-QuickFix: found {found}, expected one CLIP text encoder ("
+            + ", ".join(f"{name} of {family}" for name, family in _EDITABLE.items())
+            + "). Models with several encoders or with T5 (SDXL, SD3, Flux) hold no single causal state in the text "
+            "encoder. Connect the CLIP of a Stable Diffusion 1.x or 2.x checkpoint."
+        )
+    return names[0], getattr(model, names[0])
+
+
 def open_text_encoder(clip: comfy.sd.CLIP) -> TextEncoder:
     """Read the text encoder of a CLIP without touching it.
 
@@ -74,18 +94,7 @@ def open_text_encoder(clip: comfy.sd.CLIP) -> TextEncoder:
         UnsupportedEncoderError: the CLIP has no CLIP-L or CLIP-H tower of its own, has several encoders, or its weights
             are quantized.
     """
-    model = clip.cond_stage_model
-    names = sorted(name for name, child in model.named_children() if hasattr(child, "transformer"))
-    if len(names) != 1 or names[0] not in _EDITABLE:
-        found = ", ".join(names) or type(model).__name__
-        raise UnsupportedEncoderError(
-            f"This CLIP cannot be edited by Diff-QuickFix: found {found}, expected one CLIP text encoder ("
-            + ", ".join(f"{name} of {family}" for name, family in _EDITABLE.items())
-            + "). Models with several encoders or with T5 (SDXL, SD3, Flux) hold no single causal state in the text "
-            "encoder. Connect the CLIP of a Stable Diffusion 1.x or 2.x checkpoint."
-        )
-    name = names[0]
-    encoder = getattr(model, name)
+    name, encoder = only_encoder(clip)
     prefix = f"{name}.{_TEXT_MODEL}"
     weights = _BaseWeights(clip, prefix)
     layers = encoder.transformer.text_model.encoder.layers

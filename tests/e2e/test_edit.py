@@ -30,7 +30,7 @@ def pictures(server, outputs, node):
 def test_the_server_knows_the_nodes_and_their_tooltips(server):
     known = server.get_json("/object_info")
     ours = {name: info for name, info in known.items() if name.startswith("DiffQuickFix_")}
-    assert set(ours) == {"DiffQuickFix_Edit", "DiffQuickFix_LoadShapesDemo"}
+    assert {f"{name}.md" for name in ours} == {page.name for page in (PACK / "web" / "docs").glob("*.md")}
     for info in ours.values():
         inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
         assert all(options.get("tooltip") for _, options in inputs.values())

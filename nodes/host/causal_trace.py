@@ -1,0 +1,245 @@
+"""Causal traces on ComfyUI objects: what the two sweeping nodes run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import latent_preview
+import torch
+
+from ...tracing.lockstep import Case, Plan, Score, Sweep, sweep
+from ...tracing.scores import LATENT_DISTANCE, latent_distance
+from ...tracing.sites import select, text_sites, unet_sites, windows
+from .text_encoder import only_encoder
+from .tracing import (
+    PLACES,
+    CorruptedPrompt,
+    SamplerSettings,
+    corrupt_prompt,
+    first_layer,
+    make_painter,
+    parse_prompts,
+    places,
+)
+
+log = logging.getLogger("diff_quickfix")
+
+# Pictures painted at once. More cost memory and gain little on the machines that need the gain.
+DEFAULT_ROWS = 12
+
+
+class ImageScorer(Protocol):
+    """What the socket IMAGE_SCORER carries: pictures (n, height, width, 3) in [0, 1] and a prompt to (n,) numbers."""
+
+    name: str
+
+    def __call__(self, pictures: torch.Tensor, prompt: str) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    """Everything that both traces need besides the models.
+
+    Attributes:
+        prompts: lines with the subject in brackets.
+        kinds: kinds of site, or None for all.
+        sites: patterns of site names.
+        window: neighbouring sites restored together.
+        multiple: std of the noise, as a multiple of the std of the subject's embeddings.
+        seeds: how many initial noises, counted up from ``seed``.
+    """
+
+    prompts: str
+    kinds: tuple[str, ...] | None
+    sites: str
+    window: int
+    multiple: float
+    draws: int
+    seed: int
+    seeds: int
+    controls: int
+    sampler: SamplerSettings
+    sever: str | None = None
+    rows: int = DEFAULT_ROWS
+
+    def kept(self) -> dict[str, Any]:
+        """What goes into the trace's file; how many rows fit into memory does not change a trace."""
+        return {key: value for key, value in asdict(self).items() if key not in ("prompts", "rows")}
+
+
+def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
+    """A hash of a model's weights and patches: of every name and shape, and of sixteen values of each weight."""
+    digest = hashlib.sha256()
+    for key, value in sorted(patcher.get_key_patches().items()):
+        weight = value[0][0]
+        digest.update(f"{key} {tuple(weight.shape)} {[entry[0] for entry in value[1:]]}".encode())
+        flat = weight.detach().reshape(-1)
+        digest.update(flat[:: max(1, len(flat) // 16)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def trace_text(
+    model: comfy.model_patcher.ModelPatcher,
+    clip: comfy.sd.CLIP,
+    vae: comfy.sd.VAE,
+    negative: list[Any],
+    latent: dict[str, Any],
+    settings: TraceSettings,
+    *,
+    columns: str = "tokens",
+    scorer: ImageScorer | None = None,
+    checkpoint: Path | None = None,
+) -> tuple[Sweep, torch.Tensor]:
+    """Trace the text encoder: sites x tokens.
+
+    Args:
+        columns: "tokens" (every token from the subject on; one prompt only) or "places" (roles that all prompts share).
+
+    Returns:
+        The sweep, and its three example pictures (3, height, width, 3).
+    """
+    corrupted = _corrupt_all(clip, settings)
+    if columns == "tokens" and len(corrupted) > 1:
+        raise ValueError(
+            f"Got {len(corrupted)} prompts; their tokens are not the same. Choose columns: places, or trace one prompt."
+        )
+    labels, positions = _token_columns(corrupted[0]) if columns == "tokens" else _place_columns(corrupted)
+    cases = [_with_columns(one, [p[n] for p in positions]) for n, one in enumerate(corrupted)]
+    everything = text_sites(only_encoder(clip)[1])
+    groups = windows(select(everything, kinds=settings.kinds, names=settings.sites), settings.window)
+    plan = Plan("text", groups, everything, labels, _seeds(settings), draws=_draws(cases, settings),
+                controls=settings.controls, sever=settings.sever)
+    return _run(model, clip, vae, negative, latent, settings, cases, plan, scorer, checkpoint, "cond")
+
+
+def trace_unet(
+    model: comfy.model_patcher.ModelPatcher,
+    clip: comfy.sd.CLIP,
+    vae: comfy.sd.VAE,
+    negative: list[Any],
+    latent: dict[str, Any],
+    settings: TraceSettings,
+    *,
+    step_windows: int = 1,
+    branch: str = "cond",
+    scorer: ImageScorer | None = None,
+    checkpoint: Path | None = None,
+) -> tuple[Sweep, torch.Tensor]:
+    """Trace the UNet: sites x step windows (one window: all steps)."""
+    steps = settings.sampler.steps
+    if not 1 <= step_windows <= steps:
+        raise ValueError(f"Cannot divide {steps} steps into {step_windows} windows; choose 1 to {steps}.")
+    bounds = [round(i * steps / step_windows) for i in range(step_windows + 1)]
+    ranges = [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    labels = ("all steps",) if step_windows == 1 else tuple(
+        f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges
+    )
+    cases = [one.case for one in _corrupt_all(clip, settings)]
+    everything = unet_sites(model.model.diffusion_model)
+    groups = windows(select(everything, kinds=settings.kinds, names=settings.sites), settings.window)
+    plan = Plan("unet", groups, everything, labels, _seeds(settings),
+                steps=(None,) if step_windows == 1 else tuple(ranges), draws=_draws(cases, settings),
+                controls=settings.controls, sever=settings.sever)
+    return _run(model, clip, vae, negative, latent, settings, cases, plan, scorer, checkpoint, branch)
+
+
+def _corrupt_all(clip: comfy.sd.CLIP, settings: TraceSettings) -> list[CorruptedPrompt]:
+    return [
+        corrupt_prompt(
+            clip, prompt, subject, multiple=settings.multiple, draws=settings.draws, seed=settings.seed + 7919 * number
+        )
+        for number, (prompt, subject) in enumerate(parse_prompts(settings.prompts))
+    ]
+
+
+def _seeds(settings: TraceSettings) -> tuple[int, ...]:
+    return tuple(range(settings.seed, settings.seed + settings.seeds))
+
+
+def _draws(cases: Sequence[Case], settings: TraceSettings) -> int:
+    return min(settings.draws, *(case.corruption.draws for case in cases))
+
+
+def _token_columns(one: CorruptedPrompt) -> tuple[tuple[str, ...], list[list[tuple[int, ...] | None]]]:
+    """Each token from the subject to the end, then the padding; labels are made distinct by their position."""
+    spots = list(range(min(one.case.corruption.positions), min(one.tokens.eos + 1, len(one.tokens.ids))))
+    words = [one.labels[i] for i in spots]
+    labels = [word if words.count(word) == 1 else f"{word} ({i})" for word, i in zip(words, spots, strict=True)]
+    positions: list[list[tuple[int, ...] | None]] = [[(i,)] for i in spots]
+    if padding := places(one.tokens, one.subject)["padding"]:
+        labels, positions = [*labels, "<padding>"], [*positions, [padding]]
+    return tuple(labels), positions
+
+
+def _place_columns(all_: Sequence[CorruptedPrompt]) -> tuple[tuple[str, ...], list[list[tuple[int, ...] | None]]]:
+    """The roles that no prompt lacks."""
+    found = {place: [places(one.tokens, one.subject)[place] for one in all_] for place in PLACES}
+    kept = {place: spots for place, spots in found.items() if () not in spots}
+    return tuple(kept), list(kept.values())
+
+
+def _with_columns(one: CorruptedPrompt, columns: Sequence[tuple[int, ...] | None]) -> Case:
+    case = one.case
+    return Case(case.prompt, case.subject, case.corruption, case.encode, tuple(columns), case.chunks, case.chunk)
+
+
+def _run(
+    model: comfy.model_patcher.ModelPatcher,
+    clip: comfy.sd.CLIP,
+    vae: comfy.sd.VAE,
+    negative: list[Any],
+    latent: dict[str, Any],
+    settings: TraceSettings,
+    cases: Sequence[Case],
+    plan: Plan,
+    scorer: ImageScorer | None,
+    checkpoint: Path | None,
+    branch: str,
+) -> tuple[Sweep, torch.Tensor]:
+    painter = make_painter(model, negative, latent, settings.sampler, branch=branch)
+    kept = {
+        **settings.kept(), "branch": branch, "size": list(latent["samples"].shape[2:]),
+        "model": fingerprint(model), "clip": fingerprint(clip.patcher),
+    }
+    done = sweep(
+        cases, plan, painter, _score(vae, scorer), first_layer=first_layer(clip), rows=settings.rows,
+        score_name=LATENT_DISTANCE if scorer is None else scorer.name, settings=kept, progress=_progress(model),
+        checkpoint=checkpoint,
+    )  # fmt: skip
+    return done, vae.decode(done.examples)
+
+
+def _score(vae: comfy.sd.VAE, scorer: ImageScorer | None) -> Score:
+    if scorer is None:
+        return latent_distance
+
+    def score(results: torch.Tensor, clean: torch.Tensor, prompt: str) -> torch.Tensor:
+        return scorer(vae.decode(results), prompt)
+
+    return score
+
+
+def _progress(model: comfy.model_patcher.ModelPatcher) -> Callable[[int, int, torch.Tensor], None]:
+    """ComfyUI's progress bar with a preview of the latest picture, and the time left in the log."""
+    bar = comfy.utils.ProgressBar(1)
+    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+    started = time.monotonic()
+
+    def show(done: int, total: int, results: torch.Tensor) -> None:
+        preview = None
+        if previewer is not None:
+            preview = previewer.decode_latent_to_preview_image("JPEG", results[-1:].to(model.load_device))
+        bar.update_absolute(done, total, preview)
+        left = (time.monotonic() - started) / max(1, done) * (total - done)
+        log.info("Causal trace: %d of %d pictures, %.0f s left", done, total, left)
+
+    return show

@@ -1,0 +1,303 @@
+"""Nodes that corrupt, restore, sweep and score."""
+
+from __future__ import annotations
+
+from ..tracing.lockstep import Restoration
+from ..tracing.sites import TEXT_KINDS, UNET_KINDS, select, unet_sites
+from .api import CausalTraceType, CorruptionType, ImageScorerType, io, schema
+from .host.causal_trace import DEFAULT_ROWS, TraceSettings, trace_text, trace_unet
+from .host.files import trace_path
+from .host.scorers import ShapesImageScorer
+from .host.tracing import PLACES, SamplerSettings, corrupt_prompt, restore_in_unet, samplers
+
+_EXAMPLE = "a red circle on grass, in the style of [van gogh]"
+
+
+class CorruptPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_CorruptPrompt",
+            display_name="Corrupt Prompt",
+            category="Diff-QuickFix/trace",
+            search_aliases=["causal tracing", "noise", "counterfactual"],
+            description=(
+                "Hides the subject of a prompt from the text encoder: Gaussian noise on its token embeddings, or other "
+                "words in its place. Paint both conditionings from the same seed to see what the subject does."
+            ),
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP of a Stable Diffusion 1.x or 2.x model."),
+                io.String.Input("prompt", multiline=True, default=_EXAMPLE.replace("[", "").replace("]", ""),
+                                tooltip="The prompt, as you would paint it."),
+                io.String.Input("subject", default="van gogh",
+                                tooltip="The words of the prompt to hide, as they stand in it."),
+                io.Float.Input("noise", default=3.0, min=0.01, max=100.0, step=0.1,
+                               tooltip="Standard deviation of the noise, as a multiple of that of the subject's "
+                               "embeddings. 3 is usual; the paper publishes none."),
+                io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=True,
+                             tooltip="Seed of the noise."),
+                io.String.Input("replaced_by", default="", optional=True,
+                                tooltip="Words that take the subject's place instead of noise (at most as many tokens)."),
+            ],
+            outputs=[
+                io.Conditioning.Output(id="corrupted", display_name="corrupted",
+                                       tooltip="The prompt with its subject hidden; positive of a sampler."),
+                io.Conditioning.Output(id="clean", display_name="clean", tooltip="The prompt as it is."),
+                CorruptionType.Output(id="corruption", display_name="corruption",
+                                      tooltip="For Restore Layer State: the same prompt and the same noise."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, clip, prompt: str, subject: str, noise: float, seed: int, replaced_by: str = ""
+    ) -> io.NodeOutput:
+        corrupted = corrupt_prompt(
+            clip, prompt, subject, multiple=noise, draws=1, seed=seed, replaced_by=replaced_by
+        )
+        return io.NodeOutput(
+            corrupted.conditioning(Restoration(0)), corrupted.conditioning(Restoration(None)), corrupted
+        )
+
+
+class RestoreTextState(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_RestoreTextState",
+            display_name="Restore Layer State (Text Encoder)",
+            category="Diff-QuickFix/trace",
+            description=(
+                "Encodes the corrupted prompt with one layer's output put back from the clean run. What comes back in "
+                "the picture is what that layer carries."
+            ),
+            inputs=[
+                CorruptionType.Input("corruption", tooltip="From Corrupt Prompt."),
+                io.Int.Input("layer", default=0, min=0, max=63, tooltip="The text encoder's layer, counted from 0."),
+                io.Combo.Input("kind", options=list(TEXT_KINDS), default="self_attn",
+                               tooltip="What is put back: the layer's self-attention output, its MLP output, or the "
+                               "whole hidden state after it."),
+                io.Combo.Input("tokens", options=list(PLACES), default="subject and later",
+                               tooltip="At which tokens. Later ones read the subject; earlier ones never see it."),
+            ],
+            outputs=[io.Conditioning.Output(id="restored", display_name="restored",
+                                            tooltip="The restored text states; positive of a sampler.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, corruption, layer: int, kind: str, tokens: str) -> io.NodeOutput:
+        return io.NodeOutput(corruption.restored(layer, kind, tokens))
+
+
+class RestoreUNetState(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_RestoreUNetState",
+            display_name="Restore Layer State (UNet)",
+            category="Diff-QuickFix/trace",
+            description=(
+                "A MODEL that paints the restored run: while it samples the corrupted conditioning, the outputs of the "
+                "chosen sites are taken from the clean run, which rides along in the same batch. For any sampler."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="A UNet with cross-attention. LoRA and ControlNet keep working."),
+                CorruptionType.Input("corruption", tooltip="From Corrupt Prompt; its corrupted output is the sampler's "
+                                     "positive."),
+                io.String.Input("sites", default="unet.middle.*.self_attn",
+                                tooltip="Names of the sites, * and ? allowed, several divided by commas: "
+                                "unet.input.4.1.cross_attn, unet.output.*.resnet"),
+                io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step that is restored."),
+                io.Int.Input("end_step", default=10000, min=0, max=10000, tooltip="First step that no longer is."),
+                io.Combo.Input("branch", options=["cond", "both"], default="cond",
+                               tooltip="Which half of the guidance is restored: the prompt's, or both."),
+            ],
+            outputs=[io.Model.Output(id="restoring_model", display_name="model", tooltip="For a sampler.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, corruption, sites: str, start_step: int, end_step: int, branch: str
+    ) -> io.NodeOutput:
+        chosen = [site.name for site in select(unet_sites(model.model.diffusion_model), names=sites)]
+        steps = range(start_step, end_step)
+        return io.NodeOutput(restore_in_unet(model, corruption, chosen, steps=steps, branch=branch))
+
+
+def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
+    """What both traces ask for."""
+    return [
+        io.Model.Input("model", tooltip="The model that paints."),
+        io.Clip.Input("clip", tooltip="The CLIP of a Stable Diffusion 1.x or 2.x model."),
+        io.Vae.Input("vae", tooltip="Decodes the pictures."),
+        io.Conditioning.Input("negative", tooltip="The negative prompt, as for a KSampler."),
+        io.Latent.Input("latent", tooltip="One empty latent: the size that is painted."),
+        io.String.Input("prompts", multiline=True, default=_EXAMPLE,
+                        tooltip="One prompt on each line, the subject in square brackets."),
+        io.Combo.Input("kind", options=["all", *kinds], default=default_kind,
+                       tooltip="Which kind of site is restored."),
+        io.String.Input("sites", default="*", tooltip="Names of the sites, * and ? allowed, several divided by commas."),
+        io.Int.Input("window", default=1, min=1, max=64, tooltip="How many neighbouring sites are restored together."),
+        io.Float.Input("noise", default=3.0, min=0.01, max=100.0, step=0.1,
+                       tooltip="Standard deviation of the noise, as a multiple of that of the subject's embeddings."),
+        io.Int.Input("draws", default=2, min=1, max=64, tooltip="How many draws of the noise."),
+        io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="First seed of the initial latent, and of the noise."),
+        io.Int.Input("seeds", default=1, min=1, max=1000, tooltip="How many initial latents, one seed after another."),
+        io.Int.Input("controls", default=8, min=0, max=1000,
+                     tooltip="Null restorations for each prompt, seed and draw: random sites, put back from another "
+                     "corrupted run. Cells that do not beat them are greyed."),
+        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
+        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.5, tooltip="Guidance."),
+        io.Combo.Input("sampler_name", options=samplers(), default="ddim",
+                       tooltip="Only samplers that draw no noise on the way can be traced."),
+        io.Combo.Input("scheduler", options=["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"],
+                       default="normal", tooltip="The noise schedule, as in KSampler."),
+        io.Combo.Input("sever", options=["nothing", *kinds], default="nothing",
+                       tooltip="Hold all later sites of this kind at their corrupted states, to see whether an effect "
+                       "runs through them."),
+        io.Int.Input("batch_size", default=DEFAULT_ROWS, min=1, max=256,
+                     tooltip="Pictures painted at once; halved by itself when memory runs out."),
+        io.String.Input("checkpoint", default="", optional=True,
+                        tooltip="Name of a file that keeps what is finished, so that a cancelled trace goes on."),
+        ImageScorerType.Input("scorer", optional=True,
+                              tooltip="What is measured. Without one: how far the latent is from the clean run's."),
+    ]  # fmt: skip
+
+
+def _sweep_outputs() -> list[io.Output]:
+    return [
+        CausalTraceType.Output(id="trace", display_name="trace", tooltip="Every score, for the heat map."),
+        io.Image.Output(id="examples", display_name="examples",
+                        tooltip="Clean, corrupted, and restored at the site with the largest effect."),
+    ]  # fmt: skip
+
+
+def _sweep_settings(values: dict) -> TraceSettings:
+    return TraceSettings(
+        prompts=values["prompts"],
+        kinds=None if values["kind"] == "all" else (values["kind"],),
+        sites=values["sites"],
+        window=values["window"],
+        multiple=values["noise"],
+        draws=values["draws"],
+        seed=values["seed"],
+        seeds=values["seeds"],
+        controls=values["controls"],
+        sampler=SamplerSettings(values["steps"], values["cfg"], values["sampler_name"], values["scheduler"]),
+        sever=None if values["sever"] == "nothing" else values["sever"],
+        rows=values["batch_size"],
+    )
+
+
+def _checkpoint(values: dict):
+    name = values.get("checkpoint") or ""
+    return trace_path(name) if name.strip() else None
+
+
+class CausalTraceText(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_CausalTraceText",
+            display_name="Causal Trace (Text Encoder)",
+            category="Diff-QuickFix/trace",
+            search_aliases=["causal tracing", "locate knowledge", "ROME"],
+            description=(
+                "Which layer and which token of the text encoder carry the subject? Restores every layer at every token "
+                "in turn, paints, and measures how much of the picture comes back."
+            ),
+            inputs=[
+                *_sweep_inputs(TEXT_KINDS, "all"),
+                io.Combo.Input("columns", options=["tokens", "places"], default="tokens",
+                               tooltip="tokens: each token of one prompt. places: last subject token, later tokens, "
+                               "padding and so on, which several prompts share."),
+            ],
+            outputs=_sweep_outputs(),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, clip, vae, negative, latent, columns: str, scorer=None, **values) -> io.NodeOutput:
+        done, examples = trace_text(
+            model, clip, vae, negative, latent, _sweep_settings(values), columns=columns, scorer=scorer,
+            checkpoint=_checkpoint(values),
+        )  # fmt: skip
+        return io.NodeOutput(done.trace, examples)
+
+
+class CausalTraceUNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_CausalTraceUNet",
+            display_name="Causal Trace (UNet)",
+            category="Diff-QuickFix/trace",
+            search_aliases=["causal tracing", "locate knowledge"],
+            description=(
+                "Which layer of the UNet, and at which steps, carries the subject? Restores every site in turn from the "
+                "clean run, which rides along in the same batch, and measures how much of the picture comes back."
+            ),
+            inputs=[
+                *_sweep_inputs(UNET_KINDS, "cross_attn"),
+                io.Int.Input("step_windows", default=1, min=1, max=1000,
+                             tooltip="1: restore at all steps. More: divide the steps into that many windows."),
+                io.Combo.Input("branch", options=["cond", "both"], default="cond",
+                               tooltip="Which half of the guidance is restored: the prompt's, or both."),
+            ],
+            outputs=_sweep_outputs(),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, negative, latent, step_windows: int, branch: str, scorer=None, **values
+    ) -> io.NodeOutput:
+        done, examples = trace_unet(
+            model, clip, vae, negative, latent, _sweep_settings(values), step_windows=step_windows, branch=branch,
+            scorer=scorer, checkpoint=_checkpoint(values),
+        )  # fmt: skip
+        return io.NodeOutput(done.trace, examples)
+
+
+class ShapesScorerNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_ShapesScorer",
+            display_name="Shapes Scorer",
+            category="Diff-QuickFix/score",
+            description="Scores pictures of the Shapes demo model with the CLIP that it was trained with.",
+            inputs=[
+                io.String.Input("words", default="", optional=True,
+                                tooltip='What to compare pictures with, such as "a van gogh painting of a shape". Empty: '
+                                "the whole prompt."),
+            ],
+            outputs=[ImageScorerType.Output(id="scorer", display_name="scorer", tooltip="For a causal trace.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, words: str = "") -> io.NodeOutput:
+        return io.NodeOutput(ShapesImageScorer(words))
+
+
+class ClipScore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_CLIPScore",
+            display_name="CLIP Score",
+            category="Diff-QuickFix/score",
+            description="Scores each picture of a batch against a prompt.",
+            inputs=[
+                ImageScorerType.Input("scorer", tooltip="What scores."),
+                io.Image.Input("images", tooltip="The pictures."),
+                io.String.Input("prompt", multiline=True, tooltip="What they should show."),
+            ],
+            outputs=[
+                io.Float.Output(id="mean", display_name="mean", tooltip="The mean score of the batch."),
+                io.String.Output(id="scores", display_name="scores", tooltip="The score of each picture, one a line."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, scorer, images, prompt: str) -> io.NodeOutput:
+        scores = scorer(images, prompt)
+        return io.NodeOutput(float(scores.mean()), "\n".join(f"{value:.4f}" for value in scores.tolist()))

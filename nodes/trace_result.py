@@ -1,0 +1,149 @@
+"""Nodes that look at a causal trace, keep it, and hand its finding to the editor."""
+
+from __future__ import annotations
+
+import torch
+
+from ..tracing.heatmap import draw_heatmap
+from ..tracing.result import CausalTrace, compare
+from .api import CausalTraceType, io, schema
+from .host.files import free_path, trace_files, trace_path
+from ..tracing.locate import locate
+
+VALUES = ("indirect effect", "recovery")
+
+
+class CausalHeatmap(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_CausalHeatmap",
+            display_name="Causal Heatmap",
+            category="Diff-QuickFix/trace",
+            search_aliases=["heat map", "plot"],
+            description=(
+                "Draws a causal trace: sites against tokens or steps. Cells that do not beat the control are hatched; "
+                "the strongest is outlined."
+            ),
+            inputs=[
+                CausalTraceType.Input("trace", tooltip="From Causal Trace or Load Trace."),
+                io.Combo.Input("value", options=list(VALUES), default=VALUES[0],
+                               tooltip="indirect effect: what restoring brings back, in units of the score. recovery: "
+                               "the same as a share of what the corruption took away."),
+                io.Int.Input("width", default=1200, min=400, max=4000, step=50, tooltip="Width in pixels."),
+            ],
+            outputs=[io.Image.Output(id="heatmap", display_name="heatmap", tooltip="The drawing.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, trace, value: str, width: int) -> io.NodeOutput:
+        drawing = torch.from_numpy(draw_heatmap(trace, value=value, width=width).copy())
+        return io.NodeOutput(drawing[None].float() / 255)
+
+
+class LocateCausalState(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_LocateCausalState",
+            display_name="Locate Causal State",
+            category="Diff-QuickFix/trace",
+            description=(
+                "The site with the largest average indirect effect. For a text encoder its layer can feed Diff-QuickFix "
+                "Edit."
+            ),
+            inputs=[
+                CausalTraceType.Input("trace", tooltip="From Causal Trace or Load Trace."),
+                io.Combo.Input("kind", options=["self_attn", "mlp", "hidden", "cross_attn", "cross_context",
+                                                "feed_forward", "resnet", "block", "any"], default="self_attn",
+                               tooltip="Look among sites of this kind. Diff-QuickFix edits self-attention layers."),
+            ],
+            outputs=[
+                io.Int.Output(id="layer", display_name="layer", tooltip="The layer, for Diff-QuickFix Edit."),
+                io.String.Output(id="found_kind", display_name="kind", tooltip="The kind of the site."),
+                io.String.Output(id="site", display_name="site", tooltip="The site's full name."),
+                io.Float.Output(id="confidence", display_name="confidence",
+                                tooltip="Share of bootstrap samples of the trace in which this site is the strongest."),
+                io.String.Output(id="report", display_name="report", tooltip="The finding in words."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, trace, kind: str) -> io.NodeOutput:
+        found = locate(trace, None if kind == "any" else kind)
+        return io.NodeOutput(found.layer, found.kind, found.site, found.confidence, found.text())
+
+
+class SaveTrace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_SaveTrace",
+            display_name="Save Trace",
+            category="Diff-QuickFix/trace",
+            description=(
+                "Saves a causal trace to output/causal_traces (safetensors) and, if wanted, as a table. Nothing is "
+                "overwritten: files are numbered."
+            ),
+            inputs=[
+                CausalTraceType.Input("trace", tooltip="From Causal Trace."),
+                io.String.Input("name", default="trace", tooltip="Beginning of the file's name."),
+                io.Boolean.Input("csv", default=False, tooltip="Also write every score as a CSV table."),
+            ],
+            outputs=[io.String.Output(id="file", display_name="file", tooltip="The name of the file, for Load Trace.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, trace, name: str, csv: bool) -> io.NodeOutput:
+        path = free_path(name)
+        trace.save(path)
+        if csv:
+            path.with_name(path.name.removesuffix(".safetensors") + ".csv").write_text(trace.to_csv(), encoding="utf-8")
+        return io.NodeOutput(path.name)
+
+
+class LoadTrace(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_LoadTrace",
+            display_name="Load Trace",
+            category="Diff-QuickFix/trace",
+            description="Loads a causal trace from output/causal_traces.",
+            inputs=[io.Combo.Input("file", options=trace_files(), tooltip="The trace.")],
+            outputs=[CausalTraceType.Output(id="trace", display_name="trace", tooltip="The trace.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> float:
+        path = trace_path(file)
+        return path.stat().st_mtime if path.exists() else 0.0
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(CausalTrace.load(trace_path(file)))
+
+
+class CompareTraces(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_CompareTraces",
+            display_name="Compare Traces",
+            category="Diff-QuickFix/trace",
+            description="The difference of two traces' average indirect effects where they share sites and columns.",
+            inputs=[
+                CausalTraceType.Input("trace", tooltip="The first trace."),
+                CausalTraceType.Input("other", tooltip="The trace that is taken off it."),
+            ],
+            outputs=[io.String.Output(id="table", display_name="table", tooltip="One line for each shared cell.")],
+        )
+
+    @classmethod
+    def execute(cls, trace, other) -> io.NodeOutput:
+        difference = compare(trace, other)
+        lines = ["site, column, difference of the average indirect effect"]
+        for site, row in zip(difference.sites, difference.difference.tolist(), strict=True):
+            lines += [f"{site}, {column}, {value:+.4f}" for column, value in zip(difference.columns, row, strict=True)]
+        return io.NodeOutput("\n".join(lines))

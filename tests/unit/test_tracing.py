@@ -1,0 +1,482 @@
+"""The tracer's invariants (T1 to T9): restore everything, restore nothing, causality, lockstep, planted knowledge."""
+
+import dataclasses
+
+import pytest
+import torch
+from diff_quickfix.tracing.corruption import CorruptionError, gaussian, replacement
+from diff_quickfix.tracing.interventions import InterventionError, Patch, adding, patching
+from diff_quickfix.tracing.lockstep import Case, Plan, Restoration, encode_rows, sweep
+from diff_quickfix.tracing.result import CausalTrace, TraceError
+from diff_quickfix.tracing.scores import latent_distance
+from diff_quickfix.tracing.sites import SiteError, group_name, select, text_sites, unet_sites, windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import CLIPTextConfig, CLIPTextModel
+
+CONTEXT, WIDTH, LAYERS = 10, 32, 4
+SUBJECT = (3, 4)
+LAST = CONTEXT - 1
+
+
+def make_encoder():
+    torch.manual_seed(5)
+    config = CLIPTextConfig(
+        vocab_size=60, hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4,
+        max_position_embeddings=CONTEXT, bos_token_id=58, eos_token_id=59, pad_token_id=59,
+    )  # fmt: skip
+    model = CLIPTextModel(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+def layers_of(model):
+    return getattr(model, "text_model", model).encoder.layers
+
+
+def hooks_of(model):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def make_case(model, draws=3, columns=(), seed=0):
+    ids = torch.tensor([[58, 7, 8, 9, 10, 11, 12, 59, 59, 59]])
+    table = getattr(model, "text_model", model).embeddings.token_embedding.weight
+    corruption = gaussian(table[ids[0, list(SUBJECT)]], SUBJECT, draws=draws, seed=seed)
+
+    def encode(rows):
+        with torch.no_grad():
+            return model(ids.expand(rows, -1)).last_hidden_state
+
+    return Case("a house by van gogh", "van gogh", corruption, encode, tuple(columns))
+
+
+def states(model, case, *rows):
+    sites = text_sites(model)
+    return encode_rows(case, layers_of(model)[0], {site.name: site for site in sites}, rows)
+
+
+def names(model, kind):
+    return tuple(site.name for site in text_sites(model) if site.kind == kind)
+
+
+@pytest.fixture
+def encoder():
+    return make_encoder()
+
+
+# --- sites -----------------------------------------------------------------------------------------------------------
+
+
+def test_text_sites(encoder):
+    found = [site.name for site in text_sites(encoder)]
+    assert found[:4] == ["text.0.self_attn", "text.0.mlp", "text.0.hidden", "text.1.self_attn"]
+    assert len(found) == 3 * LAYERS
+    with pytest.raises(SiteError, match="one CLIP text"):
+        text_sites(torch.nn.Linear(2, 2))
+
+
+def test_selection_and_windows(encoder):
+    sites = text_sites(encoder)
+    assert [s.name for s in select(sites, kinds=["mlp"], names="text.[0-1].*, text.3.*")] == [
+        "text.0.mlp", "text.1.mlp", "text.3.mlp",
+    ]  # fmt: skip
+    with pytest.raises(SiteError, match=r"text\.0\.self_attn"):
+        select(sites, names="unet.*")
+    groups = windows(sites, 3)
+    assert len(groups) == 3 * (LAYERS - 2)
+    assert group_name(groups[1]) == "text.1..3.self_attn"
+    assert all(len({site.kind for site in group}) == 1 for group in groups)
+    assert {len(group) for group in windows(sites, 99)} == {LAYERS}
+    with pytest.raises(SiteError):
+        windows(sites, 0)
+
+
+def test_unet_sites():
+    unet = make_unet()
+    found = {site.name: site.kind for site in unet_sites(unet)}
+    assert found["unet.down.0.a1.self_attn"] == "self_attn"
+    assert found["unet.mid.a0.cross_context"] == "cross_context"
+    assert found["unet.up.1.r2.resnet"] == "resnet"
+    cross = sum(kind == "cross_attn" for kind in found.values())
+    assert cross == sum(name.endswith("attn2") for name, _ in unet.named_modules())
+    with pytest.raises(SiteError, match="no UNet blocks"):
+        unet_sites(torch.nn.Linear(2, 2))
+
+
+# --- corruption ------------------------------------------------------------------------------------------------------
+
+
+@given(multiple=st.floats(0.1, 10), draws=st.integers(1, 4), seed=st.integers(0, 2**40))
+def test_noise_is_scaled_and_seeded(multiple, draws, seed):
+    embeddings = torch.randn(2, 400, generator=torch.Generator().manual_seed(1))
+    one = gaussian(embeddings, SUBJECT, multiple=multiple, draws=draws, seed=seed)
+    more = gaussian(embeddings, SUBJECT, multiple=multiple, draws=draws + 1, seed=seed)
+    assert torch.equal(one.deltas, more.deltas[:draws]), "a draw depends on the seed and its number alone"
+    assert one.std == pytest.approx(multiple * float(embeddings.std()))
+    assert 0.85 < float(one.deltas.std()) / one.std < 1.15
+    assert len({float(delta.sum()) for delta in more.deltas}) == draws + 1
+
+
+def test_corruption_refuses():
+    embeddings = torch.randn(2, 8)
+    for bad in ({"draws": 0}, {"std": 0.0}, {"std": float("nan")}, {"multiple": -1.0}):
+        with pytest.raises(CorruptionError):
+            gaussian(embeddings, SUBJECT, **bad)
+    with pytest.raises(CorruptionError):
+        gaussian(embeddings[:1], SUBJECT)
+    with pytest.raises(CorruptionError, match="at most"):
+        replacement(embeddings, SUBJECT, torch.randn(3, 8))
+    with pytest.raises(CorruptionError, match="subject itself"):
+        replacement(embeddings, SUBJECT, embeddings)
+
+
+def test_replacement_gives_the_other_words(encoder):
+    case = make_case(encoder)
+    table = getattr(encoder, "text_model", encoder).embeddings.token_embedding.weight
+    swap = replacement(table[[9, 10]], SUBJECT, table[[20, 21]])
+    got = states(encoder, dataclasses.replace(case, corruption=swap), Restoration(0))
+    want = encoder(torch.tensor([[58, 7, 8, 20, 21, 11, 12, 59, 59, 59]])).last_hidden_state
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
+
+
+# --- T1 to T5 in the text encoder ------------------------------------------------------------------------------------
+
+
+def test_restoring_everything_is_the_clean_run_and_nothing_the_corrupted(encoder):
+    case = make_case(encoder)
+    clean, corrupted, everything, last = states(
+        encoder, case, Restoration(None), Restoration(0), Restoration(0, names(encoder, "hidden")),
+        Restoration(0, names(encoder, "hidden")[-1:]),
+    )  # fmt: skip
+    plain = case.encode(1)[0]
+    assert torch.equal(clean, everything)
+    assert torch.equal(clean, last), "the last layer at all positions is the clean conditioning"
+    torch.testing.assert_close(clean, plain, atol=1e-5, rtol=1e-4)
+    assert (clean - corrupted).abs().amax() > 0.1
+    assert hooks_of(encoder) == 0
+
+
+def test_a_row_patched_with_itself_does_not_change(encoder):
+    case = make_case(encoder)
+    everywhere = tuple(site.name for site in text_sites(encoder))
+    corrupted, itself = states(encoder, case, Restoration(1), Restoration(1, everywhere, donor=1))
+    assert torch.equal(corrupted, itself)
+
+
+def test_positions_before_the_subject_carry_nothing(encoder):
+    case = make_case(encoder)
+    before = tuple(range(SUBJECT[0]))
+    corrupted, *rest = states(
+        encoder, case, Restoration(0), *(Restoration(0, (site.name,), before) for site in text_sites(encoder))
+    )
+    clean = states(encoder, case, Restoration(None))[0]
+    assert all(torch.equal(corrupted, row) for row in rest)
+    assert torch.equal(clean[: SUBJECT[0]], corrupted[: SUBJECT[0]])
+
+
+def test_severing_undoes_what_runs_through_the_severed_sites(encoder):
+    case = make_case(encoder)
+    attention = names(encoder, "self_attn")
+    first = names(encoder, "hidden")[:1]
+    restored, severed, corrupted = states(
+        encoder, case, Restoration(0, first, SUBJECT), Restoration(0, first, SUBJECT, severed=attention[1:]),
+        Restoration(0),
+    )  # fmt: skip
+    # Only attention moves information between tokens: with it severed, nothing reaches the later ones.
+    assert (restored[LAST] - corrupted[LAST]).abs().amax() > 1e-3
+    assert torch.equal(severed[LAST], corrupted[LAST])
+    assert (severed[list(SUBJECT)] - corrupted[list(SUBJECT)]).abs().amax() > 1e-3
+
+
+def test_long_prompts_are_rows_of_their_own(encoder):
+    case = make_case(encoder)
+
+    def two_chunks(rows):
+        ids = torch.tensor([[58, 1, 2, 3, 59, 59, 59, 59, 59, 59], [58, 7, 8, 9, 10, 11, 12, 59, 59, 59]])
+        out = encoder(ids.repeat(rows, 1)).last_hidden_state
+        return out.reshape(rows, 2 * CONTEXT, WIDTH)
+
+    long = dataclasses.replace(case, encode=two_chunks, chunks=2, chunk=1)
+    rows = (Restoration(None), Restoration(0), Restoration(1, ("text.1.mlp",), (LAST,)))
+    short_states, long_states = states(encoder, case, *rows), states(encoder, long, *rows)
+    torch.testing.assert_close(long_states[:, CONTEXT:], short_states, atol=1e-5, rtol=1e-4)
+    assert torch.equal(long_states[0, :CONTEXT], long_states[1, :CONTEXT])
+
+
+# --- hooks -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_hook_outlives_an_error(encoder):
+    sites = {site.name: site for site in text_sites(encoder)}
+    with (
+        pytest.raises(ZeroDivisionError),
+        adding(layers_of(encoder)[0], {0: torch.zeros(2, WIDTH)}, SUBJECT),
+        patching(sites, [Patch(name, 0, 0) for name in sites]),
+    ):
+        assert hooks_of(encoder) == len(sites) + 1
+        raise ZeroDivisionError
+    assert hooks_of(encoder) == 0
+
+
+def test_a_site_that_never_ran_is_reported(encoder):
+    sites = {site.name: site for site in text_sites(encoder)}
+    with pytest.raises(InterventionError, match="never ran"), patching(sites, [Patch("text.0.mlp", 0, 0)]):
+        pass
+    with pytest.raises(KeyError), patching(sites, [Patch("text.99.mlp", 0, 0)]):
+        pass
+
+
+# --- sweeps ----------------------------------------------------------------------------------------------------------
+
+
+def paint_text(states, seed, patches):
+    assert not patches
+    noise = torch.randn(CONTEXT * WIDTH, 6, generator=torch.Generator().manual_seed(seed))
+    return torch.tanh(states.flatten(1) @ noise / 10)
+
+
+COLUMNS = {"gogh": (4,), "last": (LAST,), "all": None}
+
+
+def text_plan(encoder, **changes):
+    sites = text_sites(encoder)
+    plan = Plan("text", windows(sites, 1), sites, tuple(COLUMNS), (3, 4), draws=2, controls=3)
+    return dataclasses.replace(plan, **changes)
+
+
+def run_text(encoder, plan, painter=paint_text, rows=7, **options):
+    case = make_case(encoder, draws=plan.draws + 1, columns=COLUMNS.values())
+    cases = [case, dataclasses.replace(case, prompt="another", corruption=make_case(encoder, seed=9).corruption)]
+    return sweep(
+        cases, plan, painter, latent_distance, first_layer=layers_of(encoder)[0], rows=rows, score_name="d", **options
+    )
+
+
+def assert_same(one: CausalTrace, other: CausalTrace, atol=1e-5):
+    for name in ("clean", "corrupted", "restored", "control"):
+        torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=atol, rtol=0, msg=name)
+
+
+def test_lockstep_equals_one_row_at_a_time(encoder):
+    plan = text_plan(encoder)
+    together, alone = (run_text(encoder, plan, rows=rows).trace for rows in (64, 1))
+    assert_same(together, alone)
+    assert together.restored.isfinite().all()
+    assert together.restored.shape == (2, 2, 2, 3 * LAYERS, 3)
+    assert (together.clean == 0).all()
+    assert hooks_of(encoder) == 0
+
+
+def test_the_same_sweep_twice_gives_the_same_bits(encoder):
+    plan = text_plan(encoder)
+    assert_same(run_text(encoder, plan).trace, run_text(encoder, plan).trace, atol=0)
+
+
+def test_everything_restored_recovers_everything(encoder):
+    trace = run_text(encoder, text_plan(encoder)).trace
+    effects = trace.average_indirect_effect()
+    row = trace.sites.index(f"text.{LAYERS - 1}.hidden")
+    total = float(trace.total_effects().mean())
+    assert float(effects[row, trace.columns.index("all")]) == pytest.approx(total, rel=1e-4)
+
+
+def test_running_out_of_memory_halves_the_batch(encoder):
+    sizes = []
+
+    def small(states, seed, patches):
+        sizes.append(len(states))
+        if len(states) > 5:
+            raise torch.cuda.OutOfMemoryError("no")
+        return paint_text(states, seed, patches)
+
+    plan = text_plan(encoder)
+    assert_same(run_text(encoder, plan, small, rows=40).trace, run_text(encoder, plan).trace)
+    assert max(sizes) == 40
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        run_text(encoder, plan, lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("no")))
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(encoder, tmp_path):
+    plan, file, painted = text_plan(encoder), tmp_path / "trace.safetensors", []
+
+    def counting(states, seed, patches):
+        painted.append(len(states))
+        return paint_text(states, seed, patches)
+
+    def stop(done, total, results):
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    whole = run_text(encoder, plan, counting)
+    everything, painted[:] = sum(painted), []
+    with pytest.raises(KeyboardInterrupt):
+        run_text(encoder, plan, counting, progress=stop, checkpoint=file)
+    assert hooks_of(encoder) == 0
+    half, painted[:] = sum(painted), []
+    resumed = run_text(encoder, plan, counting, checkpoint=file)
+    assert_same(resumed.trace, whole.trace)
+    assert half + sum(painted) < 1.1 * everything
+    assert_same(CausalTrace.load(file), whole.trace)
+    with pytest.raises(TraceError, match="columns"):
+        run_text(encoder, dataclasses.replace(plan, columns=("x", "y", "z")), checkpoint=file)
+
+
+def test_progress_counts_every_row(encoder):
+    seen = []
+    run_text(encoder, text_plan(encoder), progress=lambda done, total, results: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1]
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_refused(encoder, value):
+    case = make_case(encoder, columns=COLUMNS.values())
+    with pytest.raises(TraceError, match="finite"):
+        sweep([case], text_plan(encoder), paint_text, lambda results, *_: torch.full((len(results),), value),
+              first_layer=layers_of(encoder)[0], rows=4, score_name="d")
+
+
+@given(layer=st.integers(0, LAYERS - 1))
+@settings(max_examples=LAYERS)
+def test_knowledge_planted_in_one_attention_layer_is_traced_to_it(layer):
+    """T9: when one attention layer alone moves the subject to the last token, the tracer ranks it first there."""
+    encoder = make_encoder()
+    for number, block in enumerate(layers_of(encoder)):
+        block.mlp.fc2.weight.zero_()
+        if number != layer:
+            block.self_attn.out_proj.weight.zero_()
+
+    def paint(states, seed, patches):
+        return states[:, LAST]
+
+    kept = select(text_sites(encoder), kinds=["self_attn", "mlp"])
+    plan = text_plan(encoder, groups=windows(kept, 1), columns=("last",), controls=0)
+    case = make_case(encoder, columns=[(LAST,)])
+    trace = sweep([case], plan, paint, latent_distance, first_layer=layers_of(encoder)[0], rows=9, score_name="d").trace
+    effects = trace.average_indirect_effect()[:, 0]
+    best = trace.sites[int(effects.argmax())]
+    assert best == f"text.{layer}.self_attn"
+    assert float(effects.max()) == pytest.approx(float(trace.total_effects().mean()), rel=1e-4)
+    assert sorted(effects.abs())[-2] < 1e-5
+
+
+# --- UNet ------------------------------------------------------------------------------------------------------------
+
+
+def make_unet():
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(1)
+    return UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), block_out_channels=(16, 32), layers_per_block=2,
+        attention_head_dim=4, cross_attention_dim=WIDTH, norm_num_groups=8,
+    ).eval().requires_grad_(False)  # fmt: skip
+
+
+STEPS = 3
+
+
+def unet_painter(unet):
+    """A plain Euler loop with guidance: the uncond half first, as samplers batch it; patches touch the cond half."""
+    sites = {site.name: site for site in unet_sites(unet)}
+
+    def paint(states, seed, patches):
+        rows = len(states)
+        now = {"step": 0}
+        x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)).expand(rows, -1, -1, -1)
+        with torch.no_grad(), patching(sites, patches, index=lambda row: (rows + row,), step=lambda: now["step"]):
+            for step, time in enumerate((900, 600, 300)):
+                now["step"] = step
+                text = torch.cat([torch.zeros_like(states), states])
+                uncond, cond = unet(x.repeat(2, 1, 1, 1), time, text).sample.chunk(2)
+                x = x - 0.3 * (uncond + 3 * (cond - uncond))
+        return x
+
+    return paint
+
+
+def unet_plan(unet, kinds, **changes):
+    sites = unet_sites(unet)
+    plan = Plan("unet", windows(select(sites, kinds=kinds), 1), sites, ("all steps",), (1,), (None,), draws=1)
+    return dataclasses.replace(plan, **changes)
+
+
+def run_unet(unet, plan, rows=6):
+    encoder = make_encoder()
+    case = make_case(encoder, draws=plan.draws + 1)
+    return sweep([case], plan, unet_painter(unet), latent_distance, first_layer=layers_of(encoder)[0], rows=rows,
+                 score_name="d")
+
+
+def test_unet_lockstep_equals_one_at_a_time():
+    unet = make_unet()
+    plan = unet_plan(unet, ["cross_attn", "resnet"], columns=("early", "all"), steps=(range(1), None), draws=2,
+                     controls=2)
+    assert_same(run_unet(unet, plan, rows=9).trace, run_unet(unet, plan, rows=2).trace, atol=1e-5)
+    assert hooks_of(unet) == 0
+
+
+def test_a_step_window_of_all_steps_is_no_window_and_of_none_is_corrupted():
+    unet = make_unet()
+    plan = unet_plan(unet, ["cross_attn"], columns=("all", "0-2", "later"), steps=(None, range(STEPS), range(9, 10)))
+    trace = run_unet(unet, plan).trace
+    torch.testing.assert_close(trace.restored[..., 0], trace.restored[..., 1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        trace.restored[..., 2], trace.corrupted[..., None].expand_as(trace.restored[..., 2]), atol=1e-6, rtol=0
+    )
+    assert (trace.restored[..., 0] - trace.corrupted[..., None]).abs().amax() > 1e-4
+
+
+def test_all_cross_attention_contexts_restored_is_the_clean_prompt():
+    """T6: giving every cross-attention the clean text is running the clean prompt."""
+    unet = make_unet()
+    sites = unet_sites(unet)
+    group = select(sites, kinds=["cross_context"])
+    trace = run_unet(unet, unet_plan(unet, None, groups=(group,))).trace
+    torch.testing.assert_close(trace.restored.flatten(), trace.clean.flatten(), atol=1e-5, rtol=0)
+    assert float(trace.total_effects().amin()) > 1e-3
+
+
+@pytest.mark.parametrize("planted", range(0, 7, 2))
+def test_knowledge_planted_in_one_cross_attention_is_traced_to_it(planted):
+    unet = make_unet()
+    cross = select(unet_sites(unet), kinds=["cross_attn"])
+    for number, site in enumerate(cross):
+        if number != planted % len(cross):
+            site.module.to_out[0].weight.zero_()
+    for kind in ("cross_attn", "cross_context"):
+        trace = run_unet(unet, unet_plan(unet, [kind])).trace
+        effects = trace.average_indirect_effect()[:, 0]
+        assert int(effects.argmax()) == planted % len(cross)
+        assert float(effects.max()) == pytest.approx(float(trace.total_effects().mean()), rel=1e-3)
+        assert sorted(effects.abs())[-2] < 1e-5
+
+
+def test_severed_sites_stay_corrupted_in_the_unet():
+    unet = make_unet()
+    plan = unet_plan(unet, ["cross_attn"])
+    plain = run_unet(unet, plan).trace.average_indirect_effect()
+    severed = run_unet(unet, dataclasses.replace(plan, sever="resnet")).trace.average_indirect_effect()
+    assert not torch.allclose(plain, severed, atol=1e-6)
+
+
+def test_nothing_to_trace_is_refused(encoder):
+    for bad in ({"groups": ()}, {"columns": ()}, {"seeds": ()}):
+        with pytest.raises(TraceError, match="Nothing to trace"):
+            run_text(encoder, text_plan(encoder, **bad))
+    case = make_case(encoder, draws=1, columns=COLUMNS.values())
+    with pytest.raises(TraceError, match="second draw"):
+        sweep([case], text_plan(encoder, draws=1), paint_text, latent_distance, first_layer=layers_of(encoder)[0],
+              rows=4, score_name="d")
+
+
+def test_controls_restore_from_another_draw(encoder):
+    """The null must not contain the clean run: with two draws of opposite meaning it scores like a corrupted run."""
+    plan = text_plan(encoder, groups=((text_sites(encoder)[-1],),), columns=("all",), controls=1)
+    case = make_case(encoder, columns=[None])
+    trace = sweep([case], plan, paint_text, latent_distance, first_layer=layers_of(encoder)[0], rows=8,
+                  score_name="d").trace
+    # Restoring the last hidden state at all positions from another draw is that other draw's corrupted run.
+    torch.testing.assert_close(trace.control[..., 0, 0], trace.corrupted[..., 1], atol=1e-5, rtol=0)

@@ -1,0 +1,253 @@
+"""The result of a causal trace: every score, what is computed from them, and its file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+SCHEMA = 1
+FLOOR = 1e-3
+_TENSORS = ("clean", "corrupted", "restored", "control")
+_AXES = ("token", "step")
+_LARGEST_HEADER = 10_000_000
+
+
+class TraceError(ValueError):
+    """A trace that cannot be made, read, or written."""
+
+
+@dataclass(frozen=True, eq=False)
+class CausalTrace:
+    """Scores of clean, corrupted and restored runs. Axes: prompt P, seed S, noise draw D, site L, column K.
+
+    Attributes:
+        component: "text" or "unet".
+        sites: names of the restored sites, or windows of them.
+        columns: labels of the second axis: tokens, places, or step windows.
+        column_axis: "token" or "step".
+        prompts: the prompts.
+        subjects: the words that were corrupted in each.
+        seeds: seeds of the initial noise.
+        draws: number of noise draws.
+        clean: (P, S).
+        corrupted: (P, S, D).
+        restored: (P, S, D, L, K); NaN where not measured.
+        control: (P, S, D, C) restored scores of the null: random cells, restored from another corrupted run.
+        score: what was measured, with its scale.
+        settings: everything else that made the trace; JSON values.
+    """
+
+    component: str
+    sites: tuple[str, ...]
+    columns: tuple[str, ...]
+    column_axis: str
+    prompts: tuple[str, ...]
+    subjects: tuple[str, ...]
+    seeds: tuple[int, ...]
+    draws: int
+    clean: torch.Tensor
+    corrupted: torch.Tensor
+    restored: torch.Tensor
+    control: torch.Tensor
+    score: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.component not in ("text", "unet") or self.column_axis not in _AXES:
+            raise TraceError(f"A trace is of text or unet, by token or step; got {self.component}, {self.column_axis}.")
+        if len(self.subjects) != len(self.prompts):
+            raise TraceError(f"{len(self.prompts)} prompts have {len(self.subjects)} subjects; expected one for each.")
+        units = (len(self.prompts), len(self.seeds))
+        wanted = {
+            "clean": units,
+            "corrupted": (*units, self.draws),
+            "restored": (*units, self.draws, len(self.sites), len(self.columns)),
+        }
+        if 0 in wanted["restored"]:
+            raise TraceError(f"A trace has at least one entry on each axis; got {wanted['restored']}.")
+        for name, shape in wanted.items():
+            if tuple(getattr(self, name).shape) != shape:
+                raise TraceError(f"{name} has shape {tuple(getattr(self, name).shape)}; the labels say {shape}.")
+        if self.control.ndim != 4 or tuple(self.control.shape[:3]) != wanted["corrupted"]:
+            raise TraceError(f"control has shape {tuple(self.control.shape)}; expected {wanted['corrupted']} and one axis.")
+
+    def indirect_effects(self) -> torch.Tensor:
+        """score(restored) - score(corrupted), signed, (P, S, D, L, K)."""
+        return self.restored - self.corrupted[..., None, None]
+
+    def control_effects(self) -> torch.Tensor:
+        """Indirect effects of the null, (P, S, D, C)."""
+        return self.control - self.corrupted[..., None]
+
+    def total_effects(self) -> torch.Tensor:
+        """score(clean) - score(corrupted), (P, S, D)."""
+        return self.clean[..., None] - self.corrupted
+
+    def average_indirect_effect(self) -> torch.Tensor:
+        """Mean indirect effect over prompts, seeds and draws, (L, K); NaN where nothing was measured."""
+        return self.indirect_effects().nanmean((0, 1, 2))
+
+    def recovery(self, floor: float = FLOOR) -> torch.Tensor:
+        """Mean indirect effect over mean total effect, (L, K).
+
+        Args:
+            floor: runs whose total effect is not above it, in units of the score, are left out: where corruption changes
+                nothing there is nothing to recover.
+
+        Returns:
+            1 where restoring brings everything back, 0 where nothing; NaN where no run is left.
+        """
+        total = self.total_effects()
+        kept = total.abs() > floor
+        effects = torch.where(kept[..., None, None], self.indirect_effects(), torch.nan).nanmean((0, 1, 2))
+        return effects / torch.where(kept, total, torch.nan).nanmean()
+
+    # --- files -------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write a safetensors file: the scores as tensors, all else as JSON in its metadata.
+
+        The file appears whole or not at all.
+
+        Raises:
+            TraceError: there is a file of this name already, and ``overwrite`` is not set.
+        """
+        if path.exists() and not overwrite:
+            raise TraceError(f"{path.name} exists already. Choose another name; nothing was written.")
+        labels = {
+            name: getattr(self, name)
+            for name in (
+                "component", "sites", "columns", "column_axis", "prompts", "subjects", "seeds", "draws", "score",
+                "settings",
+            )
+        }  # fmt: skip
+        metadata = {"format": "pt", "causal_trace": json.dumps({"schema": SCHEMA, **labels})}
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            save_file({name: getattr(self, name).float().contiguous() for name in _TENSORS}, part, metadata)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> CausalTrace:
+        """Read a trace file; it may come from a stranger, so everything is checked.
+
+        Raises:
+            TraceError: there is no such file, it is damaged, no trace, or of a newer version.
+        """
+        if not path.is_file():
+            raise TraceError(f"There is no trace file {path.name}.")
+        try:
+            with safe_open(path, "pt") as file:
+                text = (file.metadata() or {}).get("causal_trace")
+                tensors = {name: file.get_tensor(name) for name in _TENSORS if name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            raise TraceError(f"{path.name} is damaged or no safetensors file ({error}). Take another copy.") from error
+        if text is None or len(text) > _LARGEST_HEADER:
+            raise TraceError(f"{path.name} is a safetensors file, but not a causal trace.")
+        try:
+            labels = json.loads(text)
+        except ValueError as error:
+            raise TraceError(f"{path.name} has damaged metadata ({error}).") from error
+        return _from_labels(labels, tensors, path.name)
+
+    def to_csv(self) -> str:
+        """Every score as a table, one row for each restored run.
+
+        Text that a spreadsheet would take for a formula is given a leading apostrophe.
+        """
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow((
+            "prompt", "subject", "seed", "draw", "site", self.column_axis, "clean", "corrupted", "restored",
+            "indirect_effect", "total_effect",
+        ))  # fmt: skip
+        for p, s, d, row, column in torch.cartesian_prod(*(torch.arange(n) for n in self.restored.shape)).tolist():
+            clean, corrupted = float(self.clean[p, s]), float(self.corrupted[p, s, d])
+            restored = float(self.restored[p, s, d, row, column])
+            writer.writerow((
+                _plain(self.prompts[p]), _plain(self.subjects[p]), self.seeds[s], d, self.sites[row],
+                _plain(self.columns[column]), clean, corrupted, restored, restored - corrupted, clean - corrupted,
+            ))  # fmt: skip
+        return out.getvalue()
+
+
+def _plain(text: str) -> str:
+    return f"'{text}" if text[:1] in tuple("=+-@\t\r") and text else text
+
+
+def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> CausalTrace:
+    if not isinstance(labels, dict) or not isinstance(labels.get("schema"), int):
+        raise TraceError(f"{name} has damaged metadata.")
+    if labels["schema"] > SCHEMA:
+        raise TraceError(
+            f"{name} was written by a newer version of this pack (format {labels['schema']}, this one reads {SCHEMA}). "
+            "Update the pack."
+        )
+    missing = [tensor for tensor in _TENSORS if tensor not in tensors]
+    if missing:
+        raise TraceError(f"{name} lacks the scores {', '.join(missing)}.")
+    strings = {key: _strings(labels.get(key), key, name) for key in ("sites", "columns", "prompts", "subjects")}
+    plain = {key: labels.get(key) for key in ("component", "column_axis", "score")}
+    seeds, draws, settings = labels.get("seeds"), labels.get("draws"), labels.get("settings")
+    if (
+        not all(isinstance(value, str) for value in plain.values())
+        or not isinstance(seeds, list)
+        or not all(type(seed) is int for seed in seeds)
+        or type(draws) is not int
+        or not isinstance(settings, dict)
+    ):
+        raise TraceError(f"{name} has damaged metadata.")
+    for key, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise TraceError(f"{name} holds {key} as {tensor.dtype}; expected float32 scores.")
+        if not all(math.isnan(value) or math.isfinite(value) for value in tensor.flatten().tolist()):
+            raise TraceError(f"{name} holds infinite scores.")
+    return CausalTrace(**strings, **plain, seeds=tuple(seeds), draws=draws, settings=settings, **tensors)
+
+
+def _strings(value: Any, key: str, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise TraceError(f"{name} has damaged metadata: {key} is not a list of texts.")
+    return tuple(value)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The difference of two traces where they share sites and columns; (L, K)."""
+
+    sites: tuple[str, ...]
+    columns: tuple[str, ...]
+    difference: torch.Tensor
+
+
+def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
+    """Average indirect effect of one trace minus another's, on their common cells.
+
+    Raises:
+        TraceError: they share no cell, or measured different scores.
+    """
+    if one.score != other.score:
+        raise TraceError(f"The traces measured different things: {one.score!r} and {other.score!r}.")
+    sites = tuple(site for site in one.sites if site in other.sites)
+    columns = tuple(column for column in one.columns if column in other.columns)
+    if not sites or not columns:
+        raise TraceError("The two traces share no site and column; there is nothing to compare.")
+
+    def shared(trace: CausalTrace) -> torch.Tensor:
+        rows = [trace.sites.index(site) for site in sites]
+        return trace.average_indirect_effect()[rows][:, [trace.columns.index(column) for column in columns]]
+
+    return Comparison(sites, columns, shared(one) - shared(other))
