@@ -10,6 +10,7 @@ from .host.files import trace_path
 from .host.scorers import ShapesImageScorer
 from .host.tracing import PLACES, SamplerSettings, corrupt_prompt, restore_in_unet, samplers
 
+SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"]
 _EXAMPLE = "a red circle on grass, in the style of [van gogh]"
 
 
@@ -37,7 +38,7 @@ class CorruptPrompt(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=True,
                              tooltip="Seed of the noise."),
                 io.String.Input("replaced_by", default="", optional=True,
-                                tooltip="Words that take the subject's place instead of noise (at most as many tokens)."),
+                                tooltip="Words that take the subject's place instead of noise."),
             ],
             outputs=[
                 io.Conditioning.Output(id="corrupted", display_name="corrupted",
@@ -136,12 +137,13 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
                         tooltip="One prompt on each line, the subject in square brackets."),
         io.Combo.Input("kind", options=["all", *kinds], default=default_kind,
                        tooltip="Which kind of site is restored."),
-        io.String.Input("sites", default="*", tooltip="Names of the sites, * and ? allowed, several divided by commas."),
+        io.String.Input("sites", default="*", tooltip="Names of the sites, * and ? allowed, divided by commas."),
         io.Int.Input("window", default=1, min=1, max=64, tooltip="How many neighbouring sites are restored together."),
         io.Float.Input("noise", default=3.0, min=0.01, max=100.0, step=0.1,
                        tooltip="Standard deviation of the noise, as a multiple of that of the subject's embeddings."),
         io.Int.Input("draws", default=2, min=1, max=64, tooltip="How many draws of the noise."),
-        io.Int.Input("seed", default=0, min=0, max=2**53, tooltip="First seed of the initial latent, and of the noise."),
+        io.Int.Input("seed", default=0, min=0, max=2**53,
+                     tooltip="First seed of the initial latent, and seed of the noise."),
         io.Int.Input("seeds", default=1, min=1, max=1000, tooltip="How many initial latents, one seed after another."),
         io.Int.Input("controls", default=8, min=0, max=1000,
                      tooltip="Null restorations for each prompt, seed and draw: random sites, put back from another "
@@ -150,8 +152,8 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
         io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.5, tooltip="Guidance."),
         io.Combo.Input("sampler_name", options=samplers(), default="ddim",
                        tooltip="Only samplers that draw no noise on the way can be traced."),
-        io.Combo.Input("scheduler", options=["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"],
-                       default="normal", tooltip="The noise schedule, as in KSampler."),
+        io.Combo.Input("scheduler", options=SCHEDULERS, default="normal",
+                       tooltip="The noise schedule, as in KSampler."),
         io.Combo.Input("sever", options=["nothing", *kinds], default="nothing",
                        tooltip="Hold all later sites of this kind at their corrupted states, to see whether an effect "
                        "runs through them."),
@@ -203,8 +205,8 @@ class CausalTraceText(io.ComfyNode):
             category="Diff-QuickFix/trace",
             search_aliases=["causal tracing", "locate knowledge", "ROME"],
             description=(
-                "Which layer and which token of the text encoder carry the subject? Restores every layer at every token "
-                "in turn, paints, and measures how much of the picture comes back."
+                "Which layer and which token of the text encoder carry the subject? Restores every layer at every "
+                "token in turn, paints, and measures how much of the picture comes back."
             ),
             inputs=[
                 *_sweep_inputs(TEXT_KINDS, "all"),
@@ -233,8 +235,8 @@ class CausalTraceUNet(io.ComfyNode):
             category="Diff-QuickFix/trace",
             search_aliases=["causal tracing", "locate knowledge"],
             description=(
-                "Which layer of the UNet, and at which steps, carries the subject? Restores every site in turn from the "
-                "clean run, which rides along in the same batch, and measures how much of the picture comes back."
+                "Which layer of the UNet, and at which steps, carries the subject? Restores every site in turn from "
+                "the clean run, which rides along in the same batch, and measures how much of the picture comes back."
             ),
             inputs=[
                 *_sweep_inputs(UNET_KINDS, "cross_attn"),
@@ -267,8 +269,8 @@ class ShapesScorerNode(io.ComfyNode):
             description="Scores pictures of the Shapes demo model with the CLIP that it was trained with.",
             inputs=[
                 io.String.Input("words", default="", optional=True,
-                                tooltip='What to compare pictures with, such as "a van gogh painting of a shape". Empty: '
-                                "the whole prompt."),
+                                tooltip='What pictures are compared with, such as "a van gogh painting of a shape". '
+                                "Empty: the whole prompt."),
             ],
             outputs=[ImageScorerType.Output(id="scorer", display_name="scorer", tooltip="For a causal trace.")],
         )  # fmt: skip

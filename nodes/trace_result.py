@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from ..tracing.heatmap import draw_heatmap
+from ..tracing.locate import locate
 from ..tracing.result import CausalTrace, compare
 from .api import CausalTraceType, io, schema
 from .host.files import free_path, trace_files, trace_path
-from ..tracing.locate import locate
 
 VALUES = ("indirect effect", "recovery")
 
@@ -49,8 +49,8 @@ class LocateCausalState(io.ComfyNode):
             display_name="Locate Causal State",
             category="Diff-QuickFix/trace",
             description=(
-                "The site with the largest average indirect effect. For a text encoder its layer can feed Diff-QuickFix "
-                "Edit."
+                "The site with the largest average indirect effect. For a text encoder its layer can feed "
+                "Diff-QuickFix Edit."
             ),
             inputs=[
                 CausalTraceType.Input("trace", tooltip="From Causal Trace or Load Trace."),

@@ -81,7 +81,7 @@ def _figure(trace: CausalTrace, value: str, width: int) -> Any:
     height = top + sum(heights) + between * (len(groups) - 1) + bottom
     figure = Figure(figsize=(inches, height), dpi=_DPI)
     norm, cmap = _scale(values)
-    mesh = None
+    mesh: Any = None
     edge = height - top
     best = int(values.nan_to_num(-torch.inf).argmax())
     for (kind, rows), tall in zip(groups.items(), heights, strict=True):
@@ -147,10 +147,10 @@ def _panel(
 
 def _words(figure: Any, trace: CausalTrace, value: str, height: float) -> None:
     many = f" and {len(trace.prompts) - 1} more" if len(trace.prompts) > 1 else ""
-    figure.text(0.02, 1 - 0.3 / height, f"Causal trace of the {'text encoder' if trace.component == 'text' else 'UNet'}:"
-                f" {value}", fontsize=13, weight="bold")
-    figure.text(0.02, 1 - 0.55 / height, f"{shorten(trace.prompts[0])}{many}   subject: {shorten(trace.subjects[0], 40)}",
-                fontsize=9, parse_math=False)
+    where = "text encoder" if trace.component == "text" else "UNet"
+    what = f"{shorten(trace.prompts[0])}{many}   subject: {shorten(trace.subjects[0], 40)}"
+    figure.text(0.02, 1 - 0.3 / height, f"Causal trace of the {where}: {value}", fontsize=13, weight="bold")
+    figure.text(0.02, 1 - 0.55 / height, what, fontsize=9, parse_math=False)
     runs = int(trace.indirect_effects().isfinite().sum((0, 1, 2)).max())
     low, high = confidence_interval(trace)
     best = divmod(int(trace.average_indirect_effect().nan_to_num(-torch.inf).argmax()), len(trace.columns))

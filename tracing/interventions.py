@@ -1,7 +1,7 @@
 """Interventions: context managers that copy rows of a batch while a model runs, and leave nothing behind.
 
-One batch holds every run that is compared (*lockstep*): a clean row, corrupted rows, restored rows. To restore a site is
-to copy the clean row's output into the row that restores it, while both are being computed; no activation is kept.
+One batch holds every run that is compared (*lockstep*): a clean row, corrupted rows, restored rows. To restore a site
+is to copy the clean row's output into the row that restores it, while both are being computed; no activation is kept.
 Severing is the same copy from a corrupted row.
 """
 

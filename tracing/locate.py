@@ -62,7 +62,7 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
     rows = [i for i, name in enumerate(trace.sites) if kind is None or name.rsplit(".", 1)[-1] == kind]
     if not rows:
         kinds = sorted({name.rsplit(".", 1)[-1] for name in trace.sites})
-        raise TraceError(f"The trace has no site of kind {kind}; it has {', '.join(kinds)}. Choose one of them, or any.")
+        raise TraceError(f"The trace has no site of kind {kind}; it has {', '.join(kinds)}. Choose one, or any.")
     effects = trace.indirect_effects()[:, :, :, rows]
     units = effects.nanmean((1, 2)) if len(trace.prompts) > 1 else effects[0].flatten(0, 1)
     mean = units.nanmean(0)

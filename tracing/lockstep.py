@@ -11,6 +11,7 @@ results (latents, pictures), a score turns results into numbers.
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ class Case:
     Attributes:
         prompt: the text, as painted.
         subject: the words that are corrupted.
-        corruption: shifts of the subject's embeddings. With more draws than are traced, the last is the control's donor.
+        corruption: shifts of the subject's embeddings. A draw beyond those traced is the control's donor.
         encode: encodes the prompt as ``n`` equal rows; (n, tokens, width). It is called with hooks in place.
         columns: for a text trace, the token positions of each column (None: all of them).
         chunks: how many 77-token rows the encoder makes of one prompt.
@@ -215,7 +216,8 @@ def sweep(
         raise TraceError("Nothing to trace: at least one prompt, site, column and seed are needed.")
     if plan.controls and any(case.corruption.draws < 2 for case in cases):
         raise TraceError("Controls need a second draw of the noise to restore from; this corruption has one.")
-    board = _Board(cases, plan, score_name, dict(settings or {}))
+    # As a file gives them back: a resumed trace compares them.
+    board = _Board(cases, plan, score_name, json.loads(json.dumps(dict(settings or {}))))
     if checkpoint is not None and checkpoint.exists():
         board.resume(CausalTrace.load(checkpoint), checkpoint)
     jobs = _jobs(plan)

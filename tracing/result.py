@@ -80,7 +80,8 @@ class CausalTrace:
             if tuple(getattr(self, name).shape) != shape:
                 raise TraceError(f"{name} has shape {tuple(getattr(self, name).shape)}; the labels say {shape}.")
         if self.control.ndim != 4 or tuple(self.control.shape[:3]) != wanted["corrupted"]:
-            raise TraceError(f"control has shape {tuple(self.control.shape)}; expected {wanted['corrupted']} and one axis.")
+            found, axes = tuple(self.control.shape), wanted["corrupted"]
+            raise TraceError(f"control has shape {found}; expected {axes} and one axis more.")
 
     def indirect_effects(self) -> torch.Tensor:
         """score(restored) - score(corrupted), signed, (P, S, D, L, K)."""
@@ -102,8 +103,8 @@ class CausalTrace:
         """Mean indirect effect over mean total effect, (L, K).
 
         Args:
-            floor: runs whose total effect is not above it, in units of the score, are left out: where corruption changes
-                nothing there is nothing to recover.
+            floor: in units of the score. Runs whose total effect is not above it are left out: where corruption
+                changes nothing there is nothing to recover.
 
         Returns:
             1 where restoring brings everything back, 0 where nothing; NaN where no run is left.
@@ -199,8 +200,11 @@ def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> Ca
     missing = [tensor for tensor in _TENSORS if tensor not in tensors]
     if missing:
         raise TraceError(f"{name} lacks the scores {', '.join(missing)}.")
-    strings = {key: _strings(labels.get(key), key, name) for key in ("sites", "columns", "prompts", "subjects")}
+    fields: dict[str, Any] = {
+        key: _strings(labels.get(key), key, name) for key in ("sites", "columns", "prompts", "subjects")
+    }
     plain = {key: labels.get(key) for key in ("component", "column_axis", "score")}
+    fields |= plain
     seeds, draws, settings = labels.get("seeds"), labels.get("draws"), labels.get("settings")
     if (
         not all(isinstance(value, str) for value in plain.values())
@@ -210,12 +214,13 @@ def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> Ca
         or not isinstance(settings, dict)
     ):
         raise TraceError(f"{name} has damaged metadata.")
+    fields |= tensors
     for key, tensor in tensors.items():
         if tensor.dtype != torch.float32:
             raise TraceError(f"{name} holds {key} as {tensor.dtype}; expected float32 scores.")
         if not all(math.isnan(value) or math.isfinite(value) for value in tensor.flatten().tolist()):
             raise TraceError(f"{name} holds infinite scores.")
-    return CausalTrace(**strings, **plain, seeds=tuple(seeds), draws=draws, settings=settings, **tensors)
+    return CausalTrace(**fields, seeds=tuple(seeds), draws=draws, settings=settings)
 
 
 def _strings(value: Any, key: str, name: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -96,7 +97,7 @@ def unet_sites(module: nn.Module) -> tuple[Site, ...]:
     return tuple(sites)
 
 
-def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
+def _parts(module: Any) -> list[tuple[str, nn.Module]]:
     if hasattr(module, "attn1") and hasattr(module, "ff"):
         found = [("self_attn", module.attn1)]
         if getattr(module, "attn2", None) is not None:

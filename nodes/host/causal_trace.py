@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -139,7 +140,7 @@ def trace_unet(
     if not 1 <= step_windows <= steps:
         raise ValueError(f"Cannot divide {steps} steps into {step_windows} windows; choose 1 to {steps}.")
     bounds = [round(i * steps / step_windows) for i in range(step_windows + 1)]
-    ranges = [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    ranges = [range(a, b) for a, b in itertools.pairwise(bounds)]
     labels = ("all steps",) if step_windows == 1 else tuple(
         f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges
     )

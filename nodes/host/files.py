@@ -38,6 +38,7 @@ def trace_files() -> list[str]:
 
 def free_path(prefix: str) -> Path:
     """The first path ``prefix_00001`` and so on that does not exist yet."""
+    trace_path(prefix)
     number = 1
     while (path := trace_path(f"{prefix}_{number:05}")).exists():
         number += 1

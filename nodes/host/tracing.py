@@ -17,7 +17,7 @@ import comfy.sd
 import torch
 
 from ...prompts import PromptTokenizer, SubjectError, TokenizedPrompt, find_subject
-from ...tracing.corruption import Corruption, gaussian, replacement
+from ...tracing.corruption import gaussian, replacement
 from ...tracing.interventions import InterventionError, Patch, patching
 from ...tracing.lockstep import Case, Restoration, encode_rows
 from ...tracing.sites import Site, select, text_sites, unet_sites
@@ -214,7 +214,7 @@ def parse_prompts(text: str) -> list[tuple[str, str]]:
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
-        raise SubjectError("No prompt given. Write one on each line with the subject in brackets: a house by [van gogh]")
+        raise SubjectError("No prompt given. Write one a line with the subject in brackets: a house by [van gogh]")
     result = []
     for line in lines:
         marked = _MARKED.findall(line)
@@ -300,7 +300,7 @@ def _fixed(patches: Sequence[Patch], rows: int) -> Callable[[int], Sequence[Patc
     def patches_of(size: int) -> Sequence[Patch]:
         if size != rows:
             raise InterventionError(
-                f"The UNet was given {size} rows for each conditioning; expected {rows}. Another node changes the batch."
+                f"The UNet was given {size} rows a conditioning; expected {rows}. Another node changes the batch."
             )
         return patches
 
@@ -323,7 +323,7 @@ def with_patches(
     """
     if "multigpu_clones" in model.model_options or hasattr(model.model.diffusion_model, "_orig_mod"):
         raise InterventionError(
-            "The MODEL is compiled or spread over several GPUs; the tracer's hooks would not run. Trace the plain model."
+            "The MODEL is compiled or spread over GPUs; the tracer's hooks would not run. Trace the plain model."
         )
 
     def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Any:

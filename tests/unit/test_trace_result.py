@@ -31,8 +31,9 @@ def make(prompts=6, seeds=2, draws=2, controls=8, seed=0, planted=None, noise=0.
         "columns": COLUMNS, "score": "cosine", "settings": {"steps": 3},
     }  # fmt: skip
     return CausalTrace(
-        component="text", column_axis="token", seeds=tuple(range(seeds)), draws=draws, clean=torch.full((prompts, seeds), 3.0),
-        corrupted=corrupted, restored=restored, control=control, **{**fields, **labels},
+        component="text", column_axis="token", seeds=tuple(range(seeds)), draws=draws,
+        clean=torch.full((prompts, seeds), 3.0), corrupted=corrupted, restored=restored, control=control,
+        **{**fields, **labels},
     )  # fmt: skip
 
 
@@ -242,7 +243,8 @@ def test_text_of_strangers_is_drawn_as_text():
     hostile = "$\\frac{1}{$ <script>alert(1)</script> \x00\x1b[31m" + "very long " * 200
     trace = make(prompts=1)
     trace = CausalTrace(**{
-        **vars(trace), "prompts": (hostile,), "subjects": (hostile,), "columns": (hostile, "$$", "\n"), "score": hostile,
+        **vars(trace), "prompts": (hostile,), "subjects": (hostile,), "columns": (hostile, "$$", "\n"),
+        "score": hostile,
     })  # fmt: skip
     assert draw_heatmap(trace).shape[1] == 1200
     assert "<script>" not in heatmap_svg(trace)
