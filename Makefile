@@ -2,7 +2,7 @@
 PYTHON ?= python3
 IN = $(PYTHON) scripts/bootstrap.py run --
 
-.PHONY: help demo test test-unit test-comfy test-e2e lint bench train clean
+.PHONY: help demo test test-unit test-comfy test-e2e lint bench bench-trace train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ lint: ## style and types
 
 bench: ## time an edit on a real-size text encoder, stage by stage
 	@$(IN) python -m diff_quickfix.benchmarks.edit
+
+bench-trace: ## pictures per second of tracing, beside plain sampling and the published scheme
+	@$(IN) python -m diff_quickfix.benchmarks.trace
 
 train: ## train the demo model from nothing (hours on two cores) into build/shapes
 	@$(IN) python -m diff_quickfix.demo_model.train all --out build/shapes

@@ -1,9 +1,9 @@
-"""The demo: a stock ComfyUI server paints prompts before and after one "Diff-QuickFix Edit" node.
+"""The demo: a stock ComfyUI server traces a style, and paints prompts before and after one "Diff-QuickFix Edit" node.
 
     make demo
 
-Starts the server with this pack, sends it one workflow on Shapes, writes the pictures into a folder, reads them back
-with Shapes' own CLIP, and prints a page of what changed and what did not.
+Starts the server with this pack, sends it workflows on Shapes, writes the pictures and the heat maps into a folder,
+reads the pictures back with Shapes' own CLIP, and prints a page of what changed and what did not.
 """
 
 from __future__ import annotations
@@ -102,6 +102,58 @@ def compare(server: Server, scenes: Sequence[Scene], **edit: Any) -> Comparison:
     return Comparison(prompts, tuple(scenes), before, after, outputs["edit"]["diff_quickfix_report"][0])
 
 
+def trace_workflow(component: str) -> dict[str, Any]:
+    """An API-format workflow that traces the edited style in the "text" encoder or the "unet" and draws the result."""
+    inputs = {
+        "model": ["load", 0], "clip": ["load", 1], "vae": ["load", 2], "negative": ["nothing", 0],
+        "latent": ["latent", 0], "scorer": ["scorer", 0],
+        "prompts": f"a red circle on grass, in the style of [{EDITED}]", "sites": "*", "window": 1,
+        "noise": 3.0, "draws": 1, "seed": 0, "seeds": 1, "controls": 8, "steps": 12,
+        "cfg": GUIDANCE, "sampler_name": "ddim", "scheduler": "normal", "sever": "nothing", "batch_size": 12,
+        "checkpoint": "",
+    }
+    special = {"kind": "self_attn", "columns": "tokens"} if component == "text" else {
+        "kind": "cross_attn", "step_windows": 1, "branch": "cond",
+    }
+    folder = f"diff-quickfix/{uuid.uuid4().hex[:12]}"
+    return {
+        "load": {"class_type": "DiffQuickFix_LoadShapesDemo", "inputs": {}},
+        "nothing": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["load", 1], "text": ""}},
+        "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
+        "scorer": {
+            "class_type": "DiffQuickFix_ShapesScorer", "inputs": {"words": f"a {EDITED} painting of a shape"},
+        },
+        "trace": {
+            "class_type": f"DiffQuickFix_CausalTrace{'Text' if component == 'text' else 'UNet'}",
+            "inputs": {**inputs, **special},
+        },
+        "map": {
+            "class_type": "DiffQuickFix_CausalHeatmap",
+            "inputs": {"trace": ["trace", 0], "value": "indirect effect", "width": 1000},
+        },
+        "save": {"class_type": "SaveImage", "inputs": {"images": ["map", 0], "filename_prefix": f"{folder}/heatmap"}},
+        "place": {
+            "class_type": "DiffQuickFix_LocateCausalState",
+            "inputs": {"trace": ["trace", 0], "kind": special["kind"]},
+        },
+        "say": {"class_type": "PreviewAny", "inputs": {"source": ["place", 4]}},
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a trace found: the heat map (height, width, 3) uint8, and the strongest site in words."""
+
+    heatmap: np.ndarray
+    report: str
+
+
+def trace(server: Server, component: str) -> Finding:
+    """Trace the edited style in the "text" encoder or the "unet" on a server."""
+    outputs = server.run(trace_workflow(component), timeout=3600)
+    return Finding(server.picture(outputs["save"]["images"][0]), outputs["say"]["text"][0])
+
+
 def as_tensor(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
@@ -154,6 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
             waited = time.monotonic() - started
             print(f"ComfyUI is up ({waited:.0f} s); painting {2 * len(scenes)} pictures", flush=True)
             result = compare(server, scenes)
+            print(f"Tracing {EDITED!r} in the text encoder and in the UNet", flush=True)
+            findings = {component: trace(server, component) for component in ("text", "unet")}
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -163,8 +217,15 @@ def main(arguments: list[str] | None = None) -> int:
         for when, pictures in (("before", result.before), ("after", result.after)):
             Image.fromarray(pictures[index]).save(options.out / f"{index:02}-{name}-{when}.png")
     contact_sheet(result).save(options.out / "overview.png")
+    for component, finding in findings.items():
+        Image.fromarray(finding.heatmap).save(options.out / f"trace-{component}.png")
     print(f"\n{summary(result, ShapesScorer())}\n")
+    print(f"where {EDITED!r} lives: restored from the clean run, these bring it back most")
+    for finding in findings.values():
+        print(f"  {finding.report}")
+    print()
     print(f"pictures: {options.out}/ (overview.png: rows of pictures before the edit, each above the same seeds after)")
+    print(f"heat maps: {options.out}/trace-text.png, {options.out}/trace-unet.png")
     print(f"took {time.monotonic() - started:.0f} s")
     return 0
 

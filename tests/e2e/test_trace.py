@@ -1,0 +1,112 @@
+"""The trace workflows on the stock server; Shapes' own CLIP looks at the pictures, and the report names the layer."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diff_quickfix.demo_model.demo import EDITED, as_tensor
+from diff_quickfix.demo_model.scorer import ShapesScorer
+from diff_quickfix.demo_model.server import PACK, ServerError
+
+PROMPTS = Path(__file__).parent / "prompts"
+TEMPLATES = ("trace-text-encoder", "trace-unet", "trace-then-edit")
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return ShapesScorer()
+
+
+def load(name):
+    return json.loads((PROMPTS / f"{name}.json").read_text())
+
+
+def styles(server, scorer, outputs, node):
+    pictures = np.stack([server.picture(image) for image in outputs[node]["images"]])
+    return scorer.read(as_tensor(pictures), "style")
+
+
+def heatmap(server, outputs):
+    return server.picture(outputs["7"]["images"][0])
+
+
+def colored(picture):
+    """Share of pixels that are neither grey nor near it."""
+    spread = picture.max(-1).astype(int) - picture.min(-1)
+    return float((spread > 60).mean())
+
+
+def test_the_text_encoder_trace_finds_the_first_self_attention(server, scorer):
+    outputs = server.run(load("trace-text-encoder"))
+    clean, corrupted, restored = styles(server, scorer, outputs, "8")
+    assert (clean, restored) == (EDITED, EDITED) and corrupted != EDITED
+    (report,) = outputs["10"]["text"]
+    assert "text.0.self_attn" in report
+    drawing = heatmap(server, outputs)
+    assert drawing.shape[1] == 1000 and colored(drawing) > 0.005
+
+
+def test_the_unet_trace_runs_and_draws_every_cross_attention(server, scorer):
+    outputs = server.run(load("trace-unet"))
+    clean, corrupted, _ = styles(server, scorer, outputs, "8")
+    assert clean == EDITED and corrupted != EDITED
+    (report,) = outputs["10"]["text"]
+    assert "unet." in report and "cross_attn" in report
+    assert heatmap(server, outputs).shape[1] == 1000
+
+
+def test_the_traced_layer_is_the_one_to_edit(server, scorer):
+    """The editor is given whatever layer the trace found, and the style goes."""
+    outputs = server.run(load("trace-then-edit"))
+    before, after = (styles(server, scorer, outputs, node) for node in ("20", "21"))
+    assert before.count(EDITED) >= 3
+    assert EDITED not in after
+
+
+def test_one_site_restored_by_the_stock_sampler(server, scorer):
+    """Corrupt Prompt and Restore Layer State with a plain KSampler: the style leaves and comes back."""
+    trace = load("trace-then-edit")
+    sampler = trace["16"]
+    prompt = {name: trace[name] for name in ("1", "2", "15", "18", "20")}
+    prompt["5"] = {"class_type": "DiffQuickFix_CorruptPrompt", "inputs": {
+        "clip": ["1", 1], "prompt": trace["12"]["inputs"]["text"], "subject": "van gogh", "noise": 3.0, "seed": 0,
+    }}  # fmt: skip
+    prompt["6"] = {"class_type": "DiffQuickFix_RestoreTextState", "inputs": {
+        "corruption": ["5", 2], "layer": 0, "kind": "self_attn", "tokens": "subject and later",
+    }}  # fmt: skip
+    found = {}
+    for name, source in (("corrupted", ["5", 0]), ("clean", ["5", 1]), ("restored", ["6", 0])):
+        prompt["16"] = {**sampler, "inputs": {**sampler["inputs"], "positive": source}}
+        found[name] = styles(server, scorer, server.run(prompt), "20")
+    assert EDITED not in found["corrupted"]
+    assert found["clean"].count(EDITED) >= 3 and found["restored"].count(EDITED) >= 3
+    prompt["6"]["inputs"]["layer"] = 4
+    assert EDITED not in styles(server, scorer, server.run(prompt), "20")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": "a house by van gogh"}, "subjects in brackets"),
+        ({"prompts": "<img src=x onerror=alert(1)> by [monet]] ["}, "subjects in brackets|not among"),
+        ({"checkpoint": "../../../evil"}, "plain file name"),
+        ({"sites": "text.77.*"}, "No site fits"),
+    ],
+)
+def test_errors_reach_the_user_in_plain_words(server, changes, message):
+    prompt = load("trace-text-encoder")
+    prompt["5"]["inputs"].update(changes)
+    with pytest.raises(ServerError, match=message):
+        server.run(prompt)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_template_is_listed_and_agrees_with_the_tested_prompt(server, name):
+    listed = server.get_json("/workflow_templates")
+    (names,) = [names for pack, names in listed.items() if "diff-quickfix" in pack]
+    assert name in names
+    assert (PACK / "workflows" / f"{name}.jpg").is_file()
+    template = json.loads((PACK / "workflows" / f"{name}.json").read_text())
+    kinds = sorted(node["type"] for node in template["nodes"] if node["type"] != "MarkdownNote")
+    assert kinds == sorted(node["class_type"] for node in load(name).values())
