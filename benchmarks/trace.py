@@ -4,7 +4,8 @@
 
 The published scheme runs a batch of clean, corrupted and restored for each site. Lockstep runs the clean row once for
 as many restored rows as a batch holds, and the corrupted row once in all. All three use Shapes' UNet, the same sampler
-and the same hooks, and are interleaved in one run; medians are printed. Only restored pictures count as the tracers' output.
+and the same hooks, and are interleaved in one run; medians are printed. Only restored pictures count as the tracers'
+output.
 """
 
 from __future__ import annotations

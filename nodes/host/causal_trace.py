@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -114,7 +114,7 @@ def trace_text(
             f"Got {len(corrupted)} prompts; their tokens are not the same. Choose columns: places, or trace one prompt."
         )
     labels, positions = _token_columns(corrupted[0]) if columns == "tokens" else _place_columns(corrupted)
-    cases = [_with_columns(one, [p[n] for p in positions]) for n, one in enumerate(corrupted)]
+    cases = [replace(one.case, columns=tuple(p[n] for p in positions)) for n, one in enumerate(corrupted)]
     everything = text_sites(only_encoder(clip)[1])
     groups = windows(select(everything, kinds=settings.kinds, names=settings.sites), settings.window)
     plan = Plan("text", groups, everything, labels, _seeds(settings), draws=_draws(cases, settings),
@@ -186,11 +186,6 @@ def _place_columns(all_: Sequence[CorruptedPrompt]) -> tuple[tuple[str, ...], li
     found = {place: [places(one.tokens, one.subject)[place] for one in all_] for place in PLACES}
     kept = {place: spots for place, spots in found.items() if () not in spots}
     return tuple(kept), list(kept.values())
-
-
-def _with_columns(one: CorruptedPrompt, columns: Sequence[tuple[int, ...] | None]) -> Case:
-    case = one.case
-    return Case(case.prompt, case.subject, case.corruption, case.encode, tuple(columns), case.chunks, case.chunk)
 
 
 def _run(
