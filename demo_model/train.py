@@ -63,7 +63,7 @@ class Recipe:
     vision_batch: int = 128
     vision_rate: float = 1e-3
     vision_noise: float = 0.3
-    unet_steps: int = 5_700
+    unet_steps: int = 5_400
     unet_batch: int = 16
     unet_rate: float = 8e-4
     unet_ema: float = 0.998

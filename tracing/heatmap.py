@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from .result import CausalTrace
-from .statistics import beats_control, confidence_interval
+from .result import CausalTrace, TraceError
+from .statistics import LEAST_CONTROLS, beats_control
 
 VALUES = ("indirect effect", "recovery")
 _LONGEST = 90
 _DPI = 100
+_MOST_SITES, _MOST_CELLS, _MOST_KINDS = 1000, 25_000, 24
 
 
-def draw_heatmap(trace: CausalTrace, *, value: str = VALUES[0], width: int = 1200) -> np.ndarray:
+def draw_heatmap(
+    trace: CausalTrace, *, value: str = VALUES[0], width: int = 1200, title: str | None = None
+) -> np.ndarray:
     """The heat map as pixels, (height, width, 3) uint8: one panel for each kind of site, one color scale.
 
     Cells that do not beat the control are hatched, cells that were not measured are blank, the largest is outlined.
@@ -25,31 +28,36 @@ def draw_heatmap(trace: CausalTrace, *, value: str = VALUES[0], width: int = 120
     Args:
         value: "indirect effect" (in units of the score) or "recovery" (share of the total effect).
         width: in pixels; the height follows from the number of sites.
+        title: what stands on top; by default what the map shows.
 
     Raises:
         ImportError: Matplotlib is missing.
         ValueError: unknown value.
+        TraceError: too many cells for a picture.
     """
+    figure = _figure(trace, value, width, title)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = _figure(trace, value, width)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def heatmap_svg(trace: CausalTrace, *, value: str = VALUES[0], width: int = 1200) -> str:
+def heatmap_svg(trace: CausalTrace, *, value: str = VALUES[0], width: int = 1200, title: str | None = None) -> str:
     """The heat map as SVG (see :func:`draw_heatmap`)."""
+    figure = _figure(trace, value, width, title)
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     out = io.StringIO()
-    FigureCanvasSVG(_figure(trace, value, width)).print_svg(out)
+    FigureCanvasSVG(figure).print_svg(out)
     return out.getvalue()
 
 
-def save_svg(trace: CausalTrace, path: Path, *, value: str = VALUES[0]) -> None:
-    """Write the heat map as an SVG file."""
-    path.write_text(heatmap_svg(trace, value=value), encoding="utf-8")
+def save_svg(
+    trace: CausalTrace, path: Path, *, value: str = VALUES[0], width: int = 1200, title: str | None = None
+) -> None:
+    """Write the heat map as an SVG file, over one of the same name."""
+    Path(path).write_text(heatmap_svg(trace, value=value, width=width, title=title), encoding="utf-8")
 
 
 def shorten(text: str, longest: int = _LONGEST) -> str:
@@ -58,11 +66,12 @@ def shorten(text: str, longest: int = _LONGEST) -> str:
     return plain if len(plain) <= longest else plain[: longest - 3] + "..."
 
 
-def _figure(trace: CausalTrace, value: str, width: int) -> Any:
+def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> Any:
     if value not in VALUES:
         raise ValueError(f"Unknown value {value!r}; expected one of {', '.join(VALUES)}.")
     try:
         from matplotlib.figure import Figure
+        from matplotlib.text import Text
     except ImportError as error:
         raise ImportError(
             "Drawing heat maps needs Matplotlib, which is not installed. Install it into ComfyUI's Python: "
@@ -73,7 +82,14 @@ def _figure(trace: CausalTrace, value: str, width: int) -> Any:
     groups: dict[str, list[int]] = {}
     for row, site in enumerate(trace.sites):
         groups.setdefault(site.rsplit(".", 1)[-1], []).append(row)
-    inches = width / _DPI
+    cells = len(trace.sites) * len(trace.columns)
+    if len(trace.sites) > _MOST_SITES or cells > _MOST_CELLS or len(groups) > _MOST_KINDS:
+        raise TraceError(
+            f"The trace has {len(trace.sites)} sites of {len(groups)} kinds and {cells} cells; a heat map holds "
+            f"{_MOST_SITES}, {_MOST_KINDS} and {_MOST_CELLS}. Trace fewer sites, or save the table instead."
+        )
+    # Matplotlib rounds sizes in pixels down, and the product of inches and dots may fall just short.
+    inches = (width + 0.5) / _DPI
     cell = 0.24
     heights = [max(2, len(rows)) * cell for rows in groups.values()]
     turned = _turned(trace)
@@ -83,7 +99,7 @@ def _figure(trace: CausalTrace, value: str, width: int) -> Any:
     norm, cmap = _scale(values)
     mesh: Any = None
     edge = height - top
-    best = int(values.nan_to_num(-torch.inf).argmax())
+    best = int(values.nan_to_num(-torch.inf).argmax()) if values.isfinite().any() else -1
     for (kind, rows), tall in zip(groups.items(), heights, strict=True):
         axes = figure.add_axes((0.2, (edge - tall) / height, 0.66, tall / height))
         edge -= tall + between
@@ -93,7 +109,11 @@ def _figure(trace: CausalTrace, value: str, width: int) -> Any:
     figure.colorbar(mesh, cax=bar)
     bar.tick_params(labelsize=8)
     bar.set_title("AIE" if value == VALUES[0] else "recovery", fontsize=9)
-    _words(figure, trace, value, height)
+    _words(figure, trace, value, height, title)
+    # The user's Matplotlib may be set to have LaTeX draw all texts; these come from strangers.
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_usetex(False)
     return figure
 
 
@@ -119,50 +139,57 @@ def _panel(
     axes: Any, trace: CausalTrace, kind: str, rows: list[int], values: torch.Tensor, strong: torch.Tensor, best: int,
     cmap: Any, norm: Any,
 ) -> Any:  # fmt: skip
+    from matplotlib.collections import PolyCollection
     from matplotlib.patches import Rectangle
 
     part = np.ma.masked_invalid(values[rows].numpy())
     mesh = axes.pcolormesh(part, cmap=cmap, norm=norm, edgecolors="white", linewidth=0.6)
     axes.invert_yaxis()
     axes.set_facecolor("white")
-    for y, row in enumerate(rows):
-        for x in range(len(trace.columns)):
-            if bool(values[row, x].isfinite()) and not bool(strong[row, x]):
-                axes.add_patch(Rectangle((x, y), 1, 1, facecolor=(0.62, 0.62, 0.62, 0.72), hatch="////",
-                                         edgecolor=(0.45, 0.45, 0.45, 0.6), linewidth=0))
-            if row * len(trace.columns) + x == best:
-                axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor="#d1002f", linewidth=2.2, zorder=5))
+    weak = (values[rows].isfinite() & ~strong[rows]).nonzero().numpy()[:, None, ::-1]
+    corners = weak + np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    axes.add_collection(PolyCollection(corners, facecolors=(0.62, 0.62, 0.62, 0.72), hatch="////",
+                                       edgecolors=(0.45, 0.45, 0.45, 0.6), linewidths=0), autolim=False)
+    row, x = divmod(best, len(trace.columns))
+    if row in rows:
+        corner = (x, rows.index(row))
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#d1002f", linewidth=2.2, zorder=5))
     names = [shorten(trace.sites[row].split(".", 1)[-1].removesuffix("." + kind), 22) for row in rows]
-    axes.set_yticks(np.arange(len(rows)) + 0.5, names, fontsize=8, parse_math=False)
+    axes.set_yticks(np.arange(len(rows)) + 0.5, names, fontsize=8)
     columns = [shorten(column, 20) for column in trace.columns]
     turned = _turned(trace)
     axes.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=8, rotation=35 if turned else 0,
-                    ha="right" if turned else "center", parse_math=False)
-    axes.set_ylabel(kind, fontsize=9)
+                    ha="right" if turned else "center")
+    axes.set_ylabel(shorten(kind, 22), fontsize=9)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return mesh
 
 
-def _words(figure: Any, trace: CausalTrace, value: str, height: float) -> None:
+def _words(figure: Any, trace: CausalTrace, value: str, height: float, title: str | None) -> None:
     many = f" and {len(trace.prompts) - 1} more" if len(trace.prompts) > 1 else ""
     where = "text encoder" if trace.component == "text" else "UNet"
     what = f"{shorten(trace.prompts[0])}{many}   subject: {shorten(trace.subjects[0], 40)}"
-    figure.text(0.02, 1 - 0.3 / height, f"Causal trace of the {where}: {value}", fontsize=13, weight="bold")
-    figure.text(0.02, 1 - 0.55 / height, what, fontsize=9, parse_math=False)
+    heading = f"Causal trace of the {where}: {value}" if title is None else shorten(title)
+    figure.text(0.02, 1 - 0.3 / height, heading, fontsize=13, weight="bold")
+    figure.text(0.02, 1 - 0.55 / height, what, fontsize=9)
     runs = int(trace.indirect_effects().isfinite().sum((0, 1, 2)).max())
-    low, high = confidence_interval(trace)
-    best = divmod(int(trace.average_indirect_effect().nan_to_num(-torch.inf).argmax()), len(trace.columns))
-    effect = trace.average_indirect_effect()[best]
-    sure = f", 95 % interval {low[best]:+.3f} to {high[best]:+.3f}" if bool(low[best].isfinite()) else ""
     controls = int(trace.control.isfinite().sum())
+    judged = "does not beat the control" if controls >= LEAST_CONTROLS else "too few control runs to judge"
     lines = (
-        f"Largest: {trace.sites[best[0]]} at {shorten(trace.columns[best[1]], 20)}, {effect:+.3f}{sure}. "
-        f"Total effect of the corruption: {float(trace.total_effects().nanmean()):+.3f}.",
-        f"{runs} runs a cell; {controls} control runs. "
-        + ("Hatched: does not beat the control." if controls >= 4 else "Hatched: too few control runs to judge."),
+        f"{_largest(trace)} Total effect of the corruption: {float(trace.total_effects().nanmean()):+.3f}.",
+        f"{runs} runs a cell; {controls} control runs. Hatched: {judged}.",
         f"Score: {shorten(trace.score, 110)}",
     )
     for number, line in enumerate(lines):
-        figure.text(0.02, (0.62 - 0.22 * number) / height, line, fontsize=8.5, parse_math=False)
+        figure.text(0.02, (0.62 - 0.22 * number) / height, line, fontsize=8.5)
+
+
+def _largest(trace: CausalTrace) -> str:
+    try:
+        best = trace.best()
+    except TraceError:
+        return "Nothing measured yet."
+    sure = f", 95 % interval {best.low:+.3f} to {best.high:+.3f}" if best.low == best.low else ""
+    return f"Largest effect: {shorten(best.site, 40)} at {shorten(best.column, 20)}, {best.effect:+.3f}{sure}."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
-import math
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -18,13 +18,37 @@ from safetensors.torch import save_file
 
 SCHEMA = 1
 FLOOR = 1e-3
+_LABELS = (
+    "component", "sites", "columns", "column_axis", "prompts", "subjects", "seeds", "draws", "score", "settings",
+)  # fmt: skip
 _TENSORS = ("clean", "corrupted", "restored", "control")
 _AXES = ("token", "step")
+# Full-width forms too: some spreadsheets take them for the plain ones.
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _LARGEST_HEADER = 10_000_000
 
 
 class TraceError(ValueError):
     """A trace that cannot be made, read, or written."""
+
+
+@dataclass(frozen=True)
+class BestCell:
+    """The cell with the largest average indirect effect.
+
+    Attributes:
+        site, column: its labels.
+        effect: its average indirect effect, in units of the score.
+        low, high: bootstrap interval of the effect; NaN with one independent unit only.
+        beats_control: whether the null does not explain it (see :func:`~.statistics.beats_control`).
+    """
+
+    site: str
+    column: str
+    effect: float
+    low: float
+    high: float
+    beats_control: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +70,11 @@ class CausalTrace:
         control: (P, S, D, C) restored scores of the null: random cells, restored from another corrupted run.
         score: what was measured, with its scale.
         settings: everything else that made the trace; JSON values.
+
+    The scores are kept as CPU copies in fp32.
+
+    Raises:
+        TraceError: labels and scores do not fit together, or a score is infinite.
     """
 
     component: str
@@ -68,6 +97,11 @@ class CausalTrace:
             raise TraceError(f"A trace is of text or unet, by token or step; got {self.component}, {self.column_axis}.")
         if len(self.subjects) != len(self.prompts):
             raise TraceError(f"{len(self.prompts)} prompts have {len(self.subjects)} subjects; expected one for each.")
+        # ComfyUI runs nodes in inference mode and caches their results; such tensors would stay unusable for autograd.
+        with torch.inference_mode(False):
+            for name in _TENSORS:
+                scores = getattr(self, name).detach().to("cpu", torch.float32, copy=True).contiguous()
+                object.__setattr__(self, name, scores)
         units = (len(self.prompts), len(self.seeds))
         wanted = {
             "clean": units,
@@ -82,6 +116,9 @@ class CausalTrace:
         if self.control.ndim != 4 or tuple(self.control.shape[:3]) != wanted["corrupted"]:
             found, axes = tuple(self.control.shape), wanted["corrupted"]
             raise TraceError(f"control has shape {found}; expected {axes} and one axis more.")
+        for name in _TENSORS:
+            if getattr(self, name).isinf().any():
+                raise TraceError(f"{name} holds infinite scores; expected numbers, or NaN where nothing was measured.")
 
     def indirect_effects(self) -> torch.Tensor:
         """score(restored) - score(corrupted), signed, (P, S, D, L, K)."""
@@ -100,7 +137,7 @@ class CausalTrace:
         return self.indirect_effects().nanmean((0, 1, 2))
 
     def recovery(self, floor: float = FLOOR) -> torch.Tensor:
-        """Mean indirect effect over mean total effect, (L, K).
+        """Mean indirect effect over mean total effect of the same runs, (L, K).
 
         Args:
             floor: in units of the score. Runs whose total effect is not above it are left out: where corruption
@@ -112,7 +149,26 @@ class CausalTrace:
         total = self.total_effects()
         kept = total.abs() > floor
         effects = torch.where(kept[..., None, None], self.indirect_effects(), torch.nan).nanmean((0, 1, 2))
-        return effects / torch.where(kept, total, torch.nan).nanmean()
+        measured = kept[..., None, None] & self.restored.isfinite()
+        return effects / torch.where(measured, total[..., None, None], torch.nan).nanmean((0, 1, 2))
+
+    def best(self, *, level: float = 0.95) -> BestCell:
+        """The cell with the largest average indirect effect, its interval, and whether it beats the control.
+
+        Raises:
+            TraceError: nothing was measured yet.
+        """
+        from .statistics import beats_control, confidence_interval
+
+        effects = self.average_indirect_effect()
+        if not effects.isfinite().any():
+            raise TraceError("The trace holds no finished cell yet; let it run on.")
+        row, column = divmod(int(effects.nan_to_num(-torch.inf).argmax()), len(self.columns))
+        low, high = confidence_interval(self, level=level)
+        return BestCell(
+            self.sites[row], self.columns[column], float(effects[row, column]), float(low[row, column]),
+            float(high[row, column]), bool(beats_control(self, level=level)[row, column]),
+        )  # fmt: skip
 
     # --- files -------------------------------------------------------------------------------------------------------
 
@@ -122,22 +178,28 @@ class CausalTrace:
         The file appears whole or not at all.
 
         Raises:
-            TraceError: there is a file of this name already, and ``overwrite`` is not set.
+            TraceError: there is a file of this name already, and ``overwrite`` is not set; the settings are no JSON
+                values; the file cannot be written.
         """
+        path = Path(path)
+        taken = TraceError(f"{path.name} exists already. Choose another name; nothing was written.")
         if path.exists() and not overwrite:
-            raise TraceError(f"{path.name} exists already. Choose another name; nothing was written.")
-        labels = {
-            name: getattr(self, name)
-            for name in (
-                "component", "sites", "columns", "column_axis", "prompts", "subjects", "seeds", "draws", "score",
-                "settings",
-            )
-        }  # fmt: skip
-        metadata = {"format": "pt", "causal_trace": json.dumps({"schema": SCHEMA, **labels})}
+            raise taken
+        try:
+            text = json.dumps({"schema": SCHEMA, **{name: getattr(self, name) for name in _LABELS}})
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TraceError(f"The trace's labels and settings are no JSON values: {error}. Use plain ones.") from error
+        if len(text) > _LARGEST_HEADER:
+            raise TraceError(f"The trace's labels take {len(text)} characters; a file holds {_LARGEST_HEADER}.")
         part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
-            save_file({name: getattr(self, name).float().contiguous() for name in _TENSORS}, part, metadata)
-            os.replace(part, path)
+            save_file({name: getattr(self, name) for name in _TENSORS}, part, {"format": "pt", "causal_trace": text})
+            if overwrite or not _linked(part, path):
+                os.replace(part, path)
+        except FileExistsError:
+            raise taken from None
+        except (SafetensorError, OSError) as error:
+            raise TraceError(f"Cannot write {path.name} ({error}). Is there such a folder, with room left?") from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -148,20 +210,26 @@ class CausalTrace:
         Raises:
             TraceError: there is no such file, it is damaged, no trace, or of a newer version.
         """
+        path = Path(path)
         if not path.is_file():
             raise TraceError(f"There is no trace file {path.name}.")
         try:
             with safe_open(path, "pt") as file:
                 text = (file.metadata() or {}).get("causal_trace")
-                tensors = {name: file.get_tensor(name) for name in _TENSORS if name in file.keys()}  # noqa: SIM118
+                held = [name for name in _TENSORS if name in file.keys()]  # noqa: SIM118
+                types = {name: file.get_slice(name).get_dtype() for name in held}
+                tensors = {name: file.get_tensor(name) for name in held if types[name] == "F32"}
         except (SafetensorError, OSError, RuntimeError, ValueError) as error:
             raise TraceError(f"{path.name} is damaged or no safetensors file ({error}). Take another copy.") from error
         if text is None or len(text) > _LARGEST_HEADER:
-            raise TraceError(f"{path.name} is a safetensors file, but not a causal trace.")
+            raise TraceError(f"{path.name} is a safetensors file, but not a causal trace. Choose one saved as a trace.")
+        for name, kind in types.items():
+            if kind != "F32":
+                raise TraceError(f"{path.name} holds {name} as {kind}; expected float32 scores. Take another copy.")
         try:
             labels = json.loads(text)
-        except ValueError as error:
-            raise TraceError(f"{path.name} has damaged metadata ({error}).") from error
+        except (ValueError, RecursionError) as error:
+            raise TraceError(f"{path.name} has damaged metadata ({error}). Take another copy.") from error
         return _from_labels(labels, tensors, path.name)
 
     def to_csv(self) -> str:
@@ -175,23 +243,39 @@ class CausalTrace:
             "prompt", "subject", "seed", "draw", "site", self.column_axis, "clean", "corrupted", "restored",
             "indirect_effect", "total_effect",
         ))  # fmt: skip
-        for p, s, d, row, column in torch.cartesian_prod(*(torch.arange(n) for n in self.restored.shape)).tolist():
-            clean, corrupted = float(self.clean[p, s]), float(self.corrupted[p, s, d])
-            restored = float(self.restored[p, s, d, row, column])
+        prompts, subjects, sites, columns = (
+            [_plain(text) for text in texts] for texts in (self.prompts, self.subjects, self.sites, self.columns)
+        )
+        clean, corrupted, total = self.clean.tolist(), self.corrupted.tolist(), self.total_effects().tolist()
+        scores = zip(self.restored.flatten().tolist(), self.indirect_effects().flatten().tolist(), strict=True)
+        cells = itertools.product(*(range(count) for count in self.restored.shape))
+        for (p, s, d, row, column), (restored, effect) in zip(cells, scores, strict=True):
             writer.writerow((
-                _plain(self.prompts[p]), _plain(self.subjects[p]), self.seeds[s], d, self.sites[row],
-                _plain(self.columns[column]), clean, corrupted, restored, restored - corrupted, clean - corrupted,
+                prompts[p], subjects[p], self.seeds[s], d, sites[row], columns[column], clean[p][s],
+                corrupted[p][s][d], restored, effect, total[p][s][d],
             ))  # fmt: skip
         return out.getvalue()
 
 
 def _plain(text: str) -> str:
-    return f"'{text}" if text[:1] in tuple("=+-@\t\r") and text else text
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _linked(part: Path, path: Path) -> bool:
+    """Give the file its name unless that is taken (FileExistsError); False where the file system knows no links."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> CausalTrace:
-    if not isinstance(labels, dict) or not isinstance(labels.get("schema"), int):
-        raise TraceError(f"{name} has damaged metadata.")
+    if not isinstance(labels, dict) or type(labels.get("schema")) is not int or labels["schema"] < 1:
+        raise TraceError(f"{name} has damaged metadata: no format number. Take another copy.")
     if labels["schema"] > SCHEMA:
         raise TraceError(
             f"{name} was written by a newer version of this pack (format {labels['schema']}, this one reads {SCHEMA}). "
@@ -199,12 +283,12 @@ def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> Ca
         )
     missing = [tensor for tensor in _TENSORS if tensor not in tensors]
     if missing:
-        raise TraceError(f"{name} lacks the scores {', '.join(missing)}.")
+        raise TraceError(f"{name} lacks the scores {', '.join(missing)}. Take another copy.")
     fields: dict[str, Any] = {
         key: _strings(labels.get(key), key, name) for key in ("sites", "columns", "prompts", "subjects")
     }
     plain = {key: labels.get(key) for key in ("component", "column_axis", "score")}
-    fields |= plain
+    fields |= plain | tensors
     seeds, draws, settings = labels.get("seeds"), labels.get("draws"), labels.get("settings")
     if (
         not all(isinstance(value, str) for value in plain.values())
@@ -213,14 +297,11 @@ def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> Ca
         or type(draws) is not int
         or not isinstance(settings, dict)
     ):
-        raise TraceError(f"{name} has damaged metadata.")
-    fields |= tensors
-    for key, tensor in tensors.items():
-        if tensor.dtype != torch.float32:
-            raise TraceError(f"{name} holds {key} as {tensor.dtype}; expected float32 scores.")
-        if not all(math.isnan(value) or math.isfinite(value) for value in tensor.flatten().tolist()):
-            raise TraceError(f"{name} holds infinite scores.")
-    return CausalTrace(**fields, seeds=tuple(seeds), draws=draws, settings=settings)
+        raise TraceError(f"{name} has damaged metadata: a label is missing or of another type. Take another copy.")
+    try:
+        return CausalTrace(**fields, seeds=tuple(seeds), draws=draws, settings=settings)
+    except TraceError as error:
+        raise TraceError(f"{name} is damaged: {error}") from error
 
 
 def _strings(value: Any, key: str, name: str) -> tuple[str, ...]:
@@ -246,8 +327,8 @@ def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
     """
     if one.score != other.score:
         raise TraceError(f"The traces measured different things: {one.score!r} and {other.score!r}.")
-    sites = tuple(site for site in one.sites if site in other.sites)
-    columns = tuple(column for column in one.columns if column in other.columns)
+    sites = tuple(site for site in dict.fromkeys(one.sites) if site in other.sites)
+    columns = tuple(column for column in dict.fromkeys(one.columns) if column in other.columns)
     if not sites or not columns:
         raise TraceError("The two traces share no site and column; there is nothing to compare.")
 

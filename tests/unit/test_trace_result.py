@@ -1,14 +1,14 @@
-"""The trace's arithmetic, statistics, file and drawing."""
+"""The trace's arithmetic, statistics and file."""
 
 import csv
 import io
+import json
 
 import pytest
 import torch
-from diff_quickfix.tracing.heatmap import draw_heatmap, heatmap_svg
 from diff_quickfix.tracing.locate import locate
 from diff_quickfix.tracing.result import CausalTrace, TraceError, compare
-from diff_quickfix.tracing.statistics import beats_control, confidence_interval
+from diff_quickfix.tracing.statistics import beats_control, confidence_interval, null_interval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -78,7 +78,34 @@ def test_what_was_not_measured_is_left_out():
     )
     assert half.average_indirect_effect()[1, 1].isnan()
     assert not beats_control(half)[1, 1]
-    draw_heatmap(half)
+
+
+def test_recovery_compares_effects_of_the_same_runs():
+    trace = make()
+    part = trace.clean[..., None, None, None].expand_as(trace.restored).clone()
+    part[2:, :, :, 0, 0] = torch.nan
+    torch.testing.assert_close(CausalTrace(**{**vars(trace), "restored": part}).recovery(), torch.ones(4, 3))
+
+
+def test_the_best_cell():
+    best = make(planted=(2, 1)).best()
+    assert (best.site, best.column, best.beats_control) == ("text.0.mlp", "<padding>", True)
+    assert best.low < best.effect < best.high
+    assert best.effect == pytest.approx(1, abs=0.1)
+    trace = make()
+    with pytest.raises(TraceError, match="no finished cell"):
+        CausalTrace(**{**vars(trace), "restored": torch.full_like(trace.restored, torch.nan)}).best()
+
+
+def test_scores_are_copies_and_finite():
+    scores = torch.zeros(1, 1, dtype=torch.float64)
+    trace = make(prompts=1, seeds=1, draws=1)
+    trace = CausalTrace(**{**vars(trace), "clean": scores})
+    scores += 1
+    assert float(trace.clean) == 0
+    assert trace.clean.dtype == torch.float32
+    with pytest.raises(TraceError, match="infinite"):
+        CausalTrace(**{**vars(trace), "clean": torch.full((1, 1), torch.inf)})
 
 
 @pytest.mark.parametrize("name", ["clean", "corrupted", "restored", "control"])
@@ -114,6 +141,58 @@ def test_a_planted_effect_beats_the_control_and_noise_rarely_does():
         false += int(found.sum()) - 1
     # T10: 40 traces of 11 empty cells at a family level of 5 %.
     assert false <= 6
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"prompts": 1, "seeds": 1, "draws": 1, "controls": 4},
+        {"prompts": 1, "seeds": 2, "draws": 2, "controls": 1},
+        {"prompts": 1, "seeds": 2, "draws": 2, "controls": 2},
+        {"prompts": 3, "seeds": 2, "draws": 2, "controls": 2},
+    ],
+)
+def test_few_controls_prove_little(size):
+    """A family level of 5 % holds for any number of controls: T10 with a margin for 100 traces."""
+    assert sum(bool(beats_control(make(seed=seed, **size), smallest=0).any()) for seed in range(100)) <= 12
+
+
+def test_effects_that_differ_between_prompts_only_are_no_proof():
+    """Nine runs of one prompt that agree are one witness, not nine."""
+    false = 0
+    for seed in range(60):
+        rng = torch.Generator().manual_seed(seed)
+        trace = make(prompts=4, seeds=3, draws=3, noise=0.02, seed=seed)
+        restored = trace.restored + 0.1 * torch.randn(4, 1, 1, 4, 3, generator=rng)
+        control = trace.control + 0.1 * torch.randn(4, 1, 1, 8, generator=rng)
+        false += bool(beats_control(CausalTrace(**{**vars(trace), "restored": restored, "control": control})).any())
+    assert false <= 8
+
+
+def test_the_null_interval_by_hand():
+    """One prompt and run, four controls: Student's t with 3 degrees of freedom at 0.025 / 12."""
+    trace = make(prompts=1, seeds=1, draws=1, controls=4)
+    low, high = null_interval(trace)
+    controls = trace.control_effects().flatten()
+    margin = 7.94 * float(controls.std()) * 1.25**0.5
+    torch.testing.assert_close(low, torch.full((4, 3), float(controls.mean()) - margin), rtol=5e-3, atol=1e-3)
+    torch.testing.assert_close(high, torch.full((4, 3), float(controls.mean()) + margin), rtol=5e-3, atol=1e-3)
+
+
+def test_cells_measured_in_part_have_wider_intervals():
+    trace = make(prompts=6)
+    part = trace.restored.clone()
+    part[2:, :, :, 0, 0] = torch.nan
+    part[:, :, 1, 0, 1] = torch.nan
+    part[1:, :, :, 0, 2] = torch.nan
+    half = CausalTrace(**{**vars(trace), "restored": part})
+    low, high = null_interval(half)
+    wide = high - low
+    assert min(wide[0, 0], wide[0, 1]) > 1.3 * wide[1, 1]
+    low, high = confidence_interval(half)
+    assert low[0, :2].isfinite().all()
+    assert low[0, 2].isnan()
+    assert high[0, 2].isnan()
 
 
 def test_without_controls_nothing_is_significant():
@@ -214,6 +293,73 @@ def test_foreign_and_newer_files_are_refused(tmp_path):
             CausalTrace.load(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": -4}, {"schema": True}, {"schema": None}, {"seeds": ["0"]}, {"seeds": [True]}, {"draws": 2.0},
+        {"draws": -1}, {"sites": "text"}, {"sites": []}, {"sites": ["a"]}, {"prompts": [1]}, {"component": "vae"},
+        {"component": None}, {"settings": []}, {"score": 3}, {"column_axis": "x"}, {"columns": None},
+    ],
+)  # fmt: skip
+def test_labels_of_another_type_are_refused(tmp_path, change):
+    path = tmp_path / "a.safetensors"
+    trace = make(prompts=1)
+    names = ("component", "sites", "columns", "column_axis", "prompts", "subjects", "seeds", "draws", "score",
+             "settings")  # fmt: skip
+    labels = {"schema": 1, **{name: getattr(trace, name) for name in names}}
+    tensors = {name: getattr(trace, name) for name in ("clean", "corrupted", "restored", "control")}
+    save_file(tensors, path, {"causal_trace": json.dumps(labels)})
+    assert_equal(CausalTrace.load(path), trace)
+    save_file(tensors, path, {"causal_trace": json.dumps({**labels, **change})})
+    with pytest.raises(TraceError, match=r"a\.safetensors"):
+        CausalTrace.load(path)
+
+
+def test_hostile_contents_are_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors = {name: torch.zeros(1) for name in ("clean", "corrupted", "restored", "control")}
+    save_file(tensors, path, {"causal_trace": "[" * 200_000})
+    with pytest.raises(TraceError, match="damaged metadata"):
+        CausalTrace.load(path)
+    save_file({**tensors, "clean": torch.zeros(1, dtype=torch.float8_e4m3fn)}, path, {"causal_trace": "{}"})
+    with pytest.raises(TraceError, match="float32"):
+        CausalTrace.load(path)
+    for data in (b"", b"\x80\x04.", b"\xff" * 64):
+        path.write_bytes(data)
+        with pytest.raises(TraceError, match="damaged"):
+            CausalTrace.load(path)
+    with pytest.raises(TraceError, match="no trace file"):
+        CausalTrace.load(tmp_path)
+
+
+def test_what_cannot_be_saved_leaves_nothing_behind(tmp_path):
+    with pytest.raises(TraceError, match="no JSON"):
+        make(settings={"a": {1}}).save(tmp_path / "a.safetensors")
+    with pytest.raises(TraceError, match="Cannot write"):
+        make().save(tmp_path / "missing" / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@given(
+    prompt=st.text(st.characters(codec=None), max_size=8),
+    start=st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", '"', "'", ","]),
+)
+def test_the_table_is_harmless_and_reads_back(prompt, start):
+    text = start + prompt
+    trace = make(prompts=1, seeds=1, draws=1, sites=(text, *SITES[1:]), columns=(text, "a", "b"))
+    trace = CausalTrace(**{**vars(trace), "prompts": (text,), "subjects": (text,)})
+    table = trace.to_csv()
+    table.encode("utf-8")
+    rows = list(csv.DictReader(io.StringIO(table, newline="")))
+    assert len(rows) == 12
+    known = text.encode("utf-8", "replace").decode("utf-8")
+    for name in ("prompt", "subject", "site", "token"):
+        assert rows[0][name] in (known, f"'{known}")
+        assert not rows[0][name].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    for name, values in (("restored", trace.restored), ("indirect_effect", trace.indirect_effects())):
+        assert [float(row[name]) for row in rows] == values.flatten().tolist()
+
+
 def test_the_table_says_what_the_trace_says():
     trace = make(prompts=2)
     trace = CausalTrace(**{**vars(trace), "prompts": ("=cmd()", 'a "quoted", one\nof two lines')})
@@ -223,30 +369,3 @@ def test_the_table_says_what_the_trace_says():
     assert rows[-1]["prompt"] == trace.prompts[1]
     assert float(rows[5]["indirect_effect"]) == pytest.approx(float(trace.indirect_effects().flatten()[5]), abs=1e-6)
     assert float(rows[-1]["restored"]) == pytest.approx(float(trace.restored.flatten()[-1]), abs=1e-6)
-
-
-# --- drawing ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", ["indirect effect", "recovery"])
-@pytest.mark.parametrize("width", [600, 1200])
-def test_the_strongest_cell_stands_out(value, width):
-    strong, plain = (draw_heatmap(make(planted=p, noise=0.01), value=value, width=width) for p in ((0, 0), None))
-    assert strong.shape[1] == width
-    assert strong.dtype.name == "uint8"
-    yellow = (strong[..., 0] > 200) & (strong[..., 1] > 180) & (strong[..., 2] < 120)
-    assert yellow.sum() > 300
-    assert plain.shape == strong.shape
-
-
-def test_text_of_strangers_is_drawn_as_text():
-    hostile = "$\\frac{1}{$ <script>alert(1)</script> \x00\x1b[31m" + "very long " * 200
-    trace = make(prompts=1)
-    trace = CausalTrace(**{
-        **vars(trace), "prompts": (hostile,), "subjects": (hostile,), "columns": (hostile, "$$", "\n"),
-        "score": hostile,
-    })  # fmt: skip
-    assert draw_heatmap(trace).shape[1] == 1200
-    assert "<script>" not in heatmap_svg(trace)
-    with pytest.raises(ValueError, match="recovery"):
-        draw_heatmap(trace, value="other")
