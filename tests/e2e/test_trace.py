@@ -89,7 +89,7 @@ def test_one_site_restored_by_the_stock_sampler(server, scorer):
     ("changes", "message"),
     [
         ({"prompts": "a house by van gogh"}, "subjects in brackets"),
-        ({"prompts": "<img src=x onerror=alert(1)> by [monet]] ["}, "subjects in brackets|not among"),
+        ({"prompts": "<img src=x onerror=alert(1)> by [monet]] ["}, "subjects in brackets|not among|knows the subject"),
         ({"checkpoint": "../../../evil"}, "plain file name"),
         ({"sites": "text.77.*"}, "No site fits"),
     ],
