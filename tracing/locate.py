@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .result import CausalTrace, TraceError
+from .statistics import resampled_means, units
 
 RESAMPLES = 1000
 
@@ -64,8 +65,8 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
         kinds = sorted({name.rsplit(".", 1)[-1] for name in trace.sites})
         raise TraceError(f"The trace has no site of kind {kind}; it has {', '.join(kinds)}. Choose one, or any.")
     effects = trace.indirect_effects()[:, :, :, rows]
-    units = effects.nanmean((1, 2)) if len(trace.prompts) > 1 else effects[0].flatten(0, 1)
-    mean = units.nanmean(0)
+    samples = units(effects)
+    mean = samples.nanmean(0)
     if not mean.isfinite().any():
         raise TraceError("The trace holds no finished cell yet; let it run on.")
     strengths = mean.nan_to_num(-torch.inf).amax(1)
@@ -82,16 +83,13 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
         column=trace.columns[column],
         effect=float(mean[best, column]),
         recovery=float(mean[best, column]) / total if total else float("nan"),
-        confidence=_confidence(units, best, seed),
+        confidence=_confidence(samples, best, seed),
         runner_up=trace.sites[rows[order[1]]] if len(order) > 1 else None,
     )
 
 
-def _confidence(units: torch.Tensor, best: int, seed: int) -> float:
-    count = len(units)
-    if count < 2:
+def _confidence(samples: torch.Tensor, best: int, seed: int) -> float:
+    if len(samples) < 2:
         return float("nan")
-    drawn = torch.randint(count, (RESAMPLES, count), generator=torch.Generator().manual_seed(seed))
-    weights = torch.zeros(RESAMPLES, count).scatter_add_(1, drawn, torch.ones(RESAMPLES, count)) / count
-    means = (weights @ units.nan_to_num(0).flatten(1)).unflatten(1, units.shape[1:])
+    means = resampled_means(samples, resamples=RESAMPLES, seed=seed).nan_to_num(-torch.inf)
     return float((means.amax(2).argmax(1) == best).float().mean())

@@ -93,7 +93,8 @@ def test_texts_of_strangers_are_drawn_as_texts(tmp_path):
 
 
 def test_latex_and_the_current_figure_are_left_alone():
-    matplotlib = pytest.importorskip("matplotlib")
+    import matplotlib
+
     with matplotlib.rc_context({"text.usetex": True}):
         before = dict(matplotlib.rcParams)
         draw_heatmap(make(columns=("$\\input{x}$", "%", "_")))
