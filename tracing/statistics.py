@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 import torch
 
-from .result import CausalTrace
+from .result import CausalTrace, TraceError
 
 RESAMPLES = 2000
 SMALLEST_SHARE = 0.02
@@ -116,3 +116,25 @@ def _student(tail: float, freedom: int) -> float:
     above = -torch.cumulative_trapezoid(angles.cos().pow(freedom - 1), angles)
     place = int(torch.searchsorted(above, 2 * tail * above[-1]))
     return math.sqrt(freedom) * math.tan(float(angles[place + 1]))
+
+
+def rank_correlation(one: CausalTrace, other: CausalTrace) -> float:
+    """Spearman's correlation of two traces' average indirect effects over the cells that both measured; (-1, 1).
+
+    Ties share their mean rank. NaN where either is constant or fewer than two cells are shared.
+
+    Raises:
+        TraceError: the traces have other sites or columns.
+    """
+    if (one.sites, one.columns) != (other.sites, other.columns):
+        raise TraceError("Ranks are compared over the same sites and columns; these traces have different ones.")
+    values = torch.stack([trace.average_indirect_effect().flatten() for trace in (one, other)])
+    ranks = torch.stack([_ranks(row) for row in values[:, values.isfinite().all(0)]])
+    return float(torch.corrcoef(ranks)[0, 1]) if ranks.shape[1] > 1 else math.nan
+
+
+def _ranks(values: torch.Tensor) -> torch.Tensor:
+    """Ranks from 0, ties at their mean."""
+    below = (values[:, None] > values).sum(1)
+    equal = (values[:, None] == values).sum(1)
+    return below + (equal - 1) / 2

@@ -6,49 +6,13 @@ import pytest
 import torch
 from diff_quickfix.tracing.corruption import CorruptionError, gaussian, replacement
 from diff_quickfix.tracing.interventions import InterventionError, Patch, adding, patching
-from diff_quickfix.tracing.lockstep import Case, Plan, Restoration, encode_rows, sweep
+from diff_quickfix.tracing.lockstep import Plan, Restoration, encode_rows, sweep
 from diff_quickfix.tracing.result import CausalTrace, TraceError
 from diff_quickfix.tracing.scores import latent_distance
 from diff_quickfix.tracing.sites import SiteError, group_name, select, text_sites, unet_sites, windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import CLIPTextConfig, CLIPTextModel
-
-CONTEXT, WIDTH, LAYERS = 10, 32, 4
-SUBJECT = (3, 4)
-LAST = CONTEXT - 1
-
-
-def make_encoder():
-    torch.manual_seed(5)
-    config = CLIPTextConfig(
-        vocab_size=60, hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4,
-        max_position_embeddings=CONTEXT, bos_token_id=58, eos_token_id=59, pad_token_id=59,
-    )  # fmt: skip
-    model = CLIPTextModel(config).eval().requires_grad_(False)
-    for parameter in model.parameters():
-        parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model
-
-
-def layers_of(model):
-    return getattr(model, "text_model", model).encoder.layers
-
-
-def hooks_of(model):
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-def make_case(model, draws=3, columns=(), seed=0):
-    ids = torch.tensor([[58, 7, 8, 9, 10, 11, 12, 59, 59, 59]])
-    table = getattr(model, "text_model", model).embeddings.token_embedding.weight
-    corruption = gaussian(table[ids[0, list(SUBJECT)]], SUBJECT, draws=draws, seed=seed)
-
-    def encode(rows):
-        with torch.no_grad():
-            return model(ids.expand(rows, -1)).last_hidden_state
-
-    return Case("a house by van gogh", "van gogh", corruption, encode, tuple(columns))
+from tiny_models import CONTEXT, LAST, LAYERS, SUBJECT, WIDTH, hooks_of, layers_of, make_case, make_encoder, make_unet
 
 
 def states(model, case, *rows):
@@ -363,17 +327,6 @@ def test_knowledge_planted_in_one_attention_layer_is_traced_to_it(layer):
 
 
 # --- UNet ------------------------------------------------------------------------------------------------------------
-
-
-def make_unet():
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(1)
-    return UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), block_out_channels=(16, 32), layers_per_block=2,
-        attention_head_dim=4, cross_attention_dim=WIDTH, norm_num_groups=8,
-    ).eval().requires_grad_(False)  # fmt: skip
 
 
 STEPS = 3
