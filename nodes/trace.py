@@ -8,10 +8,21 @@ from .api import CausalTraceType, CorruptionType, ImageScorerType, io, schema
 from .host.causal_trace import DEFAULT_ROWS, TraceSettings, trace_text, trace_unet
 from .host.files import trace_path
 from .host.scorers import ShapesImageScorer
-from .host.tracing import PLACES, SamplerSettings, corrupt_prompt, restore_in_unet, samplers
+from .host.corrupted import EXTENTS, PLACES, CorruptionSettings, corrupt_prompt
+from .host.sampling import SamplerSettings, restore_in_unet, samplers
 
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"]
 _EXAMPLE = "a red circle on grass, in the style of [van gogh]"
+
+
+def _replaced_by() -> io.Input:
+    return io.String.Input("replaced_by", default="", optional=True,
+                           tooltip="Words that take the subject's place instead of noise.")  # fmt: skip
+
+
+def _extent() -> io.Input:
+    return io.Combo.Input("corrupt", options=list(EXTENTS), default=EXTENTS[0], optional=True,
+                          tooltip="What is hidden: the subject's tokens, or every token of the prompt, as a control.")  # fmt: skip
 
 
 class CorruptPrompt(io.ComfyNode):
@@ -37,8 +48,8 @@ class CorruptPrompt(io.ComfyNode):
                                "embeddings. 3 is usual; the paper publishes none."),
                 io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=True,
                              tooltip="Seed of the noise."),
-                io.String.Input("replaced_by", default="", optional=True,
-                                tooltip="Words that take the subject's place instead of noise."),
+                _replaced_by(),
+                _extent(),
             ],
             outputs=[
                 io.Conditioning.Output(id="corrupted", display_name="corrupted",
@@ -51,10 +62,10 @@ class CorruptPrompt(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, clip, prompt: str, subject: str, noise: float, seed: int, replaced_by: str = ""
+        cls, clip, prompt: str, subject: str, noise: float, seed: int, replaced_by: str = "", corrupt: str = EXTENTS[0]
     ) -> io.NodeOutput:
         corrupted = corrupt_prompt(
-            clip, prompt, subject, multiple=noise, draws=1, seed=seed, replaced_by=replaced_by
+            clip, prompt, subject, CorruptionSettings(noise, 1, seed, replaced_by, corrupt)
         )
         return io.NodeOutput(
             corrupted.conditioning(Restoration(0)), corrupted.conditioning(Restoration(None)), corrupted
@@ -99,7 +110,8 @@ class RestoreUNetState(io.ComfyNode):
             category="Diff-QuickFix/trace",
             description=(
                 "A MODEL that paints the restored run: while it samples the corrupted conditioning, the outputs of the "
-                "chosen sites are taken from the clean run, which rides along in the same batch. For any sampler."
+                "chosen sites are taken from the clean run, which rides along in the same batch. For any sampler that "
+                "draws no noise on the way."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="A UNet with cross-attention. LoRA and ControlNet keep working."),
@@ -163,6 +175,8 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
                         tooltip="Name of a file that keeps what is finished, so that a cancelled trace goes on."),
         ImageScorerType.Input("scorer", optional=True,
                               tooltip="What is measured. Without one: how far the latent is from the clean run's."),
+        _replaced_by(),
+        _extent(),
     ]  # fmt: skip
 
 
@@ -180,8 +194,10 @@ def _sweep_settings(values: dict) -> TraceSettings:
         kinds=None if values["kind"] == "all" else (values["kind"],),
         sites=values["sites"],
         window=values["window"],
-        multiple=values["noise"],
-        draws=values["draws"],
+        corruption=CorruptionSettings(
+            values["noise"], values["draws"], values["seed"], values.get("replaced_by", ""),
+            values.get("corrupt", EXTENTS[0]),
+        ),
         seed=values["seed"],
         seeds=values["seeds"],
         controls=values["controls"],

@@ -19,18 +19,18 @@ import torch
 
 from ...tracing.lockstep import Case, Plan, Score, Sweep, sweep
 from ...tracing.scores import LATENT_DISTANCE, latent_distance
-from ...tracing.sites import select, text_sites, unet_sites, windows
+from ...tracing.sites import Site, select, text_sites, unet_sites, windows
 from .text_encoder import only_encoder
-from .tracing import (
+from .corrupted import (
     PLACES,
     CorruptedPrompt,
-    SamplerSettings,
+    CorruptionSettings,
     corrupt_prompt,
     first_layer,
-    make_painter,
     parse_prompts,
     places,
 )
+from .sampling import SamplerSettings, make_painter
 
 log = logging.getLogger("diff_quickfix")
 
@@ -55,7 +55,8 @@ class TraceSettings:
         kinds: kinds of site, or None for all.
         sites: patterns of site names.
         window: neighbouring sites restored together.
-        multiple: std of the noise, as a multiple of the std of the subject's embeddings.
+        corruption: how the subjects are hidden.
+        seed: first seed of the initial noise.
         seeds: how many initial noises, counted up from ``seed``.
     """
 
@@ -63,8 +64,7 @@ class TraceSettings:
     kinds: tuple[str, ...] | None
     sites: str
     window: int
-    multiple: float
-    draws: int
+    corruption: CorruptionSettings
     seed: int
     seeds: int
     controls: int
@@ -115,10 +115,7 @@ def trace_text(
         )
     labels, positions = _token_columns(corrupted[0]) if columns == "tokens" else _place_columns(corrupted)
     cases = [replace(one.case, columns=tuple(p[n] for p in positions)) for n, one in enumerate(corrupted)]
-    everything = text_sites(only_encoder(clip)[1])
-    groups = windows(select(everything, kinds=settings.kinds, names=settings.sites), settings.window)
-    plan = Plan("text", groups, everything, labels, _seeds(settings), draws=_draws(cases, settings),
-                controls=settings.controls, sever=settings.sever)
+    plan = _plan(settings, "text", text_sites(only_encoder(clip)[1]), labels)
     return _run(model, clip, vae, negative, latent, settings, cases, plan, scorer, checkpoint, "cond")
 
 
@@ -145,29 +142,27 @@ def trace_unet(
         f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges
     )
     cases = [one.case for one in _corrupt_all(clip, settings)]
-    everything = unet_sites(model.model.diffusion_model)
-    groups = windows(select(everything, kinds=settings.kinds, names=settings.sites), settings.window)
-    plan = Plan("unet", groups, everything, labels, _seeds(settings),
-                steps=(None,) if step_windows == 1 else tuple(ranges), draws=_draws(cases, settings),
-                controls=settings.controls, sever=settings.sever)
+    plan = _plan(settings, "unet", unet_sites(model.model.diffusion_model), labels,
+                 (None,) if step_windows == 1 else tuple(ranges))
     return _run(model, clip, vae, negative, latent, settings, cases, plan, scorer, checkpoint, branch)
 
 
 def _corrupt_all(clip: comfy.sd.CLIP, settings: TraceSettings) -> list[CorruptedPrompt]:
     return [
         corrupt_prompt(
-            clip, prompt, subject, multiple=settings.multiple, draws=settings.draws, seed=settings.seed + 7919 * number
+            clip, prompt, subject, replace(settings.corruption, seed=settings.corruption.seed + 7919 * number)
         )
         for number, (prompt, subject) in enumerate(parse_prompts(settings.prompts))
     ]
 
 
-def _seeds(settings: TraceSettings) -> tuple[int, ...]:
-    return tuple(range(settings.seed, settings.seed + settings.seeds))
-
-
-def _draws(cases: Sequence[Case], settings: TraceSettings) -> int:
-    return min(settings.draws, *(case.corruption.draws for case in cases))
+def _plan(settings: TraceSettings, component: str, sites: tuple[Site, ...], columns: tuple[str, ...],
+          steps: tuple[range | None, ...] = ()) -> Plan:
+    return Plan(
+        component, windows(select(sites, kinds=settings.kinds, names=settings.sites), settings.window), sites, columns,
+        tuple(range(settings.seed, settings.seed + settings.seeds)), steps, draws=settings.corruption.traced,
+        controls=settings.controls, sever=settings.sever,
+    )  # fmt: skip
 
 
 def _token_columns(one: CorruptedPrompt) -> tuple[tuple[str, ...], list[list[tuple[int, ...] | None]]]:
