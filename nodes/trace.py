@@ -6,10 +6,10 @@ from ..tracing.lockstep import Restoration
 from ..tracing.sites import TEXT_KINDS, UNET_KINDS, select, unet_sites
 from .api import CausalTraceType, CorruptionType, ImageScorerType, io, schema
 from .host.causal_trace import DEFAULT_ROWS, TraceSettings, trace_text, trace_unet
-from .host.files import trace_path
-from .host.scorers import ShapesImageScorer
 from .host.corrupted import EXTENTS, PLACES, CorruptionSettings, corrupt_prompt
+from .host.files import trace_path
 from .host.sampling import SamplerSettings, restore_in_unet, samplers
+from .host.scorers import ShapesImageScorer
 
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"]
 _EXAMPLE = "a red circle on grass, in the style of [van gogh]"
@@ -21,8 +21,10 @@ def _replaced_by() -> io.Input:
 
 
 def _extent() -> io.Input:
-    return io.Combo.Input("corrupt", options=list(EXTENTS), default=EXTENTS[0], optional=True,
-                          tooltip="What is hidden: the subject's tokens, or every token of the prompt, as a control.")  # fmt: skip
+    return io.Combo.Input(
+        "corrupt", options=list(EXTENTS), default=EXTENTS[0], optional=True,
+        tooltip="What is hidden: the subject's tokens, or every token of the prompt, as a control.",
+    )  # fmt: skip
 
 
 class CorruptPrompt(io.ComfyNode):

@@ -20,7 +20,6 @@ import torch
 from ...tracing.lockstep import Case, Plan, Score, Sweep, sweep
 from ...tracing.scores import LATENT_DISTANCE, latent_distance
 from ...tracing.sites import Site, select, text_sites, unet_sites, windows
-from .text_encoder import only_encoder
 from .corrupted import (
     PLACES,
     CorruptedPrompt,
@@ -31,6 +30,7 @@ from .corrupted import (
     places,
 )
 from .sampling import SamplerSettings, make_painter
+from .text_encoder import only_encoder
 
 log = logging.getLogger("diff_quickfix")
 

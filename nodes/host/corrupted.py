@@ -1,4 +1,4 @@
-"""A prompt whose subject is hidden from ComfyUI's CLIP: its tokens, the corruption, and its clean and restored states."""
+"""A prompt whose subject is hidden from ComfyUI's CLIP: its tokens, the corruption, clean and restored text states."""
 
 from __future__ import annotations
 
