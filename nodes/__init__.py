@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from .api import ComfyExtension, io
 from .edit import DiffQuickFixEdit
+from .score import ClipScore, ClipVisionScorer, LoadClipScorer, ShapesScorerNode
 from .shapes import LoadShapesDemo
 from .trace import (
     CausalTraceText,
     CausalTraceUNet,
-    ClipScore,
     CorruptPrompt,
     RestoreTextState,
     RestoreUNetState,
-    ShapesScorerNode,
 )
 from .trace_result import CausalHeatmap, CompareTraces, LoadTrace, LocateCausalState, SaveTrace
 
@@ -29,6 +28,8 @@ NODES: list[type[io.ComfyNode]] = [
     LoadTrace,
     CompareTraces,
     ShapesScorerNode,
+    LoadClipScorer,
+    ClipVisionScorer,
     ClipScore,
     LoadShapesDemo,
 ]

@@ -9,7 +9,6 @@ from .host.causal_trace import DEFAULT_ROWS, TraceSettings, trace_text, trace_un
 from .host.corrupted import EXTENTS, PLACES, CorruptionSettings, corrupt_prompt
 from .host.files import trace_path
 from .host.sampling import SamplerSettings, restore_in_unet, samplers
-from .host.scorers import ShapesImageScorer
 
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"]
 _EXAMPLE = "a red circle on grass, in the style of [van gogh]"
@@ -275,49 +274,3 @@ class CausalTraceUNet(io.ComfyNode):
             scorer=scorer, checkpoint=_checkpoint(values),
         )  # fmt: skip
         return io.NodeOutput(done.trace, examples)
-
-
-class ShapesScorerNode(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return schema(
-            node_id="DiffQuickFix_ShapesScorer",
-            display_name="Shapes Scorer",
-            category="Diff-QuickFix/score",
-            description="Scores pictures of the Shapes demo model with the CLIP that it was trained with.",
-            inputs=[
-                io.String.Input("words", default="", optional=True,
-                                tooltip='What pictures are compared with, such as "a van gogh painting of a shape". '
-                                "Empty: the whole prompt."),
-            ],
-            outputs=[ImageScorerType.Output(id="scorer", display_name="scorer", tooltip="For a causal trace.")],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(cls, words: str = "") -> io.NodeOutput:
-        return io.NodeOutput(ShapesImageScorer(words))
-
-
-class ClipScore(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return schema(
-            node_id="DiffQuickFix_CLIPScore",
-            display_name="CLIP Score",
-            category="Diff-QuickFix/score",
-            description="Scores each picture of a batch against a prompt.",
-            inputs=[
-                ImageScorerType.Input("scorer", tooltip="What scores."),
-                io.Image.Input("images", tooltip="The pictures."),
-                io.String.Input("prompt", multiline=True, tooltip="What they should show."),
-            ],
-            outputs=[
-                io.Float.Output(id="mean", display_name="mean", tooltip="The mean score of the batch."),
-                io.String.Output(id="scores", display_name="scores", tooltip="The score of each picture, one a line."),
-            ],
-        )
-
-    @classmethod
-    def execute(cls, scorer, images, prompt: str) -> io.NodeOutput:
-        scores = scorer(images, prompt)
-        return io.NodeOutput(float(scores.mean()), "\n".join(f"{value:.4f}" for value in scores.tolist()))

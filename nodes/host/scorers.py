@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import folder_paths
 import torch
+from torch.nn.functional import normalize
 
 from ...demo_model.scorer import ShapesScorer
+from ...tracing.clip_score import ClipScorer, ScorerError
+from .text_encoder import only_encoder
+
+# Kinds of ComfyUI's model folders in which a CLIP of transformers' format may lie.
+_KINDS = ("clip_vision", "text_encoders", "diffusers")
 
 
 class ShapesImageScorer:
@@ -25,3 +38,80 @@ class ShapesImageScorer:
         return self._scorer.clip_score(pictures, [self._words or prompt] * len(pictures))
 
 
+
+
+def clip_folders() -> dict[str, Path]:
+    """Folders with a config.json and safetensors among ComfyUI's models, as "clip_vision/name"."""
+    return {
+        f"{kind}/{config.parent.relative_to(root).as_posix()}": config.parent
+        for kind in _KINDS
+        for root in map(Path, folder_paths.get_folder_paths(kind))
+        for config in sorted(root.glob("*/config.json"))
+        if any(config.parent.glob("*.safetensors"))
+    }
+
+
+class FolderScorer:
+    """A CLIP of transformers' format, moved to the device by ComfyUI's model management."""
+
+    def __init__(self, folder: Path, words: str = "") -> None:
+        self._scorer = ClipScorer.from_folder(folder, words=words)
+        # In a list, since the patcher sets an attribute that transformers' models do not let be set.
+        self._patcher = comfy.model_patcher.ModelPatcher(
+            torch.nn.ModuleList([self._scorer.model]),
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.text_encoder_offload_device(),
+        )
+        self.name = self._scorer.name
+
+    def __call__(self, pictures: torch.Tensor, prompt: str) -> torch.Tensor:
+        """Scores (n,) of pictures (n, height, width, 3) in [0, 1]."""
+        comfy.model_management.load_models_gpu([self._patcher])
+        return self._scorer(pictures, prompt).cpu()
+
+
+class VisionScorer:
+    """The cosine of a CLIP_VISION's image embedding and a CLIP's projected text embedding.
+
+    Raises:
+        ScorerError: the CLIP has no text projection, as that of a Stable Diffusion 1.x checkpoint; when scoring: the
+            embeddings have other widths.
+    """
+
+    def __init__(self, clip_vision: Any, clip: comfy.sd.CLIP, words: str = "") -> None:
+        self._projection = _text_projection(clip)
+        self._vision, self._clip, self._words = clip_vision, clip, words.strip()
+        self.name = f"CLIPScore (cosine) by CLIP_VISION{f' with {self._words!r}' if self._words else ''}"
+
+    def __call__(self, pictures: torch.Tensor, prompt: str) -> torch.Tensor:
+        """Scores (n,) of pictures (n, height, width, 3) in [0, 1]."""
+        tokens = self._clip.tokenize(self._words or prompt)
+        # ComfyUI projects the pooled states of some encoders and not of others.
+        pooled = self._clip.encode_from_tokens(tokens, return_pooled="unprojected")[1]
+        text = pooled.float().cpu() @ self._projection.T
+        seen = self._vision.encode_image(pictures[..., :3])["image_embeds"].float().cpu()
+        if seen.shape[-1] != text.shape[-1]:
+            raise ScorerError(
+                f"The CLIP_VISION gives {seen.shape[-1]} numbers a picture and the CLIP {text.shape[-1]} a prompt; "
+                "expected the two towers of one CLIP."
+            )
+        return (normalize(seen, dim=-1) @ normalize(text, dim=-1).T)[:, 0]
+
+
+def _text_projection(clip: comfy.sd.CLIP) -> torch.Tensor:
+    """The text projection (width, width) of a CLIP's one encoder.
+
+    Raises:
+        ScorerError: it is none that was trained. Where a file has none, ComfyUI leaves the identity, zeros, or whatever
+            was in memory.
+    """
+    key = f"{only_encoder(clip)[0]}.transformer.text_projection.weight"
+    weight, convert = clip.patcher.get_key_patches(key)[key][0]
+    weight = convert(weight).detach().float().cpu()
+    if 1e-4 < float(weight.std()) < 1 and not torch.equal(weight, torch.eye(len(weight))):
+        return weight
+    raise ScorerError(
+        "This CLIP has no text projection: checkpoints of Stable Diffusion 1.x leave it out, and without it text and "
+        "pictures cannot be compared. Load the CLIP from a file of its own that has text_projection.weight, or use "
+        "Load CLIP Scorer."
+    )
