@@ -2,7 +2,7 @@
 PYTHON ?= python3
 IN = $(PYTHON) scripts/bootstrap.py run --
 
-.PHONY: help demo test test-unit test-comfy test-e2e lint bench bench-trace train clean
+.PHONY: help demo test test-unit test-comfy test-e2e lint bench bench-trace study train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ bench: ## time an edit on a real-size text encoder, stage by stage
 
 bench-trace: ## pictures per second of tracing, beside plain sampling and the published scheme
 	@$(IN) python -m diff_quickfix.benchmarks.trace
+
+study: ## trace every attribute of the demo model over many prompts into build/study (an hour on two cores)
+	@$(IN) python -m diff_quickfix.demo_model.study trace --out build/study
 
 train: ## train the demo model from nothing (hours on two cores) into build/shapes
 	@$(IN) python -m diff_quickfix.demo_model.train all --out build/shapes

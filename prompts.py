@@ -15,6 +15,7 @@ from typing import Any
 
 KINDS = ("style", "object", "fact", "custom")
 PUBLISHED_TEMPLATES = ("{x}", "A photo of {x}", "An image of {x}", "A picture of {x}")
+PLACES = ("last subject token", "subject", "subject and later", "later tokens", "end of text", "padding", "all")
 _DEFAULT_TARGETS = {"style": "painting"}
 _END_OF_WORD = "</w>"
 
@@ -201,3 +202,21 @@ def find_subject(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokeniz
 def last_subject_token(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokenizer) -> int:
     """Index of the last token of the subject's last occurrence (see :func:`find_subject` for the errors)."""
     return find_subject(prompt, subject, tokenizer)[-1][-1]
+
+
+def places(tokens: TokenizedPrompt, subject: range) -> dict[str, tuple[int, ...] | None]:
+    """The token positions of each of :data:`PLACES`, which all prompts share; empty where a prompt has none.
+
+    Args:
+        subject: the subject's positions. None stands for every position.
+    """
+    eos, length = tokens.eos, len(tokens.ids)
+    return {
+        "last subject token": (subject[-1],),
+        "subject": tuple(subject),
+        "subject and later": tuple(range(subject.start, length)),
+        "later tokens": tuple(range(subject.stop, eos)),
+        "end of text": (eos,) if eos < length else (),
+        "padding": tuple(range(eos + 1, length)),
+        "all": None,
+    }

@@ -18,26 +18,10 @@ from collections.abc import Callable
 
 import torch
 
-from ..demo_model.pipeline import ShapesPipeline, load_pipeline
-from ..tracing.interventions import Patch, patching
-from ..tracing.sites import Site, select, unet_sites
-
-
-@torch.no_grad()
-def sample(
-    pipeline: ShapesPipeline, states: torch.Tensor, sites: dict[str, Site], patches: list[Patch], steps: int
-) -> torch.Tensor:
-    """Latents of each row of text states, by DDIM with guidance; patches touch the guided half."""
-    rows = len(states)
-    nothing = pipeline.encode([""]).expand(rows, -1, -1)
-    latents = pipeline.initial_noise([0]).expand(rows, -1, -1, -1)
-    pipeline.scheduler.set_timesteps(steps)
-    with patching(sites, patches, index=lambda row: (rows + row,)):
-        for time_ in pipeline.scheduler.timesteps:
-            text = torch.cat([nothing, states])
-            plain, guided = pipeline.unet(latents.repeat(2, 1, 1, 1), time_, text).sample.chunk(2)
-            latents = pipeline.scheduler.step(plain + 5 * (guided - plain), time_, latents).prev_sample
-    return latents
+from ..demo_model.pipeline import load_pipeline
+from ..demo_model.traced import TracedSampler
+from ..tracing.interventions import Patch
+from ..tracing.sites import select
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,25 +31,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="repeats (default: %(default)s)")
     options = parser.parse_args(arguments)
     pipeline = load_pipeline()
-    sites = {site.name: site for site in unet_sites(pipeline.unet)}
-    kinds = [site.name for site in select(sites.values(), kinds=["self_attn"])]
+    sample = TracedSampler(pipeline, steps=options.steps)
+    kinds = [site.name for site in select(sample.sites.values(), kinds=["self_attn"])]
     rows, restored = options.rows, min(options.rows - 1, len(kinds))
     clean, corrupted = pipeline.encode(["a red circle, in the style of van gogh", "a red circle, in the style of"])
 
     def plain() -> int:
-        sample(pipeline, clean.expand(rows, -1, -1), sites, [], options.steps)
+        sample(clean.expand(rows, -1, -1), 0, [])
         return rows
 
     def lockstep() -> int:
         states = torch.stack([clean, *[corrupted] * restored])
         patches = [Patch(name, 1 + number, 0) for number, name in enumerate(kinds[:restored])]
-        sample(pipeline, states, sites, patches, options.steps)
+        sample(states, 0, patches)
         return restored
 
     def published() -> int:
         states = torch.stack([clean, corrupted, corrupted])
         for name in kinds[:2]:
-            sample(pipeline, states, sites, [Patch(name, 2, 0)], options.steps)
+            sample(states, 0, [Patch(name, 2, 0)])
         return 2
 
     runs: dict[str, Callable[[], int]] = {

@@ -41,9 +41,8 @@ class ShapesScorer:
         """Unit text embeddings, (n, projection)."""
         return normalize(self._clip.text(input_ids=tokenize(self._tokenizer, texts, length=None)).text_embeds, dim=-1)
 
-    @torch.no_grad()
     def embed_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Unit image embeddings, (n, projection).
+        """Unit image embeddings, (n, projection); differentiable in the pictures.
 
         Raises:
             ValueError: the pictures are not (n, 3, 128, 128).

@@ -78,8 +78,8 @@ class ClipVisionScorer(io.ComfyNode):
             ),
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip="From Load CLIP Vision."),
-                io.Clip.Input("clip", tooltip="The same CLIP's text encoder, from Load CLIP. That of a Stable Diffusion "
-                              "1.x checkpoint lacks the projection and is refused."),
+                io.Clip.Input("clip", tooltip="The same CLIP's text encoder, from Load CLIP. That of a Stable "
+                              "Diffusion 1.x checkpoint lacks the projection and is refused."),
                 _words_input(),
             ],
             outputs=[ImageScorerType.Output(id="scorer", display_name="scorer", tooltip="For a causal trace.")],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ..prompts import PLACES
 from ..tracing.lockstep import Restoration
 from ..tracing.sites import TEXT_KINDS, UNET_KINDS, select, unet_sites
 from .api import CausalTraceType, CorruptionType, ImageScorerType, io, schema
 from .host.causal_trace import DEFAULT_ROWS, TraceSettings, trace_text, trace_unet
-from .host.corrupted import EXTENTS, PLACES, CorruptionSettings, corrupt_prompt
+from .host.corrupted import EXTENTS, CorruptionSettings, corrupt_prompt
 from .host.files import trace_path
 from .host.sampling import SamplerSettings, restore_in_unet, samplers
 

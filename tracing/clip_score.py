@@ -23,7 +23,7 @@ class ScorerError(ValueError):
 def preprocess(
     pictures: torch.Tensor, size: int, mean: tuple[float, ...] = _MEAN, std: tuple[float, ...] = _STD
 ) -> torch.Tensor:
-    """Pictures (n, height, width, 3) in [0, 1] as CLIP sees them: resized, their middle (n, 3, size, size), normalized."""
+    """Pictures (n, height, width, 3) in [0, 1] as CLIP sees them: their middle (n, 3, size, size), normalized."""
     pixels = pictures[..., :3].movedim(-1, 1).float()
     height, width = pixels.shape[2:]
     scale = size / min(height, width)
@@ -63,7 +63,7 @@ class ClipScorer:
 
     @classmethod
     def from_folder(cls, folder: Path, *, words: str = "") -> ClipScorer:
-        """A CLIP in transformers' format: config.json, safetensors weights and the tokenizer's files. No network is used.
+        """A CLIP in transformers' format: config.json, safetensors weights, the tokenizer's files. No network is used.
 
         Raises:
             ScorerError: something is missing, or it is another kind of model.

@@ -17,17 +17,16 @@ import comfy.utils
 import latent_preview
 import torch
 
+from ...prompts import PLACES, places
 from ...tracing.lockstep import Case, Plan, Score, Sweep, sweep
 from ...tracing.scores import LATENT_DISTANCE, latent_distance
 from ...tracing.sites import Site, select, text_sites, unet_sites, windows
 from .corrupted import (
-    PLACES,
     CorruptedPrompt,
     CorruptionSettings,
     corrupt_prompt,
     first_layer,
     parse_prompts,
-    places,
 )
 from .sampling import SamplerSettings, make_painter
 from .text_encoder import only_encoder

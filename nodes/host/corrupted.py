@@ -12,13 +12,12 @@ import comfy.model_management
 import comfy.sd
 import torch
 
-from ...prompts import PromptTokenizer, SubjectError, TokenizedPrompt, find_subject
+from ...prompts import PromptTokenizer, SubjectError, TokenizedPrompt, find_subject, places
 from ...tracing.corruption import Corruption, CorruptionError, gaussian, replacement
 from ...tracing.lockstep import Case, Restoration, encode_rows
 from ...tracing.sites import select, text_sites
 from .text_encoder import only_encoder
 
-PLACES = ("last subject token", "subject", "subject and later", "later tokens", "end of text", "padding", "all")
 EXTENTS = ("subject", "whole prompt")
 
 
@@ -92,7 +91,7 @@ class CorruptedPrompt:
         return self.conditioning(Restoration(0, (site.name,), self.positions(place)))
 
     def positions(self, place: str) -> tuple[int, ...] | None:
-        """Token positions of one of :data:`PLACES`; None for all of them.
+        """Token positions of one of ``prompts.PLACES``; None for all of them.
 
         Raises:
             SubjectError: the place is empty in this prompt.
@@ -106,21 +105,6 @@ class CorruptedPrompt:
 def first_layer(clip: comfy.sd.CLIP) -> torch.nn.Module:
     """Layer 0 of a CLIP's text encoder."""
     return only_encoder(clip)[1].transformer.text_model.encoder.layers[0]
-
-
-def places(tokens: TokenizedPrompt, subject: range) -> dict[str, tuple[int, ...] | None]:
-    """The token positions of each of :data:`PLACES`; empty where a prompt has none."""
-    eos, length = tokens.eos, len(tokens.ids)
-    later = tuple(range(subject.stop, eos))
-    return {
-        "last subject token": (subject[-1],),
-        "subject": tuple(subject),
-        "subject and later": tuple(range(subject.start, length)),
-        "later tokens": later,
-        "end of text": (eos,) if eos < length else (),
-        "padding": tuple(range(eos + 1, length)),
-        "all": None,
-    }
 
 
 def _chunks(clip: comfy.sd.CLIP, prompt: str, tokens: dict[str, Any]) -> list[TokenizedPrompt]:
