@@ -49,6 +49,10 @@ class Server:
         urllib.request.urlopen(request, timeout=60).close()
         time.sleep(1.5)
 
+    def interrupt(self) -> None:
+        """Cancel the workflow that runs."""
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/interrupt", b""), timeout=60).close()
+
     def queue(self, workflow: dict[str, Any]) -> str:
         """POST an API-format workflow; returns the prompt's id.
 

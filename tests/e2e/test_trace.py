@@ -1,6 +1,7 @@
 """The trace workflows on the stock server; Shapes' own CLIP looks at the pictures, and the report names the layer."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from diff_quickfix.demo_model.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.server import PACK, ServerError
+from diff_quickfix.tracing.result import CausalTrace
 
 PROMPTS = Path(__file__).parent / "prompts"
 TEMPLATES = ("trace-text-encoder", "trace-unet", "trace-then-edit")
@@ -110,3 +112,42 @@ def test_the_template_is_listed_and_agrees_with_the_tested_prompt(server, name):
     template = json.loads((PACK / "workflows" / f"{name}.json").read_text())
     kinds = sorted(node["type"] for node in template["nodes"] if node["type"] != "MarkdownNote")
     assert kinds == sorted(node["class_type"] for node in load(name).values())
+
+
+def test_a_cancelled_trace_keeps_what_was_finished_and_goes_on(server):
+    prompt = load("trace-text-encoder")
+    prompt["5"]["inputs"].update(checkpoint="cancelled", batch_size=4, steps=15)
+    file = server.folder / "output" / "causal_traces" / "cancelled.trace.safetensors"
+    earlier = len(progress_lines(server))
+    waiting = server.queue(prompt)
+    wait_for(lambda: len(progress_lines(server)) > earlier)
+    asked = time.monotonic()
+    server.interrupt()
+    entry = wait_for(lambda: server.get_json(f"/history/{waiting}").get(waiting))
+    # One step of four rows is well under this even on a busy machine; the whole trace is not.
+    assert time.monotonic() - asked < 30
+    assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
+    half = CausalTrace.load(file)
+    done = int(half.restored.isfinite().sum())
+    assert 0 < done + int(half.clean.isfinite().sum()) and done < half.restored.numel()
+    before = len(progress_lines(server))
+    server.run(prompt)
+    whole = CausalTrace.load(file)
+    assert whole.restored.isfinite().all()
+    kept = half.restored.isfinite()
+    assert np.array_equal(whole.restored[kept].numpy(), half.restored[kept].numpy())
+    again = len(progress_lines(server)) - before
+    assert again <= -(-(whole.restored.numel() + whole.control.numel() + 2 - done) // 4) + 2
+
+
+def wait_for(found, seconds=240):
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if value := found():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def progress_lines(server):
+    return [line for line in server.log.read_text(errors="replace").splitlines() if "Causal trace: " in line]
