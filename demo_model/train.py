@@ -59,11 +59,11 @@ class Recipe:
     autoencoder_batch: int = 16
     autoencoder_rate: float = 2e-3
     autoencoder_noise: float = 0.08
-    vision_steps: int = 700
+    vision_steps: int = 1_400
     vision_batch: int = 128
     vision_rate: float = 1e-3
     vision_noise: float = 0.3
-    unet_steps: int = 5_400
+    unet_steps: int = 9_000
     unet_batch: int = 16
     unet_rate: float = 8e-4
     unet_ema: float = 0.998
@@ -71,6 +71,8 @@ class Recipe:
     unet_snr_cap: float = 5.0
     unet_offset_from: int = 4_700
     unet_offset: float = 0.3
+    unet_noisy_from: int = 5_400
+    unet_noisy: float = 0.6
     caption_omit: float = 0.12
 
 
@@ -352,7 +354,11 @@ def train_unet(recipe: Recipe, out: Path) -> None:
             # last step, in training and not in sampling, and backgrounds turn grey. Noise with a mean hides it.
             offset = rng.standard_normal((*clean.shape[:2], 1, 1)).astype(np.float32)
             noise = noise + recipe.unet_offset * torch.from_numpy(offset)
-        steps = torch.from_numpy(rng.integers(0, len(signal), recipe.unet_batch))
+        place = rng.random(recipe.unet_batch)
+        if step >= recipe.unet_noisy_from:
+            # Backgrounds and layouts are settled at the noisiest steps: draw those more often.
+            place = place**recipe.unet_noisy
+        steps = torch.from_numpy((place * len(signal)).astype(np.int64))
         kept = signal[steps][:, None, None, None]
         drawn = unet(kept.sqrt() * clean + (1 - kept).sqrt() * noise, steps, states).sample
         snr = signal[steps] / (1 - signal[steps])

@@ -129,7 +129,7 @@ def test_a_cancelled_trace_keeps_what_was_finished_and_goes_on(server):
     assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
     half = CausalTrace.load(file)
     done = int(half.restored.isfinite().sum())
-    assert 0 < done + int(half.clean.isfinite().sum()) and done < half.restored.numel()
+    assert done + int(half.clean.isfinite().sum()) > 0 and done < half.restored.numel()
     before = len(progress_lines(server))
     server.run(prompt)
     whole = CausalTrace.load(file)
