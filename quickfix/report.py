@@ -144,8 +144,8 @@ class EditReport:
         lines = [f"size: {size}"]
         if self.guarding is not None:
             lines.append(
-                f"held: {self.guarding.held_rank} dimensions, with {self.guarding.concept_lost:.1%} of the energy of the "
-                "concept's keys; the edit acts through the rest"
+                f"held: {self.guarding.held_rank} dimensions, with {self.guarding.concept_lost:.1%} of the energy of "
+                "the concept's keys; the edit acts through the rest"
             )
         if self.condition is not None:
             lines.append(f"condition number: at most {self.condition:.1e}")
