@@ -7,7 +7,7 @@ styles and none, nine settings):
   of pictures that read right at 95 %; a drift of 10 % took it to 76 %, of 20 % and 43 % to 71 %, of 70 % to 43 %.
 * ``WEAK_EFFICACY``. At an efficacy of 67 % and above none of the 12 prompts read as van gogh any more; at 45 %, two
   did.
-* ``WEAK_GENERALITY``, lower than that: it was 5 to 42 points below efficacy where van gogh was gone. A third is below
+* ``WEAK_GENERALITY``, lower than that: it was 6 to 42 points below efficacy where van gogh was gone. A third is below
   all that worked.
 * ``WEAK_STORAGE``: a quarter of the edit lost by rounding brings a strong edit to the neighborhood of a weak one.
 """

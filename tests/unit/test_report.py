@@ -155,7 +155,7 @@ def test_generality_is_told_for_each_kind_of_concept(tower, tokenizer):
     # All held-out captions of the last are its own templates: there is none to measure on.
     assert [kind for kind, _ in report.generality] == ["style", "object"]
     assert "(style)" in report.text() and "(object)" in report.text()
-    endless = ConceptEdit("red " * 72, "painting", kind="custom", templates=("{x}",))
+    endless = ConceptEdit("red " * 74, "painting", kind="custom", templates=("{x}",))
     assert compute_edit(tower, tokenizer, [endless], PAPER).report.generality == ()
 
 
@@ -169,7 +169,8 @@ def test_held_out_templates_are_no_defaults_and_fit_any_concept():
 def report_of(**changes):
     numbers = {
         "efficacy": 0.9, "specificity": 0.95, "drift": 0.02, "empty_prompt_drift": 0.01,
-        "worst_hit": (("a cat", 0.05),), "pairs": 4, "rank": 4, "relative_norm": 0.1, "nbytes": 100, "generality": (("style", 0.6),),
+        "worst_hit": (("a cat", 0.05),), "pairs": 4, "rank": 4, "relative_norm": 0.1, "nbytes": 100,
+        "generality": (("style", 0.6),),
     }  # fmt: skip
     return EditReport(**{**numbers, **changes})
 
