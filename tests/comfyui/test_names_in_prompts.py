@@ -1,7 +1,7 @@
 """An edit holds where people write names: in the middle, weighted, in capitals, behind 77 tokens.
 
-Measured where the edit acts, in ComfyUI's own encode path and under its own patching: what the edited layer says at the concept's last token, beside
-what it says of the same prompt with the target in the concept's place.
+Measured where the edit acts, in ComfyUI's own encode path and under its own patching: what the edited layer says at the
+concept's last token, beside what it says of the same prompt with the target in the concept's place.
 """
 
 import pytest
@@ -102,7 +102,7 @@ def test_a_further_chunk_is_edited_as_a_prompt_of_its_own(shapes, edits):
     """ComfyUI encodes each 75 tokens apart: the second chunk's text states are those of its words alone."""
     clip, edited = shapes[1], edits("van gogh")
     long = PROMPTS["second chunk"].format("van gogh")
-    first, second = chunks(clip, long)
+    _, second = chunks(clip, long)
     words = clip.tokenizer.clip_l.tokenizer.decode(second[1 : second.index(EOS)])
     assert "van gogh" in words
     alone = encode(edited, words)
