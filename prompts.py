@@ -170,6 +170,13 @@ def holds_words(prompt: TokenizedPrompt, words: Sequence[int]) -> bool:
     return bool(_occurrences(prompt.body, prompt.words, words))
 
 
+def naming_any(prompts: Sequence[str], concepts: Sequence[str], tokenizer: PromptTokenizer) -> set[str]:
+    """Those of some prompts that hold any of some concepts, as whole words."""
+    wanted = {tokenizer.word_ids(concept) for concept in concepts}
+    tokenized = tokenizer.tokenize_all(list(prompts))
+    return {prompt.text for prompt in tokenized if any(holds_words(prompt, words) for words in wanted)}
+
+
 def find_subject(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokenizer) -> tuple[range, ...]:
     """Where the subject stands, by whole words, whatever its case and the punctuation around it.
 

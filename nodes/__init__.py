@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .api import ComfyExtension, io
 from .edit import DiffQuickFixEdit
+from .guard import CollateralRadar, EditReportNode, FindLambda, PreserveSet
 from .score import ClipScore, ClipVisionScorer, LoadClipScorer, ShapesScorerNode
 from .shapes import LoadShapesDemo
 from .trace import (
@@ -17,6 +18,10 @@ from .trace_result import CausalHeatmap, CompareTraces, LoadTrace, LocateCausalS
 
 NODES: list[type[io.ComfyNode]] = [
     DiffQuickFixEdit,
+    PreserveSet,
+    CollateralRadar,
+    FindLambda,
+    EditReportNode,
     CorruptPrompt,
     RestoreTextState,
     RestoreUNetState,
