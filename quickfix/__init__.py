@@ -10,25 +10,31 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 """
 
 from .edit import compute_edit
+from .edit_file import EditFileError, load_edit, save_edit
+from .encoders import ENCODERS, NAMINGS, Encoder
 from .everyday import EVERYDAY, PRESERVED
 from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .report import EditReport, StorageRounding, measure_effect, storage_rounding
 from .request import GUARDED, PAPER, PRESETS, ConceptEdit, EditSettings, preset
 from .solve import LowRank, SolveError, Statistics, solve, solve_residuals
 from .tower import AttentionStates, TextTower, TowerError
-from .weight_edit import WeightEdit
+from .weight_edit import WeightEdit, weight_hash
 
 __all__ = [
+    "ENCODERS",
     "EVERYDAY",
     "GUARDED",
+    "NAMINGS",
     "PAPER",
     "POSITIONS",
     "PRESERVED",
     "PRESETS",
     "AttentionStates",
     "ConceptEdit",
+    "EditFileError",
     "EditReport",
     "EditSettings",
+    "Encoder",
     "LowRank",
     "SolveError",
     "Statistics",
@@ -38,11 +44,14 @@ __all__ = [
     "TowerError",
     "WeightEdit",
     "compute_edit",
+    "load_edit",
     "match_positions",
     "measure_effect",
     "pair_tokens",
     "preset",
+    "save_edit",
     "solve",
     "solve_residuals",
     "storage_rounding",
+    "weight_hash",
 ]

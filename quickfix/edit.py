@@ -16,7 +16,7 @@ from .report import EditReport, measure_effect
 from .request import GUARDED, ConceptEdit, EditSettings
 from .solve import LowRank, Statistics, solve_residuals
 from .tower import TextTower
-from .weight_edit import WeightEdit
+from .weight_edit import WeightEdit, weight_hash
 
 # Concepts encoded at once; a long list is streamed into sums.
 _CONCEPTS = 64
@@ -76,7 +76,10 @@ def compute_edit(
         milliseconds=watch.milliseconds(),
         skipped_preserve=skipped,
     )
-    return WeightEdit(name, update.up.cpu(), update.down.cpu(), concepts, settings, report)
+    return WeightEdit(
+        name, update.up.cpu(), update.down.cpu(), concepts, settings, report,
+        encoder=tower.encoder, base=weight_hash(weight),
+    )  # fmt: skip
 
 
 def _solve_batches(
