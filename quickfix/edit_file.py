@@ -36,6 +36,23 @@ class EditFileError(ValueError):
 
 
 @dataclass(frozen=True)
+class EditFile:
+    """What a file holds.
+
+    Attributes:
+        edit: the edit, with its concepts, settings and report.
+        naming: how the file calls the weight.
+        version: of the pack that wrote it.
+        energy: share of the computed edit's energy that was kept.
+    """
+
+    edit: WeightEdit
+    naming: str
+    version: str
+    energy: float
+
+
+@dataclass(frozen=True)
 class _Label:
     """What the metadata holds."""
 
@@ -93,6 +110,11 @@ def save_edit(
 
 
 def load_edit(path: Path | str) -> WeightEdit:
+    """The edit in a file; see :func:`read_edit_file`."""
+    return read_edit_file(path).edit
+
+
+def read_edit_file(path: Path | str) -> EditFile:
     """Read an edit file, whatever its naming; it may come from a stranger, so everything is checked.
 
     Raises:
@@ -107,9 +129,10 @@ def load_edit(path: Path | str) -> WeightEdit:
         up, down = _factors(label, types, tensors)
     except RecordError as error:
         raise EditFileError(f"{path.name} is damaged: {error}. Take another copy.") from error
-    return WeightEdit(
+    edit = WeightEdit(
         label.weight_name, up, down, label.concepts, label.settings, label.report, label.encoder, label.base
     )
+    return EditFile(edit, label.naming, label.version, label.energy)
 
 
 def _read(path: Path) -> tuple[str, dict[str, str], dict[str, torch.Tensor]]:

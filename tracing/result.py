@@ -189,8 +189,9 @@ class CausalTrace:
         if len(text) > _LARGEST_HEADER:
             raise TraceError(f"The trace's labels take {len(text)} characters; a file holds {_LARGEST_HEADER}.")
         try:
+            tensors = {name: getattr(self, name) for name in _TENSORS}
             with whole_file(path, overwrite=overwrite) as part:
-                save_file({name: getattr(self, name) for name in _TENSORS}, part, {"format": "pt", "causal_trace": text})
+                save_file(tensors, part, {"format": "pt", "causal_trace": text})
         except FileExistsError as error:
             raise TraceError(str(error)) from None
         except (SafetensorError, OSError) as error:

@@ -82,5 +82,5 @@ def lora_path(name: str) -> Path:
     """
     path = folder_paths.get_full_path(LORAS, name)
     if path is None or not name.endswith(LORA_SUFFIX):
-        raise ValueError(f"There is no LoRA file {name!r}. Put it into the folder models/loras and reload the page (R).")
+        raise ValueError(f"There is no LoRA file {name!r}. Put it into models/loras and press R to reload.")
     return Path(path)
