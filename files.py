@@ -24,7 +24,11 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise FileExistsError(f"{path.name} exists already. Choose another name; nothing was written.")
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode
         yield part
+        # Some writers (safetensors) put a file in its place that nobody else may read.
+        part.chmod(mode)
         if overwrite or not _linked(part, path):
             os.replace(part, path)
     finally:
@@ -40,11 +44,12 @@ def inside(folder: Path, name: str, suffix: str) -> Path:
     Raises:
         ValueError: the name is empty, or leads out of the folder.
     """
-    folder, name = folder.resolve(), name.strip()
-    path = (folder / (name.removesuffix(suffix) + suffix)) if "\0" not in name else folder
-    if not name.removesuffix(suffix) or name.endswith("/") or not path.resolve().is_relative_to(folder):
-        raise ValueError(f"{name!r} names no file in the folder {folder.name}. Give a plain file name.")
-    return path.resolve()
+    folder, stem = folder.resolve(), name.strip().removesuffix(suffix)
+    if stem and "\0" not in stem and not stem.endswith("/"):
+        path = (folder / (stem + suffix)).resolve()
+        if path.is_relative_to(folder) and path != folder:
+            return path
+    raise ValueError(f"{name!r} names no file in the folder {folder.name}. Give a plain file name.")
 
 
 def _linked(part: Path, path: Path) -> bool:

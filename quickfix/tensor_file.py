@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -76,7 +77,8 @@ class TensorFile:
             TensorFileError: its type is no plain float type (quantized weights).
         """
         place = self.places[name]
-        return self._read(place.start, place.end - place.start, self._dtype(name)).reshape(place.shape)
+        with self._opened() as file:
+            return self._read(file, place.start, place.end - place.start, self._dtype(name)).reshape(place.shape)
 
     def rows(self, name: str, numbers: torch.Tensor) -> torch.Tensor:
         """Some rows of a tensor (n, width), in the order asked for; neighbours are read together."""
@@ -85,10 +87,11 @@ class TensorFile:
         stride = width * dtype.itemsize
         distinct, index = torch.unique(numbers.cpu(), return_inverse=True)
         runs = []
-        for run in _runs(distinct):
-            first, last = int(run[0]), int(run[-1])
-            block = self._read(place.start + first * stride, (last - first + 1) * stride, dtype)
-            runs.append(block.reshape(-1, width)[run - first])
+        with self._opened() as file:
+            for run in _runs(distinct):
+                first, last = int(run[0]), int(run[-1])
+                block = self._read(file, place.start + first * stride, (last - first + 1) * stride, dtype)
+                runs.append(block.reshape(-1, width)[run - first])
         found = torch.cat(runs) if runs else torch.empty(0, width, dtype=dtype)
         return found[index].reshape(*numbers.shape, *place.shape[1:])
 
@@ -134,14 +137,21 @@ class TensorFile:
             )
         return DTYPES[kind]
 
-    def _read(self, start: int, length: int, dtype: torch.dtype) -> torch.Tensor:
-        data = bytearray(length)
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
         try:
-            with self.path.open("rb") as file:
-                file.seek(start)
-                read = file.readinto(data)
+            with self.path.open("rb", buffering=0) as file:
+                yield cast(BinaryIO, file)
         except OSError as error:
             raise TensorFileError(f"Cannot read {self.path} ({error.strerror or error}).") from error
+
+    def _read(self, file: BinaryIO, start: int, length: int, dtype: torch.dtype) -> torch.Tensor:
+        data = bytearray(length)
+        file.seek(start)
+        view, read = memoryview(data), 0
+        # One unbuffered read may bring less than was asked for.
+        while read < length and (more := file.readinto(view[read:])):  # type: ignore[attr-defined]
+            read += more
         if read != length:
             raise TensorFileError(f"{self.path.name} has changed while it was read. Try again.")
         return torch.frombuffer(data, dtype=dtype) if length else torch.empty(0, dtype=dtype)
