@@ -11,7 +11,7 @@ The door of the pack. ComfyUI calls :func:`comfy_entrypoint`. Python programs, w
     print(edit.report.text())
     save_edit(edit, "fix.safetensors")
 
-``__all__`` is the public surface; every name is imported when it is first used. ``diff_quickfix.tracing`` is the tracer.
+``__all__`` is the public surface; each name is imported when it is first used. ``diff_quickfix.tracing`` is the tracer.
 """
 
 from __future__ import annotations

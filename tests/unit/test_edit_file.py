@@ -30,8 +30,8 @@ from safetensors.torch import load_file, save_file
 
 WIDTH = 24
 REPORT = EditReport(
-    efficacy=0.75, specificity=1.0, drift=0.01, empty_prompt_drift=0.0, worst_hit=(("a dog", 0.02), ("", 0.01)), pairs=7,
-    rank=3, relative_norm=0.1, nbytes=576, milliseconds=(("solve", 1.5),), skipped_preserve=("x",),
+    efficacy=0.75, specificity=1.0, drift=0.01, empty_prompt_drift=0.0, worst_hit=(("a dog", 0.02), ("", 0.01)),
+    pairs=7, rank=3, relative_norm=0.1, nbytes=576, milliseconds=(("solve", 1.5),), skipped_preserve=("x",),
 )  # fmt: skip
 CONCEPTS = (
     ConceptEdit("van gogh", "painting"),

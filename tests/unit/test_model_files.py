@@ -151,7 +151,7 @@ def test_diffusers_folders(tmp_path, weights, tokenizer, name):
         assert torch.equal(found.tower.hidden_states([[1, 2]]), oracle(weights, HEADS).hidden_states([[1, 2]]))
     second = tmp_path / "text_encoder_2"
     second.mkdir()
-    with pytest.raises(ModelFileError, match="text_encoder_2 holds no model.safetensors"):
+    with pytest.raises(ModelFileError, match="text_encoder_2 holds no model"):
         open_text_encoder(tmp_path)
     write(second / name, {"encoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(2, 2)})
     with pytest.raises(ModelFileError, match="several text encoders"):
