@@ -139,7 +139,8 @@ def test_files_are_not_replaced_unless_asked(model, shell, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("diff_quickfix.cli.commands.compute_edit", lambda *a, **k: pytest.fail("computed first"))
         code, out, err = shell("edit", model, "--edit", "snoopy -> dog", "--out", "fix.safetensors")
-        assert (code, out) == (1, "") and "exists already" in err and (tmp_path / "fix.safetensors").read_bytes() == first
+        assert (code, out) == (1, "") and "exists already" in err
+        assert (tmp_path / "fix.safetensors").read_bytes() == first
         for option in ("--out", "--apply"):
             code, _, err = shell("edit", model, *VAN_GOGH, option, "./model.safetensors", "--overwrite")
             assert code == 1 and "is the model itself" in err
