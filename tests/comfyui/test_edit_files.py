@@ -235,8 +235,9 @@ def diffusers_pipeline(state):
         **small, layers_per_block=1, down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
         cross_attention_dim=768, attention_head_dim=8,
     )  # fmt: skip
+    scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
     return StableDiffusionPipeline(
-        AutoencoderKL(**small), text, clip_tokenizer(), unet, DDIMScheduler(clip_sample=False, steps_offset=1), None, None, requires_safety_checker=False
+        AutoencoderKL(**small), text, clip_tokenizer(), unet, scheduler, None, None, requires_safety_checker=False
     )
 
 
