@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
 from .. import __version__
@@ -45,6 +46,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     report.add_argument("--strength", type=float, default=1.0, help="how much of the edit is applied (default 1)")
     _add_output(report)
     options = parser.parse_args(arguments)
+    if not math.isfinite(getattr(options, "strength", 1.0)):
+        parser.error(f"--strength {options.strength}: expected a number, such as 1")
     if options.command == "edit":
         _check_edit(edit, options)
     return options

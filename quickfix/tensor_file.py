@@ -110,7 +110,7 @@ class TensorFile:
 
         Raises:
             KeyError: a tensor that the file does not have.
-            TensorFileError: a tensor of another shape, or quantized.
+            TensorFileError: a tensor of another shape, quantized, or with values that its dtype cannot hold.
             FileExistsError, OSError: see :func:`~..files.whole_file`.
         """
         fresh = {name: self._bytes(name, tensor) for name, tensor in replaced.items()}
@@ -160,7 +160,10 @@ class TensorFile:
         place, dtype = self.places[name], self._dtype(name)
         if tuple(tensor.shape) != place.shape:
             raise TensorFileError(f"{name} is {place.shape}; got a tensor of shape {tuple(tensor.shape)} for it.")
-        return tensor.detach().to("cpu", dtype).contiguous().view(torch.uint8).numpy().tobytes()
+        rounded = tensor.detach().to("cpu", dtype).contiguous()
+        if not torch.isfinite(rounded).all():
+            raise TensorFileError(f"The new values of {name} do not fit into {place.kind}. Nothing was written.")
+        return rounded.view(torch.uint8).numpy().tobytes()
 
 
 def _header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:

@@ -251,8 +251,12 @@ def test_a_copy_differs_in_the_replaced_tensor_alone(small, tmp_path):
 def test_a_copy_rounds_to_the_files_own_precision(tmp_path):
     save_file({"w": torch.zeros(2, 2, dtype=torch.bfloat16), "x": torch.ones(1)}, tmp_path / "a.safetensors")
     fresh = torch.tensor([[1.0, 1.001], [-2.5, 3e-5]])
-    TensorFile(tmp_path / "a.safetensors").copy(tmp_path / "b.safetensors", {"w": fresh})
+    file = TensorFile(tmp_path / "a.safetensors")
+    file.copy(tmp_path / "b.safetensors", {"w": fresh})
     assert torch.equal(load_file(tmp_path / "b.safetensors")["w"], fresh.bfloat16())
+    with pytest.raises(TensorFileError, match="do not fit into BF16"):
+        file.copy(tmp_path / "c.safetensors", {"w": fresh * 3e38})
+    assert not (tmp_path / "c.safetensors").exists()
 
 
 def test_an_edit_is_measured_as_it_was_computed(small, tokenizer, tmp_path):

@@ -182,6 +182,7 @@ def test_sdxl_needs_a_name_and_is_warned_of(shell, tmp_path, tokenizer, monkeypa
         (("edit", "m", *VAN_GOGH, "--lambda", "much"), "invalid float"),
         (("edit", "m", *VAN_GOGH, "--encoder", "t5"), "invalid choice"),
         (("inspect",), "required: FILE"),
+        (("report", "m", "f", "--strength", "nan"), "expected a number"),
     ],
 )
 def test_wrong_usage_is_2(shell, arguments, message):
