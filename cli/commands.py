@@ -163,7 +163,7 @@ def _inspection(path: str, file: EditFile) -> str:
         f"{path}: an edit of {found.encoder} ({ENCODERS[found.encoder].family}), saved by version {file.version}",
         f"weight: {found.weight_name}, rank {found.rank}{kept}, {file.naming} names",
         f"base weight: sha256 {found.base or 'not known'}",
-        f"settings: layer {settings.layer}, lambda {settings.lam:g}, {settings.positions}, {len(settings.preserve)} "
+        f"settings: layer {settings.layer}, lambda {settings.lam}, {settings.positions}, {len(settings.preserve)} "
         f"preserved prompts at weight {settings.preserve_weight:g}",
         f"concepts: {len(found.concepts)}",
         *(f"  {concept.source} -> {concept.target} ({concept.kind})" for concept in found.concepts[:_SHOWN]),
