@@ -1,18 +1,85 @@
 """Diff-QuickFix: find where a text-to-image model keeps a piece of knowledge, and edit it in closed form.
 
-The door of the pack. ComfyUI calls :func:`comfy_entrypoint`; everything heavier is imported only then. As a Python
-package, ``diff_quickfix.quickfix`` and ``diff_quickfix.demo_model`` work without ComfyUI.
+The door of the pack. ComfyUI calls :func:`comfy_entrypoint`. Python programs, without ComfyUI, find the editor here::
+
+    from diff_quickfix import ConceptEdit, compute_edit, open_text_encoder, preset, save_edit
+
+    encoder = open_text_encoder("sd15.safetensors")
+    edit = compute_edit(
+        encoder.tower, encoder.tokenizer(), [ConceptEdit("van gogh", "painting")], preset("guarded")
+    )
+    print(edit.report.text())
+    save_edit(edit, "fix.safetensors")
+
+``__all__`` is the public surface; each name is imported when it is first used. ``diff_quickfix.tracing`` is the tracer.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .nodes import DiffQuickFixExtension
+    from .prompts import PromptError, PromptTokenizer, SubjectError
+    from .quickfix import (
+        ConceptEdit,
+        EditFileError,
+        EditReport,
+        EditSettings,
+        ModelFileError,
+        SolveError,
+        TensorFile,
+        TensorFileError,
+        TextEncoderFile,
+        TextTower,
+        TowerError,
+        WeightEdit,
+        compute_edit,
+        load_edit,
+        measure_edit,
+        open_text_encoder,
+        preset,
+        save_edit,
+    )
 
 WEB_DIRECTORY = "./web"
 __version__ = "0.1.0"
+__all__ = [
+    "ConceptEdit",
+    "EditFileError",
+    "EditReport",
+    "EditSettings",
+    "ModelFileError",
+    "PromptError",
+    "PromptTokenizer",
+    "SolveError",
+    "SubjectError",
+    "TensorFile",
+    "TensorFileError",
+    "TextEncoderFile",
+    "TextTower",
+    "TowerError",
+    "WeightEdit",
+    "compute_edit",
+    "load_edit",
+    "measure_edit",
+    "open_text_encoder",
+    "preset",
+    "save_edit",
+]
+_FROM_PROMPTS = ("PromptError", "PromptTokenizer", "SubjectError")
+
+
+def __getattr__(name: str) -> Any:
+    # ComfyUI asks every pack for names that it may not have, so an unknown one must cost no import.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".prompts" if name in _FROM_PROMPTS else ".quickfix", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 async def comfy_entrypoint() -> DiffQuickFixExtension:

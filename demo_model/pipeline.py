@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from ..vocabulary import clip_tokenizer
 from . import architecture as shape
 from .autoencoder import Autoencoder
-from .weights import WEIGHTS, clip_tokenizer, load_part, tokenize
+from .weights import WEIGHTS, load_part, tokenize
 
 
 @dataclass(frozen=True)

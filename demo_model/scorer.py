@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch.nn.functional import normalize
 
+from ..vocabulary import clip_tokenizer
 from . import architecture as shape
 from .clip import Clip, load_clip
 from .scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, plural
-from .weights import WEIGHTS, clip_tokenizer, tokenize
+from .weights import WEIGHTS, tokenize
 
 # For each attribute, its values and the prompts whose mean embedding stands for a value.
 PROBES: dict[str, dict[str, tuple[str, ...]]] = {

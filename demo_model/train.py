@@ -34,11 +34,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from ..vocabulary import clip_tokenizer
 from . import architecture as shape
 from .autoencoder import Autoencoder
 from .clip import Clip
 from .scenes import Scene, caption, paint, sample_scenes
-from .weights import clip_tokenizer, export, tokenize
+from .weights import export, tokenize
 
 log = logging.getLogger("diff_quickfix.demo_model")
 

@@ -8,9 +8,7 @@ says nothing.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..vocabulary import clip_tokenizer
 from . import architecture as shape
 from .scenes import caption, sample_scenes
 
@@ -31,39 +30,6 @@ _ROWS, _IDS = "text.token_rows", "text.token_ids"
 _EXTRA_WORDS = (
     "A photo of", "An image of", "A picture of", "a drawing of", "one two three shape shapes painting style by in the"
 )
-
-
-def find_tokenizer_folder() -> Path:
-    """The folder of the CLIP byte-pair vocabulary.
-
-    ``$SHAPES_TOKENIZER`` if set, else ComfyUI's own copy (``$COMFYUI_PATH`` or the importable ``comfy`` package). The
-    vocabulary is not part of this repository.
-
-    Raises:
-        FileNotFoundError: no vocabulary was found; the message tells how to name one.
-    """
-    candidates = [os.environ.get("SHAPES_TOKENIZER")]
-    if root := os.environ.get("COMFYUI_PATH"):
-        candidates.append(os.path.join(root, "comfy", "sd1_tokenizer"))
-    spec = importlib.util.find_spec("comfy")
-    if spec is not None:
-        candidates += [os.path.join(folder, "sd1_tokenizer") for folder in spec.submodule_search_locations or ()]
-    for folder in filter(None, candidates):
-        if (Path(folder) / "vocab.json").is_file() and (Path(folder) / "merges.txt").is_file():
-            return Path(folder)
-    looked = ", ".join(filter(None, candidates)) or "nowhere"
-    raise FileNotFoundError(
-        f"No CLIP vocabulary found (looked in: {looked}). Set SHAPES_TOKENIZER to a folder with vocab.json and "
-        "merges.txt: ComfyUI's comfy/sd1_tokenizer, or the tokenizer folder of any Stable Diffusion 1.x model."
-    )
-
-
-def clip_tokenizer() -> Any:
-    """The CLIP tokenizer (transformers)."""
-    from transformers import CLIPTokenizer
-
-    # By folder: given the two files by name, transformers 5 silently maps every word to "unknown".
-    return CLIPTokenizer.from_pretrained(find_tokenizer_folder())
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, length: int | None = shape.CONTEXT_LENGTH) -> torch.Tensor:

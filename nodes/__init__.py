@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .api import ComfyExtension, io
 from .edit import DiffQuickFixEdit
+from .edit_files import LoadEdit, SaveEditAsLoRA
 from .guard import CollateralRadar, EditReportNode, FindLambda, PreserveSet
 from .score import ClipScore, ClipVisionScorer, LoadClipScorer, ShapesScorerNode
 from .shapes import LoadShapesDemo
@@ -22,6 +23,8 @@ NODES: list[type[io.ComfyNode]] = [
     CollateralRadar,
     FindLambda,
     EditReportNode,
+    SaveEditAsLoRA,
+    LoadEdit,
     CorruptPrompt,
     RestoreTextState,
     RestoreUNetState,

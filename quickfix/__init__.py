@@ -10,12 +10,16 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 """
 
 from .edit import compute_edit, find_lambda
+from .edit_file import EditFile, EditFileError, load_edit, read_edit_file, save_edit
+from .encoders import ENCODERS, NAMINGS, Encoder
 from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
 from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
 from .heldout import HELD_OUT_TEMPLATES
+from .measure import measure_edit
 from .nullspace import HeldError, HeldSpan
 from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .radar import KNOWN_NAMES, Hit, Radar, scan
+from .records import to_json
 from .report import (
     EditReport,
     FinalStates,
@@ -28,17 +32,21 @@ from .report import (
 )
 from .request import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, ConceptEdit, EditSettings, preset
 from .solve import LowRank, SolveError, Statistics, solve, solve_residuals
+from .tensor_file import TensorFile, TensorFileError
+from .text_encoder_file import ModelFileError, TextEncoderFile, open_text_encoder
 from .tower import AttentionStates, TextTower, TowerError
 from .tuning import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
-from .weight_edit import WeightEdit
+from .weight_edit import WeightEdit, weight_hash
 
 __all__ = [
     "AUTO",
+    "ENCODERS",
     "EVERYDAY",
     "GUARDED",
     "HELD_OUT_TEMPLATES",
     "KNOWN_NAMES",
     "LAMBDAS",
+    "NAMINGS",
     "PAPER",
     "POSITIONS",
     "PRESERVED",
@@ -47,8 +55,11 @@ __all__ = [
     "PRESETS",
     "AttentionStates",
     "ConceptEdit",
+    "EditFile",
+    "EditFileError",
     "EditReport",
     "EditSettings",
+    "Encoder",
     "FinalStates",
     "Guard",
     "Guarding",
@@ -57,12 +68,16 @@ __all__ = [
     "Hit",
     "LambdaCurve",
     "LowRank",
+    "ModelFileError",
     "Probe",
     "Radar",
     "SolveError",
     "Spectrum",
     "Statistics",
     "StorageRounding",
+    "TensorFile",
+    "TensorFileError",
+    "TextEncoderFile",
     "TextTower",
     "TokenPairs",
     "TowerError",
@@ -70,17 +85,24 @@ __all__ = [
     "build_guard",
     "compute_edit",
     "find_lambda",
+    "load_edit",
     "match_positions",
+    "measure_edit",
     "measure_effect",
     "measure_final",
+    "open_text_encoder",
     "pair_tokens",
     "preserve_set",
     "preset",
     "prompts_of_text",
+    "read_edit_file",
+    "save_edit",
     "scan",
     "solve",
     "solve_residuals",
     "storage_rounding",
     "text_of_prompts",
+    "to_json",
     "trace_lambda",
+    "weight_hash",
 ]

@@ -21,7 +21,7 @@ from .request import GUARDED, ConceptEdit, EditSettings
 from .solve import LowRank, Statistics, solve_residuals
 from .tower import TextTower
 from .tuning import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
-from .weight_edit import WeightEdit
+from .weight_edit import WeightEdit, weight_hash
 
 # Concepts encoded at once; a long list is streamed into sums.
 _CONCEPTS = 64
@@ -68,9 +68,11 @@ def compute_edit(
         probe = probe or _probe(tower, tokenizer, concepts, settings.layer)
         report = _measured(tower, tokenizer, concepts, settings, update, efficacy, pairs, guard, probe)
     report = dataclasses.replace(report, milliseconds=watch.milliseconds())
+    name = tower.out_proj_name(settings.layer)
     return WeightEdit(
-        tower.out_proj_name(settings.layer), update.up.cpu(), update.down.cpu(), concepts, settings, report
-    )
+        name, update.up.cpu(), update.down.cpu(), concepts, settings, report, encoder=tower.encoder,
+        base=weight_hash(tower.weight(name)),
+    )  # fmt: skip
 
 
 def _measured(

@@ -27,9 +27,12 @@ class Outcome:
 
 # By module name, seen through the link on PYTHONPATH: by path, mypy names the package after the clone's folder, and
 # refuses one called diff-quickfix.
-PACKAGES = ("diff_quickfix.quickfix", "diff_quickfix.tracing", "diff_quickfix.demo_model", "diff_quickfix.benchmarks")
-MODULES = ("diff_quickfix.prompts", "diff_quickfix.drawing")
-TYPED = (*(w for name in MODULES for w in ("-m", name)), *(w for name in PACKAGES for w in ("-p", name)))
+PACKAGES = ("quickfix", "tracing", "cli", "demo_model", "benchmarks")
+MODULES = ("prompts", "files", "vocabulary", "drawing")
+TYPED = (
+    *(word for name in MODULES for word in ("-m", f"diff_quickfix.{name}")),
+    *(word for name in PACKAGES for word in ("-p", f"diff_quickfix.{name}")),
+)
 
 
 def check(name: str, *command: str, folder: Path = ROOT) -> Outcome:

@@ -1,5 +1,6 @@
 """What every file of the repository keeps to, and that the package installs."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -88,6 +89,12 @@ def installed(tmp_path_factory) -> Path:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return target
+
+
+def test_the_installation_has_the_shell(installed):
+    (found,) = importlib.metadata.distributions(path=[str(installed)], name="diff-quickfix")
+    scripts = {point.name: point.value for point in found.entry_points if point.group == "console_scripts"}
+    assert scripts == {"diff-quickfix": "diff_quickfix.cli:main"}
 
 
 def test_an_editable_installation_gives_the_kernels_without_comfyui(installed):

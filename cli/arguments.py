@@ -1,0 +1,130 @@
+"""The commands and options of the shell. Standard library only: ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+
+from .. import __version__
+
+DESCRIPTION = """\
+Edit a concept of a Stable Diffusion checkpoint's CLIP text encoder in closed form (Diff-QuickFix), without ComfyUI.
+Only the few tensors that an edit needs are read, and the checkpoint itself is never changed."""
+EXAMPLES = """\
+examples:
+  diff-quickfix edit sd15.safetensors --edit "van gogh -> painting" --out fix.safetensors
+  diff-quickfix edit sd15.safetensors --edits list.txt --apply sd15-fixed.safetensors
+  diff-quickfix edit stable-diffusion-v1-5/ --edit "snoopy -> dog" --kind object --json
+  diff-quickfix inspect fix.safetensors
+  diff-quickfix report other.safetensors fix.safetensors
+
+exit codes: 0 done, 1 error, 2 wrong usage"""
+ENCODERS = ("clip_l", "clip_h", "sdxl_clip_l", "sdxl_clip_g")
+SHORT_ENCODERS = {"clip_g": "sdxl_clip_g"}
+POSITIONS = {"last": "last subject token", "padding": "last subject token and padding"}
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options with ``command``; wrong usage ends the program with code 2."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("diff-quickfix", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"diff-quickfix {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    edit = commands.add_parser(
+        "edit", help="compute an edit; save it as a LoRA, or in a copy of the checkpoint", formatter_class=raw,
+        description="Compute an edit, print its report, and save it as a LoRA (--out), in a patched copy of the\n"
+        "checkpoint (--apply), both, or neither.",
+    )  # fmt: skip
+    _add_edit(edit)
+    inspect = commands.add_parser("inspect", help="show what an edit file holds")
+    inspect.add_argument("file", metavar="FILE", help="a file that edit --out or the node Save Edit as LoRA wrote")
+    _add_output(inspect)
+    report = commands.add_parser("report", help="measure an edit file on a model, its own or another")
+    _add_model(report)
+    report.add_argument("file", metavar="FILE", help="an edit file")
+    report.add_argument("--strength", type=float, default=1.0, help="how much of the edit is applied (default 1)")
+    _add_output(report)
+    options = parser.parse_args(arguments)
+    if not math.isfinite(getattr(options, "strength", 1.0)):
+        parser.error(f"--strength {options.strength}: expected a number, such as 1")
+    if options.command == "edit":
+        _check_edit(edit, options)
+    return options
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL",
+        help="a safetensors checkpoint (SD 1.x, SD 2.x, SDXL), a diffusers folder, or a text encoder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--encoder", choices=(*ENCODERS, *SHORT_ENCODERS), metavar="NAME",
+        help=f"the text encoder of a model with several ({', '.join(ENCODERS[2:])}); such models hold a concept in "
+        "more places, so that an edit reaches it only in part",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tokenizer", metavar="FOLDER",
+        help="a folder with CLIP's vocab.json and merges.txt (default: the model's own, else ComfyUI's; "
+        "$COMFYUI_PATH names a ComfyUI)",
+    )  # fmt: skip
+
+
+def _add_edit(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    concepts = parser.add_argument_group("concepts")
+    concepts.add_argument(
+        "--edit", action="append", default=[], metavar='"SOURCE -> TARGET"', dest="edits",
+        help="a concept and what it becomes; may be given several times",
+    )  # fmt: skip
+    concepts.add_argument("--edits", metavar="FILE", dest="list", help="a text file with one such edit a line")
+    concepts.add_argument(
+        "--kind", choices=("style", "object", "fact"), default="style", help="what the concepts are (default: style)"
+    )
+    settings = parser.add_argument_group("settings")
+    settings.add_argument(
+        "--preset", choices=("guarded", "paper"), default="guarded",
+        help="guarded (default): everyday prompts are kept in place; paper: the published settings",
+    )  # fmt: skip
+    settings.add_argument("--layer", type=int, default=0, help="self-attention layer (default 0, the causal state)")
+    settings.add_argument("--lambda", type=float, dest="lam", help="how strongly the old weight is kept")
+    settings.add_argument(
+        "--positions", choices=POSITIONS, default="padding",
+        help="edit the last subject token alone, or all behind it too (default: padding)",
+    )  # fmt: skip
+    settings.add_argument(
+        "--preserve", action="append", default=[], metavar="PROMPT",
+        help="a prompt that must keep its meaning, besides the preset's; may be given several times",
+    )  # fmt: skip
+    files = parser.add_argument_group("files")
+    files.add_argument("--out", metavar="FILE", help="save the edit as a LoRA for any UI")
+    files.add_argument(
+        "--apply", metavar="FILE",
+        help="write a copy of the checkpoint (of a folder: of its text encoder's file) with the edit in it; all other "
+        "tensors and the metadata stay bit-identical",
+    )  # fmt: skip
+    files.add_argument("--strength", type=float, default=1.0, help="how much of the edit --apply puts in (default 1)")
+    files.add_argument("--naming", choices=("kohya", "comfyui"), default="kohya", help="names in the LoRA")
+    files.add_argument("--energy", type=float, default=1.0, help="share of the edit's energy in the LoRA (default 1)")
+    files.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="numbers in the LoRA")
+    files.add_argument("--overwrite", action="store_true", help="replace files that exist (never MODEL itself)")
+    _add_output(parser)
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no warnings on stderr")
+
+
+def _check_edit(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if not options.edits and not options.list:
+        parser.error('nothing to edit: give --edit "van gogh -> painting", or --edits FILE')
+    for text in options.edits:
+        source, arrow, target = text.partition("->")
+        if not arrow or not source.strip() or not target.strip():
+            parser.error(f'--edit {text!r}: expected "SOURCE -> TARGET", such as "van gogh -> painting"')
+    for name in ("out", "apply"):
+        if (path := getattr(options, name)) and not path.endswith(".safetensors"):
+            parser.error(f"--{name} {path!r}: expected a name that ends in .safetensors")
+    if not 0 < options.energy <= 1:
+        parser.error(f"--energy {options.energy}: expected a share above 0, up to 1")

@@ -1,0 +1,127 @@
+"""Nodes that keep an edit as a LoRA file, and bring it back."""
+
+from __future__ import annotations
+
+import torch
+
+from ..quickfix import NAMINGS, load_edit, measure_edit, save_edit, weight_hash
+from .api import WeightEditType, io, schema
+from .host.files import free_lora, lora_files, lora_path
+from .host.text_encoder import apply_edit, open_text_encoder
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class SaveEditAsLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_SaveEditAsLoRA",
+            display_name="Save Edit as LoRA",
+            category="Diff-QuickFix/edit",
+            search_aliases=["export edit", "share edit", "lora"],
+            description=(
+                "Saves an edit as a small LoRA that any UI loads, with its concepts, settings and report in it. Files "
+                "are numbered and nothing is overwritten; LoRA loaders see them in output/loras."
+            ),
+            inputs=[
+                WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit or Load Edit."),
+                io.String.Input(
+                    "name", default="diff-quickfix/edit", tooltip='Beginning of the file\'s name; "/" makes a folder.'
+                ),
+                io.Combo.Input(
+                    "naming",
+                    options=list(NAMINGS),
+                    default=NAMINGS[0],
+                    tooltip="What the file calls the weight. kohya: every UI and diffusers know it. comfyui: ComfyUI's "
+                    "own names.",
+                ),
+                io.Float.Input(
+                    "energy",
+                    default=1.0,
+                    min=0.5,
+                    max=1.0,
+                    step=0.0001,
+                    round=False,
+                    tooltip="Share of the edit that is kept. 1: all of it, exactly; 0.999 makes a much smaller file.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(_DTYPES),
+                    default="fp32",
+                    tooltip="Numbers in the file. fp32 is exact; fp16 and bf16 halve the file.",
+                ),
+            ],
+            outputs=[
+                # Of any type: the LoRA loaders' menus take no text, and a link makes no list of files go stale.
+                io.AnyType.Output(
+                    id="lora_name",
+                    display_name="lora_name",
+                    tooltip="The file's name, for lora_name of a LoRA loader or file of Load Edit.",
+                )
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, edit, name: str, naming: str, energy: float, precision: str) -> io.NodeOutput:
+        lora_name, path = free_lora(name)
+        save_edit(edit, path, naming=naming, energy=energy, dtype=_DTYPES[precision])
+        return io.NodeOutput(lora_name)
+
+
+class LoadEdit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_LoadEdit",
+            display_name="Load Edit",
+            category="Diff-QuickFix/edit",
+            search_aliases=["load lora", "open edit"],
+            has_intermediate_output=True,
+            description=(
+                "Loads a file of Save Edit as LoRA: applies it like a LoRA loader, measures it on this model, and "
+                "gives the edit with its concepts and settings."
+            ),
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder to edit. It is not changed."),
+                io.Combo.Input(
+                    "file", options=lora_files(), tooltip="The file, among ComfyUI's LoRAs. Only saved edits will do."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How much of the edit is applied. 0 leaves the model exactly as it is.",
+                ),
+            ],
+            outputs=[
+                io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
+                WeightEditType.Output(id="edit", display_name="edit", tooltip="The edit, as it was when saved."),
+                io.String.Output(
+                    id="report", display_name="report", tooltip="What the edit does, measured on this model."
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None, **_) -> str:
+        try:
+            found = lora_path(file or "").stat()
+        except ValueError:
+            return ""
+        return f"{found.st_mtime_ns} {found.st_size}"
+
+    @classmethod
+    def execute(cls, clip, file: str, strength: float) -> io.NodeOutput:
+        edit, encoder = load_edit(lora_path(file)), open_text_encoder(clip)
+        weight, delta = encoder.tower.weight(edit.weight_name), edit.delta(strength)
+        measured = measure_edit(encoder.tower, encoder.tokenizer, edit, strength)
+        report = measured.with_storage(weight, delta, encoder.storage_dtype).text()
+        if edit.base not in ("", weight_hash(weight)):
+            report = f"This is not the model that the edit was computed from.\n{report}"
+        return io.NodeOutput(
+            apply_edit(clip, encoder, edit, strength), edit, report, ui={"diff_quickfix_report": [report]}
+        )

@@ -1,0 +1,80 @@
+"""The template that saves and shares an edit, on the stock server: three ways to the same pictures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diff_quickfix.cli import main
+from diff_quickfix.demo_model.demo import EDITED, as_tensor
+from diff_quickfix.demo_model.scorer import ShapesScorer
+from diff_quickfix.demo_model.server import PACK, ServerError
+from diff_quickfix.quickfix import load_edit
+
+NAME = "save-and-share"
+BEFORE, NODE, LORA, LOAD = "12", "17", "22", "27"
+
+
+@pytest.fixture
+def workflow():
+    return json.loads((Path(__file__).parent / "prompts" / f"{NAME}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return ShapesScorer()
+
+
+def pictures(server, outputs, node):
+    return np.stack([server.picture(image) for image in outputs[node]["images"]])
+
+
+def test_one_run_saves_the_edit_and_paints_with_the_file(server, scorer, workflow, capsys):
+    outputs = server.run(workflow)
+    before, node, lora, load = (pictures(server, outputs, which) for which in (BEFORE, NODE, LORA, LOAD))
+    assert scorer.read(as_tensor(before), "style").count(EDITED) >= 3
+    assert EDITED not in scorer.read(as_tensor(node), "style")
+    # The node adds the delta, the loader multiplies its factors: the last bit of a weight may differ.
+    assert np.array_equal(node, load) and np.abs(node.astype(int) - lora).max() <= 2
+    (report,) = outputs["7"]["text"]
+    assert "efficacy" in report and "not the model" not in report
+    (file,) = server.folder.rglob("van-gogh_*.safetensors")
+    assert file.parent == server.folder / "output" / "loras" / "diff-quickfix"
+    assert load_edit(file).concepts[0].source == "van gogh"
+    assert main(["inspect", str(file)]) == 0 and "van gogh -> painting" in capsys.readouterr().out
+    # Saved once, the file is offered by name, and a second save takes the next number.
+    workflow["5"]["inputs"]["lora_name"] = workflow["6"]["inputs"]["file"] = f"diff-quickfix/{file.name}"
+    workflow["4"]["inputs"]["naming"] = "comfyui"
+    again = server.run(workflow)
+    assert np.array_equal(pictures(server, again, LORA), lora) and np.array_equal(pictures(server, again, LOAD), load)
+    assert len(list(file.parent.glob("van-gogh_*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("node", "changes", "message"),
+    [
+        ("4", {"name": "../../evil"}, "plain file name"),
+        ("4", {"name": ""}, "plain file name"),
+        ("6", {"file": "../../secret.safetensors"}, "not in list|no LoRA file"),
+    ],
+)
+def test_errors_reach_the_user_in_plain_words(server, workflow, node, changes, message):
+    workflow[node]["inputs"].update(changes)
+    for other in {BEFORE, NODE, LORA, "4"} - {node}:
+        del workflow[other]
+    del workflow["5" if node == "6" else LOAD]
+    with pytest.raises(ServerError, match=message):
+        server.run(workflow)
+    assert not list(server.folder.parent.rglob("evil*"))
+
+
+def test_the_template_is_listed_and_agrees_with_the_tested_prompt(server, workflow):
+    (names,) = [names for pack, names in server.get_json("/workflow_templates").items() if "diff-quickfix" in pack]
+    assert NAME in names
+    template = json.loads((PACK / "workflows" / f"{NAME}.json").read_text())
+    kinds = sorted(node["type"] for node in template["nodes"] if node["type"] != "MarkdownNote")
+    assert kinds == sorted(node["class_type"] for node in workflow.values())
+    links = {link[0]: (str(link[1]), link[2]) for link in template["links"]}
+    for node in template["nodes"]:
+        for socket in node["inputs"]:
+            assert workflow[str(node["id"])]["inputs"][socket["name"]] == list(links[socket["link"]])

@@ -1,0 +1,266 @@
+"""The shell, in process: what it writes, prints and returns. One call as a process: memory, and exit through Python."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from diff_quickfix.cli import main
+from diff_quickfix.cli.progress import progress
+from diff_quickfix.quickfix import (
+    GUARDED,
+    PAPER,
+    ConceptEdit,
+    EditSettings,
+    TensorFile,
+    compute_edit,
+    load_edit,
+    read_edit_file,
+)
+from model_files import LAYOUTS, config, laid_out, oracle, tower_weights, used_tokens, write
+from safetensors.torch import load_file
+
+WIDTH, HEADS = 32, 4
+OUT_PROJ = LAYOUTS["sd1"][0] + "encoder.layers.0.self_attn.out_proj.weight"
+VAN_GOGH = ["--edit", "van gogh -> painting"]
+
+
+@pytest.fixture(scope="module")
+def weights(tokenizer):
+    return tower_weights(WIDTH, 2, used_tokens(tokenizer, "van gogh", "painting", "snoopy", "dog"), torch.float16)
+
+
+@pytest.fixture
+def model(tmp_path, weights, monkeypatch):
+    (tmp_path / "config.json").write_text(config(WIDTH, HEADS))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "model.safetensors", laid_out(weights, "sd1"), {"unet": ("F16", (1000,))})
+    return "model.safetensors"
+
+
+@pytest.fixture
+def shell(capsys):
+    """Run a command; returns (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        try:
+            code = main(arguments)
+        except SystemExit as exit:
+            code = exit.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_saved_edit_is_the_one_that_python_computes(model, shell, weights, tokenizer):
+    code, out, err = shell("edit", model, *VAN_GOGH, "--out", "fix.safetensors")
+    assert code == 0 and not err
+    assert "efficacy" in out and "storage: rounded by" in out and "wrote fix.safetensors" in out
+    wanted = compute_edit(oracle(weights, HEADS), tokenizer, [ConceptEdit("van gogh", "painting")], GUARDED)
+    found = load_edit("fix.safetensors")
+    assert torch.equal(found.up, wanted.up) and torch.equal(found.down, wanted.down)
+    assert (found.concepts, found.settings, found.base) == (wanted.concepts, GUARDED, wanted.base)
+
+
+def test_every_option_reaches_the_edit(model, shell, tmp_path):
+    (tmp_path / "edits.txt").write_text("# styles\n\nvan gogh -> painting\n  snoopy->dog \n")
+    code, _, err = shell(
+        "edit", model, "--edits", "edits.txt", "--edit", "dog -> painting", "--kind", "object", "--preset", "paper",
+        "--layer", "1", "--lambda", "0.5", "--positions", "last", "--preserve", "a cat", "--preserve", "",
+        "--naming", "comfyui", "--energy", "0.9", "--dtype", "fp16", "--out", "fix.safetensors",
+    )  # fmt: skip
+    assert code == 0, err
+    file = read_edit_file("fix.safetensors")
+    pairs = [("dog", "painting"), ("van gogh", "painting"), ("snoopy", "dog")]
+    assert file.edit.concepts == tuple(ConceptEdit(*pair, kind="object") for pair in pairs)
+    assert file.edit.settings == EditSettings(1, 0.5, "last subject token", ("a cat", ""), PAPER.preserve_weight)
+    assert (file.naming, file.energy) == ("comfyui", 0.9)
+    assert all(value.dtype == torch.float16 for name, value in load_file("fix.safetensors").items() if "lora" in name)
+
+
+def test_a_patched_copy_holds_the_edit_and_nothing_else_is_changed(model, shell, tmp_path, weights):
+    before = (tmp_path / model).read_bytes()
+    code, out, _ = shell(
+        "edit", model, *VAN_GOGH, "--apply", "fixed.safetensors", "--out", "fix.safetensors", "--strength", "0.5"
+    )
+    assert code == 0 and "wrote fixed.safetensors" in out
+    after, place = (tmp_path / "fixed.safetensors").read_bytes(), TensorFile(model).places[OUT_PROJ]
+    assert (tmp_path / model).read_bytes() == before
+    assert after[: place.start] == before[: place.start] and after[place.end :] == before[place.end :]
+    base = weights["encoder.layers.0.self_attn.out_proj.weight"]
+    wanted = (base.float() + load_edit("fix.safetensors").delta(0.5)).half()
+    assert torch.equal(load_file("fixed.safetensors")[OUT_PROJ], wanted) and not torch.equal(wanted, base)
+
+
+def test_json_is_one_object_and_says_what_the_text_says(model, shell):
+    code, out, err = shell("edit", model, *VAN_GOGH, "--out", "fix.safetensors", "--json")
+    said = json.loads(out)
+    assert code == 0 and not err
+    assert said["tensor"] == OUT_PROJ and said["encoder"] == "clip_l" and said["out"] == "fix.safetensors"
+    assert said["concepts"][0]["source"] == "van gogh" and said["settings"]["lam"] == 0.1
+    edit = load_edit("fix.safetensors")
+    assert said["rank"] == edit.rank and said["report"]["efficacy"] == edit.report.efficacy
+    assert 0 < said["report"]["storage"]["error"] < 1
+    shown = json.loads(shell("inspect", "fix.safetensors", "--json")[1])
+    assert {name: shown[name] for name in ("rank", "base", "concepts", "settings")} == {
+        name: said[name] for name in ("rank", "base", "concepts", "settings")
+    }
+    measured = json.loads(shell("report", model, "fix.safetensors", "--json")[1])
+    assert measured["own_model"] is True
+    for name in ("efficacy", "drift", "specificity"):
+        assert measured["report"][name] == pytest.approx(said["report"][name], abs=1e-5)
+
+
+def test_inspect_and_report_in_words(model, shell, tmp_path, weights):
+    edits = [argument for number in range(25) for argument in ("--edit", f"dog {number} -> painting")]
+    assert shell("edit", model, *edits, "--out", "fix.safetensors")[0] == 0
+    code, out, _ = shell("inspect", "fix.safetensors")
+    assert code == 0 and "Stable Diffusion 1.x" in out and "lambda 0.1" in out and "verdict" in out
+    assert "  dog 3 -> painting (style)" in out and "and 5 more" in out and "dog 24" not in out
+    other = {name: value + 0.001 for name, value in weights.items()}
+    write(tmp_path / "other.safetensors", laid_out(other, "bare"))
+    assert "the one that the edit was computed from" in shell("report", model, "fix.safetensors")[1]
+    code, out, _ = shell("report", "other.safetensors", "fix.safetensors", "--strength", "0")
+    assert code == 0 and "not the one" in out and "efficacy: 0.0%" in out
+
+
+def test_an_edit_alone_is_only_reported(model, shell, tmp_path):
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code, out, _ = shell("edit", model, *VAN_GOGH)
+    assert code == 0 and "nothing was written" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_files_are_not_replaced_unless_asked(model, shell, tmp_path, monkeypatch):
+    assert shell("edit", model, *VAN_GOGH, "--out", "fix.safetensors")[0] == 0
+    first = (tmp_path / "fix.safetensors").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("diff_quickfix.cli.commands.compute_edit", lambda *a, **k: pytest.fail("computed first"))
+        code, out, err = shell("edit", model, "--edit", "snoopy -> dog", "--out", "fix.safetensors")
+        assert (code, out) == (1, "") and "exists already" in err
+        assert (tmp_path / "fix.safetensors").read_bytes() == first
+        for option in ("--out", "--apply"):
+            code, _, err = shell("edit", model, *VAN_GOGH, option, "./model.safetensors", "--overwrite")
+            assert code == 1 and "is the model itself" in err
+        code, _, err = shell("edit", model, *VAN_GOGH, "--out", "missing/fix.safetensors")
+        assert code == 1 and "There is no folder" in err
+    assert shell("edit", model, "--edit", "snoopy -> dog", "--out", "fix.safetensors", "--overwrite")[0] == 0
+    assert load_edit("fix.safetensors").concepts[0].source == "snoopy"
+
+
+def test_sdxl_needs_a_name_and_is_warned_of(shell, tmp_path, tokenizer, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokens = used_tokens(tokenizer, "van gogh", "painting")
+    for folder, width in (("text_encoder", WIDTH), ("text_encoder_2", 1280)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(config(width, width // 8))
+        tensors = laid_out(tower_weights(width, 1, tokens, torch.float16), "bare")
+        write(tmp_path / folder / "model.safetensors", tensors, tokens=tokens)
+    code, _, err = shell("edit", ".", *VAN_GOGH)
+    assert code == 1 and "several text encoders" in err and "2405.01008" in err
+    options = ("edit", ".", *VAN_GOGH, "--encoder", "sdxl_clip_l", "--out", "fix.safetensors")
+    code, _, err = shell(*options)
+    assert code == 0 and "warning" in err
+    assert all(name.startswith("lora_te1_text_model_") for name in load_file("fix.safetensors"))
+    assert shell(*options, "--overwrite", "--quiet")[2] == ""
+    assert shell("report", ".", "fix.safetensors", "--quiet")[0] == 0
+    assert "no text encoder clip_h" in shell("edit", ".", *VAN_GOGH, "--encoder", "clip_h")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "required: COMMAND"),
+        (("erase",), "invalid choice"),
+        (("edit", "m"), "nothing to edit"),
+        (("edit", "m", "--edit", "van gogh"), 'expected "SOURCE -> TARGET"'),
+        (("edit", "m", "--edit", "-> painting"), 'expected "SOURCE -> TARGET"'),
+        (("edit", "m", *VAN_GOGH, "--out", "fix.ckpt"), "ends in .safetensors"),
+        (("edit", "m", *VAN_GOGH, "--energy", "0"), "above 0"),
+        (("edit", "m", *VAN_GOGH, "--lambda", "much"), "invalid float"),
+        (("edit", "m", *VAN_GOGH, "--encoder", "t5"), "invalid choice"),
+        (("inspect",), "required: FILE"),
+        (("report", "m", "f", "--strength", "nan"), "expected a number"),
+    ],
+)
+def test_wrong_usage_is_2(shell, arguments, message):
+    code, out, err = shell(*arguments)
+    assert (code, out) == (2, "") and message in err and err.startswith("usage: diff-quickfix")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("edit", "missing.safetensors", *VAN_GOGH), "Cannot read missing.safetensors (No such file"),
+        (("edit", "{model}", "--edits", "missing.txt"), "missing.txt"),
+        (("edit", "{model}", "--edits", "{model}"), "'utf-8' codec"),
+        (("edit", "{model}", "--edits", "bad.txt"), "bad.txt:2: 'snoopy' is no edit"),
+        (("edit", "{model}", *VAN_GOGH, "--layer", "40"), "no layer 40"),
+        (("edit", "{model}", *VAN_GOGH, "--lambda", "-1"), "lambda is -1"),
+        (("edit", "{model}", "--edit", "a -> A"), "different target"),
+        (("edit", "{model}", *VAN_GOGH, "--tokenizer", "nowhere"), "No CLIP vocabulary"),
+        (("inspect", "{model}"), "not an edit saved by this pack"),
+        (("report", "{model}", "missing.safetensors"), "There is no file"),
+    ],
+)
+def test_errors_are_1_and_one_line_without_a_traceback(model, shell, tmp_path, monkeypatch, arguments, message):
+    (tmp_path / "bad.txt").write_text("van gogh -> painting\nsnoopy\n")
+    if "--tokenizer" in arguments:
+        monkeypatch.delenv("COMFYUI_PATH")
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, out, err = shell(*(argument.format(model=model) for argument in arguments))
+    assert (code, out) == (1, "") and message in err
+    assert err.startswith("diff-quickfix: error: ") and err.count("\n") == 1
+
+
+def test_an_interrupt_is_130_and_leaves_nothing(model, shell, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diff_quickfix.cli.commands.progress", lambda *_: interrupt)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code, _, err = shell("edit", model, *VAN_GOGH, "--apply", "fixed.safetensors")
+    assert code == 130 and "interrupted" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_progress_is_shown_for_long_work_only(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 6.0, 7.0, 8.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    show = progress("copying", quiet=False)
+    for done in (1, 2, 3, 4):
+        show(done, 4)
+    assert capsys.readouterr().err == "copying: 50 %, 6 s\ncopying: 100 %, 8 s\n"
+    assert progress("copying", quiet=True) is None
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    progress("computing", quiet=False)(1, 1)
+    assert capsys.readouterr().err == ""
+
+
+def test_help_names_every_command_and_imports_nothing_heavy(shell):
+    code, out, _ = shell("--help")
+    assert code == 0 and "exit codes" in out and all(name in out for name in ("edit", "inspect", "report"))
+    code = "import sys; sys.argv = ['x', '--help']; import runpy\ntry: runpy.run_module('diff_quickfix', "
+    code += "run_name='__main__')\nexcept SystemExit as e: sys.exit(e.code or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_checkpoint_of_4_gb_costs_little_memory(tmp_path, tokenizer):
+    """As a process: what `edit` adds to the peak of the imports. The checkpoint is one hole but for its encoder."""
+    tokens = used_tokens(tokenizer, "van gogh", "painting")
+    tensors = laid_out(tower_weights(768, 1, tokens, torch.float16), "sd1")
+    path = write(tmp_path / "model.safetensors", tensors, {"unet": ("F16", (2_000_000_000,))}, tokens)
+    code = (
+        "import resource, sys, torch, transformers; from transformers import CLIPTokenizer\n"
+        "import diff_quickfix.cli.commands\nfrom diff_quickfix.cli import main\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); code = main(sys.argv[1:]); print('added', peak() - before); sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code, "edit", str(path), *VAN_GOGH, "--out", str(tmp_path / "fix.safetensors")]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr
+    added = int(result.stdout.rsplit("added ", 1)[1])
+    assert added < 200 * 1024, f"{added} KiB"
+    assert load_edit(tmp_path / "fix.safetensors").rank > 0
