@@ -106,7 +106,14 @@ class PromptTokenizer:
 
     def word_ids(self, text: str) -> tuple[int, ...]:
         """The token ids of a text alone, without BOS, EOS and padding."""
-        return tuple(self._tokenizer(unicodedata.normalize("NFC", text))["input_ids"][1:-1])
+        return self.word_ids_all([text])[0]
+
+    def word_ids_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """:meth:`word_ids` of several texts at once."""
+        if not texts:
+            return []
+        rows = self._tokenizer([unicodedata.normalize("NFC", text) for text in texts])["input_ids"]
+        return [tuple(row[1:-1]) for row in rows]
 
     def tokenize(self, text: str) -> TokenizedPrompt:
         """Tokenize one prompt; what does not fit is recorded in ``cut``, never an error here."""
@@ -114,10 +121,7 @@ class PromptTokenizer:
 
     def tokenize_all(self, texts: Sequence[str]) -> list[TokenizedPrompt]:
         """Tokenize several prompts at once."""
-        if not texts:
-            return []
-        rows = self._tokenizer([unicodedata.normalize("NFC", text) for text in texts])["input_ids"]
-        return [self._pad(text, tuple(row[1:-1])) for text, row in zip(texts, rows, strict=True)]
+        return [self._pad(text, body) for text, body in zip(texts, self.word_ids_all(texts), strict=True)]
 
     def _pad(self, text: str, body: tuple[int, ...]) -> TokenizedPrompt:
         room = self.context_length - 2
@@ -169,8 +173,13 @@ def holds_words(prompt: TokenizedPrompt, words: Sequence[int]) -> bool:
     return bool(_occurrences(prompt.body, prompt.words, words))
 
 
-def find_subject(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokenizer) -> tuple[range, ...]:
+def find_subject(
+    prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokenizer, wanted: tuple[int, ...] | None = None
+) -> tuple[range, ...]:
     """Where the subject stands, by whole words, whatever its case and the punctuation around it.
+
+    Args:
+        wanted: the subject's :meth:`~PromptTokenizer.word_ids`, where they are at hand.
 
     Returns:
         The token positions of each occurrence, in order, as ranges of indices into ``prompt.ids``; they may overlap.
@@ -178,7 +187,7 @@ def find_subject(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokeniz
     Raises:
         SubjectError: the subject is empty, does not occur, or is cut off at the context length.
     """
-    wanted = tokenizer.word_ids(subject)
+    wanted = tokenizer.word_ids(subject) if wanted is None else wanted
     if not wanted:
         raise SubjectError(f"The subject {subject!r} is empty; name the words of the prompt that carry the concept.")
     if tokenizer.bos in wanted or tokenizer.eos in wanted:
