@@ -8,7 +8,7 @@ in ``</w>``. A prompt becomes BOS, its tokens, EOS and padding up to the context
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -171,6 +171,23 @@ def _occurrences(ids: Sequence[int], ends_word: Sequence[bool], wanted: Sequence
 def holds_words(prompt: TokenizedPrompt, words: Sequence[int]) -> bool:
     """Whether a prompt, as far as it is read, holds some token ids as whole words."""
     return bool(_occurrences(prompt.body, prompt.words, words))
+
+
+def naming_any(prompts: Sequence[str], concepts: Sequence[str], tokenizer: PromptTokenizer) -> set[str]:
+    """Those of some prompts that hold any of some concepts, as whole words."""
+    wanted = set(tokenizer.word_ids_all(list(dict.fromkeys(concepts))))
+    sizes = {len(words) for words in wanted}
+    return {
+        prompt.text
+        for prompt in tokenizer.tokenize_all(list(prompts))
+        if any(words in wanted for words in _whole_words(prompt, sizes))
+    }
+
+
+def _whole_words(prompt: TokenizedPrompt, sizes: set[int]) -> Iterator[tuple[int, ...]]:
+    """The runs of whole words of a prompt, as far as it is read, that have one of some sizes in tokens."""
+    ends = [0, *(place + 1 for place in range(len(prompt.body)) if prompt.words[place])]
+    return (prompt.body[start:stop] for start in ends for stop in ends if stop - start in sizes)
 
 
 def find_subject(

@@ -9,40 +9,78 @@
 Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arXiv 2310.13730.
 """
 
-from .edit import compute_edit
-from .everyday import EVERYDAY, PRESERVED
+from .edit import compute_edit, find_lambda
+from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
+from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
+from .heldout import HELD_OUT_TEMPLATES
+from .nullspace import HeldError, HeldSpan
 from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
-from .report import EditReport, StorageRounding, measure_effect, storage_rounding
-from .request import GUARDED, PAPER, PRESETS, ConceptEdit, EditSettings, preset
+from .radar import KNOWN_NAMES, Hit, Radar, scan
+from .report import (
+    EditReport,
+    FinalStates,
+    Guarding,
+    Probe,
+    StorageRounding,
+    measure_effect,
+    measure_final,
+    storage_rounding,
+)
+from .request import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, ConceptEdit, EditSettings, preset
 from .solve import LowRank, SolveError, Statistics, solve, solve_residuals
 from .tower import AttentionStates, TextTower, TowerError
+from .tuning import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .weight_edit import WeightEdit
 
 __all__ = [
+    "AUTO",
     "EVERYDAY",
     "GUARDED",
+    "HELD_OUT_TEMPLATES",
+    "KNOWN_NAMES",
+    "LAMBDAS",
     "PAPER",
     "POSITIONS",
     "PRESERVED",
+    "PRESERVE_MODES",
+    "PRESERVE_SETS",
     "PRESETS",
     "AttentionStates",
     "ConceptEdit",
     "EditReport",
     "EditSettings",
+    "FinalStates",
+    "Guard",
+    "Guarding",
+    "HeldError",
+    "HeldSpan",
+    "Hit",
+    "LambdaCurve",
     "LowRank",
+    "Probe",
+    "Radar",
     "SolveError",
+    "Spectrum",
     "Statistics",
     "StorageRounding",
     "TextTower",
     "TokenPairs",
     "TowerError",
     "WeightEdit",
+    "build_guard",
     "compute_edit",
+    "find_lambda",
     "match_positions",
     "measure_effect",
+    "measure_final",
     "pair_tokens",
+    "preserve_set",
     "preset",
+    "prompts_of_text",
+    "scan",
     "solve",
     "solve_residuals",
     "storage_rounding",
+    "text_of_prompts",
+    "trace_lambda",
 ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..prompts import KINDS, PromptError, default_target, default_templates
 from .everyday import PRESERVED
 from .pairs import POSITIONS
 from .solve import check_regularization
+
+PRESERVE_MODES = ("soft", "hard")
 
 
 @dataclass(frozen=True)
@@ -60,42 +64,53 @@ class EditSettings:
 
     Args:
         layer: the self-attention layer; the paper finds the knowledge in the first, 0.
-        lam: lambda, how strongly the old weight is kept, above 0.
+        lam: lambda, how strongly the old weight is kept, above 0; None finds it (``tuning.py``).
         positions: one of ``POSITIONS``.
-        preserve: prompts whose every token keeps its output.
-        preserve_weight: how much a preserved token counts beside an edited one.
+        preserve: prompts whose every token keeps its output, softly: moving them costs.
+        preserve_weight: how much a softly preserved token counts beside an edited one.
         published_bias: add the layer's bias to the values, as the authors' released code does; the layer then adds it
             twice. Only for reproducing published numbers.
+        hold: prompts held hard: none of their tokens moves (by more than 1e-5 of its output, in fp32).
 
     Raises:
         ValueError: a setting outside of its range, by name.
     """
 
     layer: int = 0
-    lam: float = 0.01
+    lam: float | None = 0.01
     positions: str = POSITIONS[1]
     preserve: tuple[str, ...] = ()
     preserve_weight: float = 1.0
     published_bias: bool = False
+    hold: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.layer < 0:
             raise ValueError(f"layer is {self.layer}; expected 0 or more.")
         if self.positions not in POSITIONS:
             raise ValueError(f"Unknown positions {self.positions!r}; expected one of: {'; '.join(POSITIONS)}.")
-        if isinstance(self.preserve, str):
-            raise ValueError("preserve is a string; expected a tuple of prompts.")
-        check_regularization(self.lam, self.preserve_weight)
-        object.__setattr__(self, "preserve", tuple(self.preserve))
+        for name in ("preserve", "hold"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is a string; expected a tuple of prompts.")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_regularization(1.0 if self.lam is None else self.lam, self.preserve_weight)
+
+    def keeping(self, prompts: Sequence[str], mode: str = PRESERVE_MODES[0]) -> EditSettings:
+        """These settings with some more prompts to preserve, "soft" or "hard" (ValueError otherwise)."""
+        if mode not in PRESERVE_MODES:
+            raise ValueError(f"Unknown preserve mode {mode!r}; expected one of {', '.join(PRESERVE_MODES)}.")
+        name = "preserve" if mode == PRESERVE_MODES[0] else "hold"
+        return dataclasses.replace(self, **{name: tuple(dict.fromkeys((*getattr(self, name), *prompts)))})
 
 
 PAPER = EditSettings()
 GUARDED = EditSettings(lam=0.1, preserve=PRESERVED, preserve_weight=3.0)
-PRESETS = {"paper": PAPER, "guarded": GUARDED}
+AUTO = dataclasses.replace(GUARDED, lam=None)
+PRESETS = {"paper": PAPER, "guarded": GUARDED, "auto": AUTO}
 
 
 def preset(name: str) -> EditSettings:
-    """Settings by name, "paper" or "guarded" (ValueError otherwise)."""
+    """Settings by name, "paper", "guarded" or "auto" (ValueError otherwise)."""
     if name not in PRESETS:
         raise ValueError(f"Unknown preset {name!r}; expected one of {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -195,6 +195,18 @@ class TextTower:
         stream = self._enter(rows, self.num_layers)
         return self._norm(stream.full(), "final_layer_norm")
 
+    @torch.no_grad()
+    def finish(self, residual: torch.Tensor, layer: int) -> torch.Tensor:
+        """The last hidden state that follows from a residual stream right after ``layer``'s attention.
+
+        Args:
+            residual: (n, length, width), as :meth:`attention_states` gives it, or changed.
+        """
+        stream = _Stream(self._feed_forward(residual, layer), None)
+        for number in range(layer + 1, self.num_layers):
+            stream = self._block(stream, number)
+        return self._norm(stream.values, "final_layer_norm")
+
     def _read(self, name: str) -> torch.Tensor:
         try:
             return self.weights[name].detach()
@@ -238,9 +250,12 @@ class TextTower:
         name = f"encoder.layers.{layer}"
         inputs = self._inputs(stream, layer, range(stream.length))
         x = stream.full() + self._linear(inputs, f"{name}.self_attn.out_proj")
+        return _Stream(self._feed_forward(x, layer))
+
+    def _feed_forward(self, x: torch.Tensor, layer: int) -> torch.Tensor:
+        name = f"encoder.layers.{layer}"
         hidden = self._linear(self._norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1")
-        x = x + self._linear(ACTIVATIONS[self.activation](hidden), f"{name}.mlp.fc2")
-        return _Stream(x)
+        return x + self._linear(ACTIVATIONS[self.activation](hidden), f"{name}.mlp.fc2")
 
     def _inputs(self, stream: _Stream, layer: int, positions: range) -> torch.Tensor:
         name = f"encoder.layers.{layer}"
