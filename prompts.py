@@ -168,11 +168,6 @@ def _occurrences(ids: Sequence[int], ends_word: Sequence[bool], wanted: Sequence
     ]
 
 
-def holds_words(prompt: TokenizedPrompt, words: Sequence[int]) -> bool:
-    """Whether a prompt, as far as it is read, holds some token ids as whole words."""
-    return bool(_occurrences(prompt.body, prompt.words, words))
-
-
 def naming_any(prompts: Sequence[str], concepts: Sequence[str], tokenizer: PromptTokenizer) -> set[str]:
     """Those of some prompts that hold any of some concepts, as whole words."""
     wanted = set(tokenizer.word_ids_all(list(dict.fromkeys(concepts))))

@@ -10,7 +10,9 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 """
 
 from .edit import compute_edit, find_lambda
-from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
+from .edit_file import EditFileError, load_edit, save_edit
+from .encoders import ENCODERS, NAMINGS, Encoder
+from .everyday import EVERYDAY, PRESERVED, PRESERVE_SETS
 from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
 from .heldout import HELD_OUT_TEMPLATES
 from .nullspace import HeldError, HeldSpan
@@ -30,15 +32,17 @@ from .request import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, ConceptEdit,
 from .solve import LowRank, SolveError, Statistics, solve, solve_residuals
 from .tower import AttentionStates, TextTower, TowerError
 from .tuning import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
-from .weight_edit import WeightEdit
+from .weight_edit import WeightEdit, weight_hash
 
 __all__ = [
     "AUTO",
+    "ENCODERS",
     "EVERYDAY",
     "GUARDED",
     "HELD_OUT_TEMPLATES",
     "KNOWN_NAMES",
     "LAMBDAS",
+    "NAMINGS",
     "PAPER",
     "POSITIONS",
     "PRESERVED",
@@ -47,8 +51,10 @@ __all__ = [
     "PRESETS",
     "AttentionStates",
     "ConceptEdit",
+    "EditFileError",
     "EditReport",
     "EditSettings",
+    "Encoder",
     "FinalStates",
     "Guard",
     "Guarding",
@@ -70,6 +76,7 @@ __all__ = [
     "build_guard",
     "compute_edit",
     "find_lambda",
+    "load_edit",
     "match_positions",
     "measure_effect",
     "measure_final",
@@ -77,10 +84,12 @@ __all__ = [
     "preserve_set",
     "preset",
     "prompts_of_text",
+    "save_edit",
     "scan",
     "solve",
     "solve_residuals",
     "storage_rounding",
     "text_of_prompts",
     "trace_lambda",
+    "weight_hash",
 ]

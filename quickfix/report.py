@@ -287,15 +287,20 @@ def measure_final(
     )
 
 
-def reached(keys: torch.Tensor, residuals: torch.Tensor, update: LowRank) -> float:
+def reached(
+    keys: torch.Tensor, residuals: torch.Tensor, update: LowRank, pair_weights: torch.Tensor | None = None
+) -> float:
     """Efficacy on some pairs: 1 - ||R - delta K|| / ||R||, clamped to 0 to 1; 1 where nothing was to be done.
 
     Args:
         keys: (n, d_in).
         residuals: (n, d_out), v - W0 k.
+        pair_weights: (n,), how much each pair counts (default 1).
     """
     left = residuals.double() - keys.double() @ update.down.to(keys).double().T @ update.up.to(keys).double().T
-    return share_reached(float(residuals.double().square().sum()), float(left.square().sum()))
+    energies = (rows.double().square().sum(1) for rows in (residuals, left))
+    before, after = (float((e if pair_weights is None else e * pair_weights).sum()) for e in energies)
+    return share_reached(before, after)
 
 
 def share_reached(energy: float, left: float) -> float:

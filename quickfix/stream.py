@@ -17,15 +17,20 @@ lambda magnifies what fp32 would lose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 
 from ..prompts import PromptTokenizer
+from .guard import Guard
 from .pairs import TokenPairs, pair_tokens
+from .report import reached, share_reached
 from .request import ConceptEdit, EditSettings
-from .solve import Statistics
+from .solve import LowRank, Statistics, solve_residuals
+from .stopwatch import Stopwatch
 from .tower import TextTower
 
 # Concepts encoded at once.
@@ -52,6 +57,23 @@ class PairKeys:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @classmethod
+    def joined(cls, parts: Sequence[PairKeys]) -> PairKeys:
+        """Several as one."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = accumulate((len(part.target) for part in parts), initial=0)
+        weights = None
+        if any(part.weights is not None for part in parts):
+            ones = parts[0].source.new_ones(max(map(len, parts)), dtype=torch.float64)
+            weights = torch.cat([ones[: len(part)] if part.weights is None else part.weights for part in parts])
+        return cls(
+            torch.cat([part.source for part in parts]),
+            torch.cat([part.target for part in parts]),
+            torch.cat([part.index + start for part, start in zip(parts, starts, strict=False)]),
+            weights,
+        )
 
     def changes(self) -> torch.Tensor:
         """k* - k, (n, d): exactly 0 where both captions agree."""
@@ -126,9 +148,81 @@ class KeySums:
         return Statistics(self.gram, cross, energy, self.pairs)
 
 
-def concept_batches(concepts: Sequence[ConceptEdit]) -> Iterator[Sequence[ConceptEdit]]:
-    """The concepts, :data:`CONCEPTS` at a time."""
-    return (concepts[start : start + CONCEPTS] for start in range(0, len(concepts), CONCEPTS))
+@dataclass(frozen=True)
+class GatheredPairs:
+    """Pairs ready to solve: few as they are, many as sums."""
+
+    few: PairKeys | None
+    streamed: Statistics | None
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __len__(self) -> int:
+        return self.sums.pairs
+
+    @cached_property
+    def sums(self) -> Statistics:
+        """The statistics of all pairs."""
+        if self.streamed is not None:
+            return self.streamed
+        assert self.few is not None
+        return self.few.sums().statistics(self.weight, self.bias)
+
+    def solve(self, lam: float, guard: Guard) -> tuple[LowRank, float]:
+        """The update and its efficacy."""
+        if self.few is None:
+            update = self.sums.solve(lam=lam, **guard.as_arguments())
+            return update, share_reached(self.sums.energy, self.sums.remaining(update))
+        keys, residuals, weights = self.few.source, self.few.residuals(self.weight, self.bias), self.few.weights
+        update = solve_residuals(keys, residuals, lam=lam, pair_weights=weights, **guard.as_arguments())
+        return update, reached(keys, residuals, update, weights)
+
+
+def gather_pairs(
+    tower: TextTower,
+    tokenizer: PromptTokenizer,
+    concepts: Sequence[ConceptEdit],
+    settings: EditSettings,
+    watch: Stopwatch,
+    progress: Callable[[int, int], None] | None = None,
+) -> GatheredPairs:
+    """The pairs of some concepts; memory does not grow with their number.
+
+    Args:
+        progress: called with (batches done, all batches) of :data:`CONCEPTS` concepts.
+
+    Raises:
+        SubjectError: a concept that its own captions do not hold.
+    """
+    weight, bias = edited_layer(tower, settings)
+    width = weight.shape[1]
+    few: list[PairKeys] = []
+    total = KeySums.empty(width, weight.device)
+    batches = -(-len(concepts) // CONCEPTS)
+    for number in range(batches):
+        batch = concepts[CONCEPTS * number : CONCEPTS * (number + 1)]
+        with watch.stage("tokenize"):
+            pairs = tokenize_pairs(tokenizer, batch, settings.positions)
+        with watch.stage("keys"):
+            few.append(encode_pairs(tower, pairs, settings, [concept.weight for concept in batch]))
+        with watch.stage("solve"):
+            # Fewer pairs than the keys are wide are solved as they are, which is quicker and of lower rank.
+            if total.pairs or sum(map(len, few)) >= width:
+                for keys in few:
+                    total = total + keys.sums()
+                few.clear()
+        if progress is not None:
+            progress(number + 1, batches)
+    if few:
+        return GatheredPairs(PairKeys.joined(few), None, weight, bias)
+    with watch.stage("solve"):
+        return GatheredPairs(None, total.statistics(weight, bias), weight, bias)
+
+
+def edited_layer(tower: TextTower, settings: EditSettings) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """W0 of the edited layer, and its bias where the settings want it in the values."""
+    name = tower.out_proj_name(settings.layer)
+    return tower.weight(name), tower.weight(name.replace(".weight", ".bias")) if settings.published_bias else None
 
 
 def tokenize_pairs(tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], positions: str) -> TokenPairs:
@@ -138,21 +232,22 @@ def tokenize_pairs(tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], 
 
 
 def encode_pairs(
-    tower: TextTower, pairs: TokenPairs, concepts: Sequence[ConceptEdit], settings: EditSettings
+    tower: TextTower, pairs: TokenPairs, settings: EditSettings, weights: Sequence[float] | None = None
 ) -> PairKeys:
-    """The keys of some concepts' pairs, in the edited layer."""
+    """The keys of some pairs in the edited layer; ``weights`` has one number for each concept."""
     places = torch.cat((pairs.source[:, 1], pairs.target[:, 1]))
     positions = range(int(places.min()), int(places.max()) + 1)
     inputs = tower.attention_inputs(pairs.ids, settings.layer, positions).flatten(0, 1)
-    source, target = (where[:, 0] * len(positions) + where[:, 1] - positions.start for where in (pairs.source,
-                                                                                                 pairs.target))  # fmt: skip
+    source, target = (
+        (where[:, 0] * len(positions) + where[:, 1] - positions.start).to(inputs.device)
+        for where in (pairs.source, pairs.target)
+    )
     target, index = target.unique(return_inverse=True)
-    weights = None
-    if any(concept.weight != 1 for concept in concepts):
-        each = torch.tensor([concept.weight for concept in concepts], dtype=torch.float64)
-        weights = each.repeat_interleave(torch.tensor(pairs.counts)).to(inputs.device)
-    device = inputs.device
-    return PairKeys(inputs[source.to(device)], inputs[target.to(device)], index.to(device), weights)
+    each = None
+    if weights is not None and any(weight != 1 for weight in weights):
+        counts = torch.tensor(pairs.counts)
+        each = torch.tensor(weights, dtype=torch.float64).repeat_interleave(counts).to(inputs.device)
+    return PairKeys(inputs[source], inputs[target], index, each)
 
 
 def symmetric_product(rows: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:

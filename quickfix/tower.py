@@ -7,6 +7,7 @@ projection of layer L is fed, layers above L are never touched.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ TOKENS = "embeddings.token_embedding.weight"
 TOKEN_POSITIONS = "embeddings.position_embedding.weight"
 # Captions attended at once; bounds the memory of long concept lists.
 _ROWS = 256
+# Where nothing else tells: encoders by width.
+_ENCODERS = {1024: "clip_h", 1280: "sdxl_clip_g"}
 
 Ids = torch.Tensor | Sequence[Sequence[int]]
 
@@ -69,6 +72,7 @@ class TextTower:
         num_layers: transformer layers.
         activation: a key of :data:`ACTIVATIONS`.
         eps: epsilon of the layer norms.
+        encoder: which text encoder it is, a key of :data:`~.encoders.ENCODERS`.
     """
 
     weights: Mapping[str, torch.Tensor]
@@ -76,6 +80,7 @@ class TextTower:
     num_layers: int
     activation: str = "quick_gelu"
     eps: float = 1e-5
+    encoder: str = "clip_l"
 
     @classmethod
     def from_weights(
@@ -86,6 +91,7 @@ class TextTower:
         activation: str = "quick_gelu",
         eps: float = 1e-5,
         num_layers: int | None = None,
+        encoder: str = "clip_l",
     ) -> TextTower:
         """A tower over a mapping, or over a function from name to tensor (then ``num_layers`` must be given).
 
@@ -105,7 +111,7 @@ class TextTower:
             raise TowerError(
                 "Found no weight named encoder.layers.<n>...; expected a CLIP text model's parameters without a prefix."
             )
-        return cls(weights, heads, num_layers, activation, eps)
+        return cls(weights, heads, num_layers, activation, eps, encoder)
 
     @classmethod
     def from_module(cls, module: nn.Module) -> TextTower:
@@ -126,7 +132,8 @@ class TextTower:
                 f"{type(module).__name__} is not a CLIP text model ({error}); pass a CLIPTextModel or its text_model."
             ) from error
         weights = {name: parameter.detach() for name, parameter in inner.named_parameters()}
-        return cls.from_weights(weights, heads=heads, activation=_recognize(function), eps=eps)
+        encoder = _ENCODERS.get(weights[TOKEN_POSITIONS].shape[1], "clip_l")
+        return cls.from_weights(weights, heads=heads, activation=_recognize(function), eps=eps, encoder=encoder)
 
     @property
     def width(self) -> int:
@@ -189,8 +196,7 @@ class TextTower:
             edited: weights to use in place of the tower's own, by name.
         """
         if edited:
-            tower = TextTower(_Replaced(self.weights, edited), self.heads, self.num_layers, self.activation, self.eps)
-            return tower.hidden_states(ids)
+            return dataclasses.replace(self, weights=_Replaced(self.weights, edited)).hidden_states(ids)
         rows, _ = self._checked(ids, self.num_layers - 1, None)
         stream = self._enter(rows, self.num_layers)
         return self._norm(stream.full(), "final_layer_norm")

@@ -6,8 +6,6 @@ import csv
 import io
 import itertools
 import json
-import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from ..files import whole_file
 
 SCHEMA = 1
 FLOOR = 1e-3
@@ -182,26 +182,19 @@ class CausalTrace:
                 values; the file cannot be written.
         """
         path = Path(path)
-        taken = TraceError(f"{path.name} exists already. Choose another name; nothing was written.")
-        if path.exists() and not overwrite:
-            raise taken
         try:
             text = json.dumps({"schema": SCHEMA, **{name: getattr(self, name) for name in _LABELS}})
         except (TypeError, ValueError, RecursionError) as error:
             raise TraceError(f"The trace's labels and settings are no JSON values: {error}. Use plain ones.") from error
         if len(text) > _LARGEST_HEADER:
             raise TraceError(f"The trace's labels take {len(text)} characters; a file holds {_LARGEST_HEADER}.")
-        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         try:
-            save_file({name: getattr(self, name) for name in _TENSORS}, part, {"format": "pt", "causal_trace": text})
-            if overwrite or not _linked(part, path):
-                os.replace(part, path)
-        except FileExistsError:
-            raise taken from None
+            with whole_file(path, overwrite=overwrite) as part:
+                save_file({name: getattr(self, name) for name in _TENSORS}, part, {"format": "pt", "causal_trace": text})
+        except FileExistsError as error:
+            raise TraceError(str(error)) from None
         except (SafetensorError, OSError) as error:
             raise TraceError(f"Cannot write {path.name} ({error}). Is there such a folder, with room left?") from error
-        finally:
-            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> CausalTrace:
@@ -260,17 +253,6 @@ class CausalTrace:
 def _plain(text: str) -> str:
     text = text.encode("utf-8", "replace").decode("utf-8")
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _linked(part: Path, path: Path) -> bool:
-    """Give the file its name unless that is taken (FileExistsError); False where the file system knows no links."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        return False
-    return True
 
 
 def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> CausalTrace:

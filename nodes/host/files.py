@@ -1,4 +1,4 @@
-"""Where trace files lie: ``causal_traces`` in ComfyUI's output folder, and nowhere else."""
+"""Where files lie: traces in ``causal_traces`` of ComfyUI's output folder, edits where LoRA loaders look."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import folder_paths
 
+from ...files import inside
+
 FOLDER = "causal_traces"
 SUFFIX = ".trace.safetensors"
+LORAS, LORA_SUFFIX = "loras", ".safetensors"
 
 
 def traces_folder() -> Path:
@@ -21,11 +24,7 @@ def trace_path(name: str) -> Path:
     Raises:
         ValueError: the name is empty, or leads out of the folder.
     """
-    folder = traces_folder().resolve()
-    name = name.strip()
-    path = (folder / (name.removesuffix(SUFFIX) + SUFFIX)).resolve()
-    if not name or not path.is_relative_to(folder) or "\0" in name:
-        raise ValueError(f"{name!r} names no file in the folder {FOLDER} of ComfyUI's output. Give a plain file name.")
+    path = inside(traces_folder(), name, SUFFIX)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -43,3 +42,45 @@ def free_path(prefix: str) -> Path:
     while (path := trace_path(f"{prefix}_{number:05}")).exists():
         number += 1
     return path
+
+
+def loras_folder() -> Path:
+    """The folder that edits are saved to: ``output/loras``, else the first folder that ComfyUI's LoRA loaders read."""
+    folders = folder_paths.get_folder_paths(LORAS)
+    own = Path(folder_paths.get_output_directory()) / LORAS
+    return own if any(Path(folder).resolve() == own.resolve() for folder in folders) else Path(folders[0])
+
+
+def free_lora(prefix: str) -> tuple[str, Path]:
+    """A name by which a LoRA loader knows a file that does not exist yet, ``prefix_00001`` and so on, and its path.
+
+    Raises:
+        ValueError: the name is empty, or leads out of the folder.
+    """
+    folder = loras_folder().resolve()
+    start = inside(folder, prefix, LORA_SUFFIX)
+    start.parent.mkdir(parents=True, exist_ok=True)
+    prefix, number = start.relative_to(folder).as_posix().removesuffix(LORA_SUFFIX), 1
+    while True:
+        # A file of this name in another of the loaders' folders would stand in front of ours.
+        name = f"{prefix}_{number:05}{LORA_SUFFIX}"
+        if not (folder / name).exists() and folder_paths.get_full_path(LORAS, name) is None:
+            return name, folder / name
+        number += 1
+
+
+def lora_files() -> list[str]:
+    """Names of the safetensors files that LoRA loaders offer."""
+    return [name for name in folder_paths.get_filename_list(LORAS) if name.endswith(LORA_SUFFIX)]
+
+
+def lora_path(name: str) -> Path:
+    """The file that a LoRA loader's name stands for; ComfyUI keeps it within the loaders' folders.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = folder_paths.get_full_path(LORAS, name)
+    if path is None or not name.endswith(LORA_SUFFIX):
+        raise ValueError(f"There is no LoRA file {name!r}. Put it into the folder models/loras and reload the page (R).")
+    return Path(path)

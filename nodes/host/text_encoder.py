@@ -10,11 +10,11 @@ import comfy.sd
 import torch
 
 from ...prompts import PromptTokenizer
-from ...quickfix import EditReport, TextTower, WeightEdit
+from ...quickfix import ENCODERS, EditReport, TextTower, WeightEdit
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.
-_EDITABLE = {"clip_l": "Stable Diffusion 1.x", "clip_h": "Stable Diffusion 2.x"}
+_EDITABLE = {name: encoder.family for name, encoder in ENCODERS.items() if encoder.causal}
 
 
 class UnsupportedEncoderError(ValueError):
@@ -98,8 +98,8 @@ def open_text_encoder(clip: comfy.sd.CLIP) -> TextEncoder:
     prefix = f"{name}.{_TEXT_MODEL}"
     weights = _BaseWeights(clip, prefix)
     layers = encoder.transformer.text_model.encoder.layers
-    activation = "quick_gelu" if name == "clip_l" else "gelu"
-    tower = TextTower.from_weights(weights, heads=layers[0].self_attn.heads, activation=activation)
+    heads, activation = layers[0].self_attn.heads, ENCODERS[name].activation
+    tower = TextTower.from_weights(weights, heads=heads, activation=activation, encoder=name)
     own = getattr(clip.tokenizer, name)
     tokenizer = PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=encoder.max_length)
     stored = weights.stored(tower.out_proj_name(0))
