@@ -9,12 +9,14 @@
 Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arXiv 2310.13730.
 """
 
+from .concept_list import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
 from .edit import compute_edit, find_lambda
 from .edit_file import EditFileError, load_edit, save_edit
 from .encoders import ENCODERS, NAMINGS, Encoder
 from .everyday import EVERYDAY, PRESERVED, PRESERVE_SETS
 from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
 from .heldout import HELD_OUT_TEMPLATES
+from .ledger import Ledger, LedgerError
 from .nullspace import HeldError, HeldSpan
 from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .radar import KNOWN_NAMES, Hit, Radar, scan
@@ -51,6 +53,8 @@ __all__ = [
     "PRESETS",
     "AttentionStates",
     "ConceptEdit",
+    "ConceptList",
+    "ConceptListError",
     "EditFileError",
     "EditReport",
     "EditSettings",
@@ -62,6 +66,8 @@ __all__ = [
     "HeldSpan",
     "Hit",
     "LambdaCurve",
+    "Ledger",
+    "LedgerError",
     "LowRank",
     "Probe",
     "Radar",
@@ -74,6 +80,7 @@ __all__ = [
     "TowerError",
     "WeightEdit",
     "build_guard",
+    "combine",
     "compute_edit",
     "find_lambda",
     "load_edit",
@@ -81,14 +88,17 @@ __all__ = [
     "measure_effect",
     "measure_final",
     "pair_tokens",
+    "parse_concepts",
     "preserve_set",
     "preset",
     "prompts_of_text",
+    "read_concepts",
     "save_edit",
     "scan",
     "solve",
     "solve_residuals",
     "storage_rounding",
+    "text_of_concepts",
     "text_of_prompts",
     "trace_lambda",
     "weight_hash",

@@ -13,8 +13,8 @@ def refuse_conflicts(concepts: Sequence[ConceptEdit], tokenizer: PromptTokenizer
     """Refuse a list of concepts that cannot be edited together.
 
     Raises:
-        PromptError: no concepts; a source and a target, or two targets of one source, that are not the same text but
-            the same tokens, or not; a template without ``{x}``.
+        PromptError: no concepts; a source that is its own target, or has two targets, told by their tokens; a template
+            without ``{x}``.
         SubjectError: a concept cut off at the context length.
     """
     if not concepts:
