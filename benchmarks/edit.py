@@ -52,8 +52,9 @@ def textbook(model: torch.nn.Module, tokenizer: PromptTokenizer, precision: torc
     inputs = torch.cat(seen).to(precision)
     keys, wanted = (inputs[where[:, 0], where[:, 1]] for where in (pairs.source, pairs.target))
     weight = projection.weight.detach().to(precision)
-    left = PAPER.lam * weight + (wanted @ weight.T).T @ keys
-    right = PAPER.lam * torch.eye(weight.shape[1], dtype=precision) + keys.T @ keys
+    lam = PAPER.lam or 0.0
+    left = lam * weight + (wanted @ weight.T).T @ keys
+    right = lam * torch.eye(weight.shape[1], dtype=precision) + keys.T @ keys
     return left @ torch.linalg.inv(right) - weight
 
 

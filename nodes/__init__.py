@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .api import ComfyExtension, io
 from .edit import DiffQuickFixEdit
+from .guard import CollateralRadar, EditReportNode, FindLambda, PreserveSet
 from .shapes import LoadShapesDemo
 from .trace import (
     CausalTraceText,
@@ -18,6 +19,10 @@ from .trace_result import CausalHeatmap, CompareTraces, LoadTrace, LocateCausalS
 
 NODES: list[type[io.ComfyNode]] = [
     DiffQuickFixEdit,
+    PreserveSet,
+    CollateralRadar,
+    FindLambda,
+    EditReportNode,
     CorruptPrompt,
     RestoreTextState,
     RestoreUNetState,

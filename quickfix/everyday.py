@@ -144,5 +144,4 @@ FINAL_CAPTIONS = (
     "",
     "a mountain lake at sunrise",
     "an astronaut riding a horse",
-    "a cup of coffee and a croissant",
 )

@@ -1,6 +1,6 @@
 """Captions that no edit is computed from, to see whether it holds beyond its own templates.
 
-By kind of concept: other sentences, the concept at the front, in the middle and at the end, and ways of saying the same.
+By kind of concept: other sentences and ways of saying the same, the concept at the front, in the middle, at the end.
 """
 
 from __future__ import annotations

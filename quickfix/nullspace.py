@@ -1,8 +1,9 @@
 """Keys that an edit may not move at all: the span that they hold, and the way around it.
 
-With P the keys to hold, an update delta leaves their outputs exactly where they are if and only if delta P = 0. Every such
-delta is delta N for the projection N onto the orthogonal complement of P's span, and since delta k = delta N k, the edit
-under that constraint is the ordinary edit of the projected keys N k (Fang et al., AlphaEdit, arXiv 2410.02355).
+With P the keys to hold, an update delta leaves their outputs exactly where they are if and only if delta P = 0. Every
+such delta is delta N for the projection N onto the orthogonal complement of P's span, and since delta k = delta N k,
+the edit under that constraint is the ordinary edit of the projected keys N k (Fang et al., AlphaEdit, arXiv
+2410.02355).
 """
 
 from __future__ import annotations
@@ -82,6 +83,6 @@ class HeldSpan:
         """
         if after <= _NOTHING**2 * before:
             raise HeldError(
-                f"The keys to edit lie in the span of the prompts to hold ({self.rank} dimensions): holding these prompts "
-                'holds the concept too. Hold fewer prompts, or preserve them softly (mode "soft").'
+                f"The keys to edit lie in the span of the prompts to hold ({self.rank} dimensions): holding these "
+                'prompts holds the concept too. Hold fewer prompts, or preserve them softly (mode "soft").'
             )

@@ -25,7 +25,7 @@ from .verdict import judge
 
 WORST_HIT = 5
 # Final states are measured on this many tokens of each caption; the padding behind them moves as the last of them do.
-FINAL_TOKENS = 16
+FINAL_TOKENS = 12
 
 
 class StorageRounding(NamedTuple):
@@ -144,8 +144,8 @@ class EditReport:
         lines = [f"size: {size}"]
         if self.guarding is not None:
             lines.append(
-                f"held: {self.guarding.held_rank} dimensions; {self.guarding.concept_lost:.1%} of the concept's keys "
-                "lie in them and cannot be edited"
+                f"held: {self.guarding.held_rank} dimensions, with {self.guarding.concept_lost:.1%} of the energy of "
+                "the concept's keys; the edit acts through the rest"
             )
         if self.condition is not None:
             lines.append(f"condition number: at most {self.condition:.1e}")
@@ -212,17 +212,13 @@ class Probe:
         inputs, residual = tower.attention_states([prompt.ids for prompt in prompts], layer)
         return cls(tuple(prompts), inputs, residual.flatten(1).norm(dim=1))
 
-    def drifts(self, update: LowRank) -> torch.Tensor:
-        """Relative L2 change of each prompt's residual stream, (prompts,)."""
-        return self.change(update).flatten(1).norm(dim=1) / self.sizes
-
     def change(self, update: LowRank) -> torch.Tensor:
         """What an update adds to the attention's output, (prompts, positions, d_out)."""
         return self.inputs @ update.down.to(self.inputs).T @ update.up.to(self.inputs).T
 
     def drift_grams(self) -> list[torch.Tensor]:
-        """Gram matrices (d, d) of the keys, scaled so that ||delta E|| is the root mean square drift of the prompts with
-        words, and the drift of the empty prompt; of those that there are."""
+        """Gram matrices (d, d) of the keys, scaled so that ||delta E|| is a drift: the root mean square one of the
+        prompts with words, and the empty prompt's; of those that there are."""
         words = torch.tensor([prompt.eos > 1 for prompt in self.prompts], device=self.inputs.device)
         scaled = self.inputs / self.sizes[:, None, None]
         grams = []
@@ -271,7 +267,7 @@ def measure_final(
 
     Args:
         captions: short everyday captions.
-        tokens: how many tokens of each are read (the tower is causal: they are the same whatever follows); None for all.
+        tokens: how many tokens of each are read (the tower is causal: what follows changes nothing); None for all.
     """
     prompts = tokenizer.tokenize_all(list(captions))
     inputs, residual = tower.attention_states([prompt.ids[:tokens] for prompt in prompts], layer)

@@ -99,8 +99,9 @@ class EditSettings:
         """These settings with some more prompts to preserve, "soft" or "hard" (ValueError otherwise)."""
         if mode not in PRESERVE_MODES:
             raise ValueError(f"Unknown preserve mode {mode!r}; expected one of {', '.join(PRESERVE_MODES)}.")
-        name = "preserve" if mode == PRESERVE_MODES[0] else "hold"
-        return dataclasses.replace(self, **{name: tuple(dict.fromkeys((*getattr(self, name), *prompts)))})
+        if mode == PRESERVE_MODES[0]:
+            return dataclasses.replace(self, preserve=tuple(dict.fromkeys((*self.preserve, *prompts))))
+        return dataclasses.replace(self, hold=tuple(dict.fromkeys((*self.hold, *prompts))))
 
 
 PAPER = EditSettings()

@@ -230,11 +230,12 @@ class Statistics:
         step = torch.ones(len(self.gram), 1, dtype=torch.float64, device=self.gram.device)
         norm = 0.0
         for _ in range(_POWER_STEPS):
-            vector = step if held is None else held.project(step.T).T
-            vector = vector / vector.norm().clamp_min(torch.finfo(torch.float64).tiny)
+            vector = step / step.norm().clamp_min(torch.finfo(torch.float64).tiny)
+            vector = vector if held is None else held.project(vector.T).T
             step = self.gram @ vector
             if kept is not None:
                 step = step + preserve_weight * (kept.T @ (kept @ vector))
+            step = step if held is None else held.project(step.T).T
             before, norm = norm, float(step.norm())
             if abs(norm - before) <= 1e-3 * norm:
                 break

@@ -4,8 +4,8 @@ With G = K D K^T + beta P P^T = Q diag(g) Q^T and X = R D K^T (see ``solve.py``)
 
     delta(lambda) = X Q diag(h) Q^T,   h_j = 1 / (lambda + g_j)
 
-and how far it moves some keys E is a quadratic form, ||delta(lambda) E||^2 = h^T ((XQ)^T XQ * Q^T E E^T Q) h. Once those
-d x d forms are made, a further lambda costs one multiplication by each of them.
+and how far it moves some keys E is a quadratic form, ||delta(lambda) E||^2 = h^T ((XQ)^T XQ * Q^T E E^T Q) h. Once
+those d x d forms are made, a further lambda costs one multiplication by each of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LambdaCurve:
     Attributes:
         lambdas: in rising order.
         efficacy: as in the edit's report.
-        drift: root mean square over everyday prompts of their relative change, or the empty prompt's where that is more.
+        drift: root mean square over everyday prompts of their relative change, or the empty prompt's if that is more.
         condition: condition number of the system solved.
         knee: index of the best lambda (see :attr:`best`).
     """

@@ -1,11 +1,15 @@
 """A verdict on an edit, in plain words: does it do its work, does it do harm, and what helps.
 
-The thresholds, and why they stand where they do:
+The thresholds stand where pictures changed. On Shapes ("van gogh" -> "painting", 12 prompts of it and 21 of other
+styles and none, nine settings):
 
-* ``HARMFUL_DRIFT``: everyday prompts or the empty prompt move by over 10 % of their residual stream.
-* ``WEAK_EFFICACY``: less than half of the way from concept to target.
-* ``WEAK_GENERALITY``: less than a third of the way in sentences that the edit has not seen.
-* ``WEAK_STORAGE``: less than three quarters of the edit survive the model's own precision.
+* ``HARMFUL_DRIFT``, of everyday prompts or the empty prompt. Edits with drifts up to 4 % left the other styles' share
+  of pictures that read right at 95 %; a drift of 10 % took it to 76 %, of 20 % and 43 % to 71 %, of 70 % to 43 %.
+* ``WEAK_EFFICACY``. At an efficacy of 67 % and above none of the 12 prompts read as van gogh any more; at 45 %, two
+  did.
+* ``WEAK_GENERALITY``, lower than that: it was 6 to 42 points below efficacy where van gogh was gone. A third is below
+  all that worked.
+* ``WEAK_STORAGE``: a quarter of the edit lost by rounding brings a strong edit to the neighborhood of a weak one.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ class Outcome:
 # By module name, seen through the link on PYTHONPATH: by path, mypy names the package after the clone's folder, and
 # refuses one called diff-quickfix.
 PACKAGES = ("diff_quickfix.quickfix", "diff_quickfix.tracing", "diff_quickfix.demo_model", "diff_quickfix.benchmarks")
-TYPED = ("-m", "diff_quickfix.prompts", *(word for name in PACKAGES for word in ("-p", name)))
+MODULES = ("diff_quickfix.prompts", "diff_quickfix.drawing")
+TYPED = (*(w for name in MODULES for w in ("-m", name)), *(w for name in PACKAGES for w in ("-p", name)))
 
 
 def check(name: str, *command: str, folder: Path = ROOT) -> Outcome:

@@ -1,0 +1,43 @@
+"""Text files that a user put into ComfyUI's input folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+
+SUFFIX = ".txt"
+# Ten thousand prompts are about half of it.
+_LARGEST = 2**20
+
+
+def text_files() -> list[str]:
+    """Names of the text files in the input folder, sorted."""
+    folder = Path(folder_paths.get_input_directory())
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*" + SUFFIX) if path.is_file())
+
+
+def read_text_file(name: str) -> str:
+    """The contents of a text file in the input folder.
+
+    Raises:
+        ValueError: the name leads out of the folder or is no text file's; the file is missing, too large or not UTF-8.
+    """
+    folder = Path(folder_paths.get_input_directory()).resolve()
+    path = (folder / name).resolve() if "\0" not in name else folder
+    if not path.is_relative_to(folder) or path.suffix != SUFFIX:
+        raise ValueError(f"{name!r} names no text file in ComfyUI's input folder. Name a {SUFFIX} file there.")
+    if not path.is_file():
+        raise ValueError(f"There is no file {name!r} in ComfyUI's input folder. Put it there and reload the page (R).")
+    if path.stat().st_size > _LARGEST:
+        raise ValueError(f"The file {name!r} is larger than 1 MiB; expected a list of prompts, one on each line.")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The file {name!r} is not UTF-8 text ({error.reason}). Save it as UTF-8.") from error
+
+
+def modified(name: str) -> float:
+    """When a text file was last changed; 0 where there is none."""
+    path = Path(folder_paths.get_input_directory()) / name
+    return path.stat().st_mtime if path.is_file() else 0.0
