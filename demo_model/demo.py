@@ -158,23 +158,31 @@ def as_tensor(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
-def summary(result: Comparison, scorer: ShapesScorer) -> str:
-    """A page of text: how the pictures read before and after."""
-    own = np.array([scene.style == EDITED for scene in result.scenes])
-    lines = [f"{'share of pictures that read right':44} before   after"]
-    for label, attribute, which in (
-        (f"style, prompts with {EDITED!r} (to be removed)", "style", own),
-        ("style, all other prompts (to be kept)", "style", ~own),
-        ("object, all prompts", "object", own | ~own),
-        ("color, all prompts", "color", own | ~own),
-        ("background, all prompts", "background", own | ~own),
-    ):
+def recognition(result: Comparison, scorer: ShapesScorer) -> list[tuple[str, float, float]]:
+    """How the pictures read, as (what is read, share right before, share right after): the edited style, each other
+    style and none, and the objects, colors and backgrounds of all prompts."""
+    readings = {
+        attribute: [np.array(scorer.read(as_tensor(pictures), attribute)) for pictures in (result.before, result.after)]
+        for attribute in ("style", "object", "color", "background")
+    }
+    styles = np.array([scene.style for scene in result.scenes])
+    everywhere, own = np.ones(len(styles), bool), styles == EDITED
+    asked = [(f"style, prompts with {EDITED!r} (to be removed)", "style", own),
+             ("style, all other prompts (to be kept)", "style", ~own)]  # fmt: skip
+    asked += [(f"  {style}", "style", styles == style) for style in dict.fromkeys(styles[~own].tolist())]
+    asked += [(f"{attribute}, all prompts", attribute, everywhere) for attribute in ("object", "color", "background")]
+    rows = []
+    for label, attribute, which in asked:
         wanted = np.array([getattr(scene, attribute) for scene in result.scenes])
-        shares = [
-            np.mean(np.array(scorer.read(as_tensor(pictures), attribute))[which] == wanted[which])
-            for pictures in (result.before, result.after)
-        ]
-        lines.append(f"{label:44} {shares[0]:6.0%}  {shares[1]:6.0%}")
+        before, after = (float(np.mean(read[which] == wanted[which])) for read in readings[attribute])
+        rows.append((label, before, after))
+    return rows
+
+
+def summary(result: Comparison, scorer: ShapesScorer) -> str:
+    """A page of text: how the pictures read before and after, and the node's own report."""
+    lines = [f"{'share of pictures that read right':46} before   after"]
+    lines += [f"{label:46} {before:6.0%}  {after:6.0%}" for label, before, after in recognition(result, scorer)]
     report = (f"  {line}" for line in result.report.splitlines())
     return "\n".join([*lines, "", "the edit, as its node reports it", *report])
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ..prompts import PromptTokenizer, SubjectError, naming_any
-from .conflicts import refuse_conflicts
+from .conflicts import near_preserved, refuse_conflicts
 from .everyday import EVERYDAY
 from .guard import Guard, build_guard
 from .heldout import HELD_OUT_TEMPLATES
@@ -109,6 +109,7 @@ def _measured(
         nbytes=update.up.nbytes + update.down.nbytes,
         skipped_preserve=guard.skipped,
         generality=_generality(tower, tokenizer, concepts, settings, update),
+        contested=near_preserved(tower, tokenizer, concepts, settings),
         condition=pairs.sums.condition(lam=settings.lam, **guard.as_arguments()),
         guarding=None if held is None else Guarding(held.rank, held.share(pairs.sums.gram)),
     )

@@ -90,6 +90,7 @@ class EditReport:
             where the keys do not span all dimensions.
         guarding: what holding prompts cost, where any are held.
         final: drift of the last hidden states, where measured (see :func:`measure_final`).
+        contested: (source, preserved prompt, cosine) with nearly the same key: to keep the one is to keep the other.
     """
 
     efficacy: float
@@ -108,6 +109,7 @@ class EditReport:
     condition: float | None = None
     guarding: Guarding | None = None
     final: FinalStates | None = None
+    contested: tuple[tuple[str, str, float], ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -137,6 +139,8 @@ class EditReport:
             lines.append(f"worst hit: {worst}")
         if self.skipped_preserve:
             lines.append(f"not preserved, since they name the concept: {', '.join(map(repr, self.skipped_preserve))}")
+        for source, prompt, cosine in self.contested:
+            lines.append(f"contested: {source!r} and the preserved {prompt!r} have nearly the same key ({cosine:.3f})")
         return "\n".join([*lines, *self._technical_lines()])
 
     def _technical_lines(self) -> list[str]:

@@ -14,6 +14,7 @@ from diff_quickfix.quickfix import (
     TextTower,
     compute_edit,
 )
+from diff_quickfix.quickfix.conflicts import near_preserved
 from diff_quickfix.quickfix.attention import attend, attend_rows
 from diff_quickfix.quickfix.stopwatch import Stopwatch
 from diff_quickfix.quickfix.stream import (
@@ -157,3 +158,25 @@ def test_layers_above_the_first_stream_too(small_tower, tokenizer):
     torch.testing.assert_close(
         keys.changes(), inputs[pairs.target[:, 0], pairs.target[:, 1]] - keys.source, rtol=0, atol=0
     )
+
+
+def test_a_source_that_a_preserved_prompt_means_too_is_told(small_tower, tokenizer):
+    """By the key at the last word; a prompt that names the source is refused or left out already."""
+    settings = dataclasses.replace(PAPER, preserve=("van goghs", "a red square", ""), hold=("snoopys",))
+    keys = [
+        small_tower.attention_inputs([tokenizer.tokenize(text).ids], 0)[0, tokenizer.tokenize(text).eos - 1]
+        for text in ("van gogh", "van goghs", "a red square")
+    ]
+    near, far = (float(torch.cosine_similarity(keys[0], key, dim=0)) for key in keys[1:])
+    told = near_preserved(small_tower, tokenizer, [ConceptEdit("van gogh", "painting")], settings)
+    assert far < 0.95
+    assert [(source, prompt) for source, prompt, _ in told] == [("van gogh", "van goghs")] * (near > 0.95)
+    doubled = TextTower.from_weights(
+        {**small_tower.weights, "embeddings.token_embedding.weight": torch.ones(49408, 64)}, heads=small_tower.heads
+    )
+    (source, prompt, cosine), *_ = near_preserved(doubled, tokenizer, [ConceptEdit("van gogh", "painting")], settings)
+    assert (source, cosine) == ("van gogh", pytest.approx(1.0)) and prompt in settings.preserve + settings.hold
+    report = compute_edit(doubled, tokenizer, [ConceptEdit("van gogh", "painting")],
+                          dataclasses.replace(settings, hold=())).report  # fmt: skip
+    assert f"contested: 'van gogh' and the preserved {prompt!r}" in report.text()
+    assert near_preserved(small_tower, tokenizer, [ConceptEdit("van gogh", "painting")], PAPER) == ()
