@@ -31,7 +31,14 @@ from ..quickfix.stream import CONCEPTS, symmetric_product, tokenize_pairs
 VAN_GOGH = ConceptEdit("van gogh", "painting")
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 COUNTS, MANY = (1, 10, 100, 1000), 10_000
-_SYLLABLES = "ba do fi ga ke lu mo ni pa re so tu ve wi ya zo".split()
+COLUMNS = (
+    "concepts", "pairs", "tokenize", "keys", "solve", "text to delta", "report", "CPU", "GFLOP", "floor", "memory",
+    "file",
+)  # fmt: skip
+LEGEND = """Milliseconds by stage. Text to delta is their sum without the report; CPU is that of all threads, with the
+report; the floor is the matrix products alone; memory is the peak so far, with the model, in MiB; the file in KiB.
+"""
+_SYLLABLES = ["ba", "do", "fi", "ga", "ke", "lu", "mo", "ni", "pa", "re", "so", "tu", "ve", "wi", "ya", "zo"]
 
 
 def clip_l() -> torch.nn.Module:
@@ -101,10 +108,14 @@ class Bench:
         edits, dense = [], []
         for _ in range(self.repeats + 1):
             edits.append(compute_edit(self.tower, self.tokenizer, [VAN_GOGH], PAPER))
-            dense.append(seconds(lambda: Textbook.of(self.model, self.tokenizer, [VAN_GOGH]).solve(0.01, torch.float32)))
+            dense.append(seconds(self.textbook))
         ours, theirs = sum(stages(edits[1:]).values()), 1000 * statistics.median(dense[1:])
         yield f'"van gogh" -> "painting", {edits[0].report.pairs} pairs, medians of {self.repeats}, milliseconds'
         yield f"ours {ours:.1f}   textbook {theirs:.1f}   ratio {theirs / ours:.1f}"
+
+    def textbook(self) -> torch.Tensor:
+        """One concept, from text to delta, the textbook's way."""
+        return Textbook.of(self.model, self.tokenizer, [VAN_GOGH]).solve(0.01, torch.float32)
 
     def errors(self, count: int) -> Iterator[str]:
         """Relative error to fp64 over lambda."""
@@ -189,10 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(*bench.beside_the_textbook(), "", sep="\n", flush=True)
     for count in (1, 10):
         print(*bench.errors(count), "", sep="\n", flush=True)
-    print("Milliseconds by stage; text to delta is their sum without the report; CPU is that of all threads, with the")
-    print("report; the floor is the matrix products alone; memory is the peak so far, with the model (MiB); file in KiB.\n")
-    print("| concepts | pairs | tokenize | keys | solve | text to delta | report | CPU | GFLOP | floor | memory | file |")
-    print("|" + "---|" * 12, flush=True)
+    print(LEGEND)
+    print("|", " | ".join(COLUMNS), "|\n|" + "---|" * len(COLUMNS), flush=True)
     for count in (*sorted(options.concepts), *([MANY] if options.many else [])):
         print(bench.list_of(count), flush=True)
 

@@ -13,7 +13,7 @@ from .concept_list import ConceptList, ConceptListError, combine, parse_concepts
 from .edit import compute_edit, find_lambda
 from .edit_file import EditFileError, load_edit, save_edit
 from .encoders import ENCODERS, NAMINGS, Encoder
-from .everyday import EVERYDAY, PRESERVED, PRESERVE_SETS
+from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
 from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
 from .heldout import HELD_OUT_TEMPLATES
 from .ledger import Ledger, LedgerError

@@ -176,9 +176,10 @@ def _line(line: str, number: int) -> ConceptEdit:
     source, arrow, target = names.partition(_ARROW)
     if _ARROW in target:
         column = len(source) + 3 + target.index(_ARROW)
-        raise ConceptListError(f"line {number}, column {column}: a second {_ARROW}; expected one: source {_ARROW} target")
+        raise ConceptListError(f"line {number}, column {column}: a second {_ARROW}; expected a single one.")
     if arrow and not target.strip():
-        raise ConceptListError(f"line {number}, column {len(source) + 3}: nothing stands after {_ARROW}; name a target.")
+        column = len(source) + 1 + len(_ARROW)
+        raise ConceptListError(f"line {number}, column {column}: nothing stands after {_ARROW}; name a target.")
     found: dict[str, str] = {}
     templates: list[str] = []
     end = len(names)
@@ -226,8 +227,9 @@ def _row(columns: Sequence[str], row: Sequence[str], number: int) -> ConceptEdit
 
 
 def _entry(entry: object, number: int) -> ConceptEdit:
+    fields = {"target": None, **entry} if isinstance(entry, dict) else entry
     try:
-        return from_json(ConceptEdit, {"target": None, **entry} if isinstance(entry, dict) else entry, f"entry {number}")
+        return from_json(ConceptEdit, fields, f"entry {number}")
     except RecordError as error:
         raise ConceptListError(f"{error}.") from error
 
@@ -275,6 +277,6 @@ def _refuse_contradiction(first: str, one: ConceptEdit, second: str, other: Conc
         )
     if (one.kind, one.weight, one.templates) != (other.kind, other.weight, other.templates):
         raise ConceptListError(
-            f"{second}: {other.source!r} {_ARROW} {other.target!r} stands already on {first}, with another kind, weight "
-            "or templates; keep one of them."
+            f"{second}: {other.source!r} {_ARROW} {other.target!r} stands already on {first}, with another kind, "
+            "weight or templates; keep one of them."
         )

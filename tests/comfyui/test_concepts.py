@@ -32,7 +32,7 @@ def test_a_list_and_a_chain_say_the_same(gather, add):
     concepts, report = gather("van gogh -> painting\nsnoopy -> dog | kind=object | weight=2")
     assert concepts == add("snoopy", "dog", "object", 2.0, concepts=add("van gogh"))
     assert report == "2 concepts\nvan gogh -> painting (style)\nsnoopy -> dog (object, weight 2)"
-    with pytest.raises(ValueError, match="two targets, 'painting'.*and 'monet'"):
+    with pytest.raises(ValueError, match=r"two targets, 'painting'.*and 'monet'"):
         add("Van Gogh", "monet", concepts=concepts)
     with pytest.raises(ValueError, match="holds no edit"):
         gather("# nothing")

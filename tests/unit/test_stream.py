@@ -14,8 +14,8 @@ from diff_quickfix.quickfix import (
     TextTower,
     compute_edit,
 )
-from diff_quickfix.quickfix.conflicts import near_preserved
 from diff_quickfix.quickfix.attention import attend, attend_rows
+from diff_quickfix.quickfix.conflicts import near_preserved
 from diff_quickfix.quickfix.stopwatch import Stopwatch
 from diff_quickfix.quickfix.stream import (
     KeySums,
