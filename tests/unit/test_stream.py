@@ -176,7 +176,7 @@ def test_a_source_that_a_preserved_prompt_means_too_is_told(small_tower, tokeniz
     )
     (source, prompt, cosine), *_ = near_preserved(doubled, tokenizer, [ConceptEdit("van gogh", "painting")], settings)
     assert (source, cosine) == ("van gogh", pytest.approx(1.0)) and prompt in settings.preserve + settings.hold
-    report = compute_edit(doubled, tokenizer, [ConceptEdit("van gogh", "painting")],
-                          dataclasses.replace(settings, hold=())).report  # fmt: skip
+    kept = dataclasses.replace(PAPER, preserve=(prompt,))
+    report = compute_edit(doubled, tokenizer, [ConceptEdit("van gogh", "painting")], kept).report
     assert f"contested: 'van gogh' and the preserved {prompt!r}" in report.text()
     assert near_preserved(small_tower, tokenizer, [ConceptEdit("van gogh", "painting")], PAPER) == ()
