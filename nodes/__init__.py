@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .api import ComfyExtension, io
+from .concepts import AddConceptEdit, ConceptEditList
 from .edit import DiffQuickFixEdit
 from .edit_files import LoadEdit, SaveEditAsLoRA
 from .guard import CollateralRadar, EditReportNode, FindLambda, PreserveSet
@@ -19,6 +20,8 @@ from .trace_result import CausalHeatmap, CompareTraces, LoadTrace, LocateCausalS
 
 NODES: list[type[io.ComfyNode]] = [
     DiffQuickFixEdit,
+    ConceptEditList,
+    AddConceptEdit,
     PreserveSet,
     CollateralRadar,
     FindLambda,

@@ -9,11 +9,12 @@ import torch
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 __all__ = [
-    "CausalTraceType", "ComfyExtension", "CorruptionType", "ImageScorerType", "WeightEditType", "image_of",
-    "io", "schema",
+    "CausalTraceType", "ComfyExtension", "ConceptEditsType", "CorruptionType", "ImageScorerType", "WeightEditType",
+    "image_of", "io", "schema",
 ]  # fmt: skip
 
 WeightEditType = io.Custom("WEIGHT_EDIT")
+ConceptEditsType = io.Custom("CONCEPT_EDITS")
 CorruptionType = io.Custom("CORRUPTION")
 CausalTraceType = io.Custom("CAUSAL_TRACE")
 ImageScorerType = io.Custom("IMAGE_SCORER")

@@ -10,11 +10,13 @@ from ..quickfix import (
     PRESERVE_MODES,
     ConceptEdit,
     EditSettings,
+    combine,
     compute_edit,
     preset,
     prompts_of_text,
 )
-from .api import WeightEditType, io, schema
+from .api import ConceptEditsType, WeightEditType, io, schema
+from .host.progress import progress_bar
 from .host.text_encoder import apply_edit, open_text_encoder, stored_report
 
 
@@ -123,6 +125,12 @@ class DiffQuickFixEdit(io.ComfyNode):
                     tooltip="How the prompts of `preserve` are kept. soft: moving costs. hard: they do not move at "
                     "all; for a few prompts, about nine at most. The preset's own are always kept softly.",
                 ),
+                ConceptEditsType.Input(
+                    "concepts",
+                    optional=True,
+                    tooltip="More concepts, from Concept Edit List or Add Concept Edit, edited in the same solve. With "
+                    "them, `source` may be empty.",
+                ),
             ],
             outputs=[
                 io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
@@ -150,11 +158,15 @@ class DiffQuickFixEdit(io.ComfyNode):
         preserve: str = "",
         templates: str = "",
         preserve_mode: str = PRESERVE_MODES[0],
+        concepts=None,
     ) -> io.NodeOutput:
-        concept = ConceptEdit(source, target.strip() or None, kind, template_lines(templates))
+        wanted = tuple(concepts or ())
+        if source.strip() or not wanted:
+            own = ConceptEdit(source, target.strip() or None, kind, template_lines(templates))
+            wanted = combine(wanted, (own,)).concepts
         settings = edit_settings(preset, layer, lam, positions, preserve, preserve_mode)
         encoder = open_text_encoder(clip)
-        edit = compute_edit(encoder.tower, encoder.tokenizer, [concept], settings)
+        edit = compute_edit(encoder.tower, encoder.tokenizer, wanted, settings, progress=progress_bar())
         edit = dataclasses.replace(edit, report=stored_report(encoder, edit, strength))
         report = edit.report.text()
         return io.NodeOutput(

@@ -9,12 +9,14 @@
 Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arXiv 2310.13730.
 """
 
+from .concept_list import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
 from .edit import compute_edit, find_lambda
 from .edit_file import EditFile, EditFileError, load_edit, read_edit_file, save_edit
 from .encoders import ENCODERS, NAMINGS, Encoder
 from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
 from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
 from .heldout import HELD_OUT_TEMPLATES
+from .ledger import Ledger, LedgerError
 from .measure import measure_edit
 from .nullspace import HeldError, HeldSpan
 from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
@@ -55,6 +57,8 @@ __all__ = [
     "PRESETS",
     "AttentionStates",
     "ConceptEdit",
+    "ConceptList",
+    "ConceptListError",
     "EditFile",
     "EditFileError",
     "EditReport",
@@ -67,6 +71,8 @@ __all__ = [
     "HeldSpan",
     "Hit",
     "LambdaCurve",
+    "Ledger",
+    "LedgerError",
     "LowRank",
     "ModelFileError",
     "Probe",
@@ -83,6 +89,7 @@ __all__ = [
     "TowerError",
     "WeightEdit",
     "build_guard",
+    "combine",
     "compute_edit",
     "find_lambda",
     "load_edit",
@@ -92,15 +99,18 @@ __all__ = [
     "measure_final",
     "open_text_encoder",
     "pair_tokens",
+    "parse_concepts",
     "preserve_set",
     "preset",
     "prompts_of_text",
+    "read_concepts",
     "read_edit_file",
     "save_edit",
     "scan",
     "solve",
     "solve_residuals",
     "storage_rounding",
+    "text_of_concepts",
     "text_of_prompts",
     "to_json",
     "trace_lambda",

@@ -90,6 +90,7 @@ class EditReport:
             where the keys do not span all dimensions.
         guarding: what holding prompts cost, where any are held.
         final: drift of the last hidden states, where measured (see :func:`measure_final`).
+        contested: (source, preserved prompt, cosine) with nearly the same key: to keep the one is to keep the other.
     """
 
     efficacy: float
@@ -108,6 +109,7 @@ class EditReport:
     condition: float | None = None
     guarding: Guarding | None = None
     final: FinalStates | None = None
+    contested: tuple[tuple[str, str, float], ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -137,6 +139,8 @@ class EditReport:
             lines.append(f"worst hit: {worst}")
         if self.skipped_preserve:
             lines.append(f"not preserved, since they name the concept: {', '.join(map(repr, self.skipped_preserve))}")
+        for source, prompt, cosine in self.contested:
+            lines.append(f"contested: {source!r} and the preserved {prompt!r} have nearly the same key ({cosine:.3f})")
         return "\n".join([*lines, *self._technical_lines()])
 
     def _technical_lines(self) -> list[str]:
@@ -283,15 +287,20 @@ def measure_final(
     )
 
 
-def reached(keys: torch.Tensor, residuals: torch.Tensor, update: LowRank) -> float:
+def reached(
+    keys: torch.Tensor, residuals: torch.Tensor, update: LowRank, pair_weights: torch.Tensor | None = None
+) -> float:
     """Efficacy on some pairs: 1 - ||R - delta K|| / ||R||, clamped to 0 to 1; 1 where nothing was to be done.
 
     Args:
         keys: (n, d_in).
         residuals: (n, d_out), v - W0 k.
+        pair_weights: (n,), how much each pair counts (default 1).
     """
     left = residuals.double() - keys.double() @ update.down.to(keys).double().T @ update.up.to(keys).double().T
-    return share_reached(float(residuals.double().square().sum()), float(left.square().sum()))
+    energies = (rows.double().square().sum(1) for rows in (residuals, left))
+    before, after = (float((e if pair_weights is None else e * pair_weights).sum()) for e in energies)
+    return share_reached(before, after)
 
 
 def share_reached(energy: float, left: float) -> float:

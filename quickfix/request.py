@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +25,18 @@ class ConceptEdit:
         target: what it becomes ("painting"); None takes the kind's default.
         kind: one of ``KINDS``; sets the default templates and target.
         templates: captions with ``{x}`` for the concept; None takes the kind's default.
+        weight: how much the concept's pairs count beside those of other concepts.
 
     Raises:
-        PromptError: empty or identical source and target, unknown kind, kind "custom" without templates.
+        PromptError: empty or identical source and target, unknown kind, kind "custom" without templates, a weight that
+            is not a finite number above 0.
     """
 
     source: str
     target: str | None
     kind: str = "style"
     templates: tuple[str, ...] | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -47,6 +51,8 @@ class ConceptEdit:
             )
         if source.casefold() == target.casefold():
             raise PromptError(f"The source and the target are both {source!r}; name a different target.")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise PromptError(f"The weight of {source!r} is {self.weight}; expected a finite number above 0.")
         templates = default_templates(self.kind) if self.templates is None else tuple(self.templates)
         for name, value in (("source", source), ("target", target), ("templates", templates)):
             object.__setattr__(self, name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import folder_paths
@@ -11,24 +12,40 @@ SUFFIX = ".txt"
 _LARGEST = 2**20
 
 
-def text_files() -> list[str]:
-    """Names of the text files in the input folder, sorted."""
+def text_files(suffixes: Sequence[str] = (SUFFIX,)) -> list[str]:
+    """Names of the files with some suffixes in the input folder, sorted."""
     folder = Path(folder_paths.get_input_directory())
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*" + SUFFIX) if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes and path.is_file()
+    )
+
+
+def input_path(name: str, suffixes: Sequence[str] = (SUFFIX,)) -> Path:
+    """The file of a name in the input folder.
+
+    Raises:
+        ValueError: the name leads out of the folder or has another suffix; there is no such file.
+    """
+    folder = Path(folder_paths.get_input_directory()).resolve()
+    path = (folder / name).resolve() if "\0" not in name else folder
+    if not path.is_relative_to(folder) or path.suffix.lower() not in suffixes:
+        raise ValueError(
+            f"{name!r} names no text file in ComfyUI's input folder. Name a {' or '.join(suffixes)} file there."
+        )
+    if not path.is_file():
+        raise ValueError(f"There is no file {name!r} in ComfyUI's input folder. Put it there and reload the page (R).")
+    return path
 
 
 def read_text_file(name: str) -> str:
     """The contents of a text file in the input folder.
 
     Raises:
-        ValueError: the name leads out of the folder or is no text file's; the file is missing, too large or not UTF-8.
+        ValueError: as :func:`input_path`; the file is too large or not UTF-8.
     """
-    folder = Path(folder_paths.get_input_directory()).resolve()
-    path = (folder / name).resolve() if "\0" not in name else folder
-    if not path.is_relative_to(folder) or path.suffix != SUFFIX:
-        raise ValueError(f"{name!r} names no text file in ComfyUI's input folder. Name a {SUFFIX} file there.")
-    if not path.is_file():
-        raise ValueError(f"There is no file {name!r} in ComfyUI's input folder. Put it there and reload the page (R).")
+    path = input_path(name)
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"The file {name!r} is larger than 1 MiB; expected a list of prompts, one on each line.")
     try:
