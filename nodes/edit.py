@@ -135,7 +135,9 @@ class DiffQuickFixEdit(io.ComfyNode):
         edit = compute_edit(
             encoder.tower, encoder.tokenizer, [concept], _settings(preset, layer, lam, positions, preserve)
         )
-        report = stored_report(encoder, edit, strength).text()
+        measured = stored_report(encoder, edit, strength)
+        report = measured.text()
         return io.NodeOutput(
-            apply_edit(clip, encoder, edit, strength), edit, report, ui={"diff_quickfix_report": [report]}
-        )
+            apply_edit(clip, encoder, edit, strength), edit, report,
+            ui={"diff_quickfix_report": [report, measured.as_dict()]},
+        )  # fmt: skip

@@ -107,19 +107,47 @@ def places(tokens: TokenizedPrompt, subject: range) -> dict[str, tuple[int, ...]
     }
 
 
-def _chunks(clip: comfy.sd.CLIP, prompt: str, tokens: dict[str, Any]) -> list[TokenizedPrompt]:
-    """A prompt as ComfyUI cuts it, 77 tokens each; entries that are no word (embeddings) become -1."""
-    name, encoder = only_encoder(clip)
-    tokenizer = getattr(clip.tokenizer, name).tokenizer
-    (pairs,) = tokens.values()
-    end = encoder.special_tokens["end"]
+def cut_prompt(prompt: str, parts: Sequence[Sequence[tuple[Any, ...]]], tokenizer: Any, end: int) -> list[TokenizedPrompt]:
+    """A prompt as ComfyUI cuts it, 77 tokens each; entries that are no word (embeddings) become -1.
+
+    Args:
+        parts: what ComfyUI's tokenizer gives: lists of (token id, weight).
+        tokenizer: the transformers tokenizer that it wraps.
+        end: the id of the token that ends a text.
+    """
     chunks = []
-    for chunk in pairs:
-        ids = tuple(int(entry[0]) if isinstance(entry[0], int) else -1 for entry in chunk)
+    for part in parts:
+        ids = tuple(int(entry[0]) if isinstance(entry[0], int) else -1 for entry in part)
         eos = ids.index(end) if end in ids else len(ids)
         pieces = tokenizer.convert_ids_to_tokens([max(i, 0) for i in ids[1:eos]])
         chunks.append(TokenizedPrompt(prompt, ids, eos, tuple(piece.endswith("</w>") for piece in pieces)))
     return chunks
+
+
+def find_in_parts(
+    chunks: Sequence[TokenizedPrompt], subject: str, reader: PromptTokenizer
+) -> tuple[int, tuple[range, ...]]:
+    """Which part of a prompt holds the subject, and where in it.
+
+    Raises:
+        SubjectError: none does, or several.
+    """
+    found: list[tuple[int, tuple[range, ...]]] = []
+    trouble: SubjectError | None = None
+    for number, chunk in enumerate(chunks):
+        try:
+            found.append((number, find_subject(chunk, subject, reader)))
+        except SubjectError as error:
+            trouble = error
+    if not found:
+        assert trouble is not None
+        raise trouble
+    if len(found) > 1:
+        raise SubjectError(
+            f"The subject {subject!r} occurs in {len(found)} of the {len(chunks)} parts of 77 tokens that ComfyUI cuts "
+            "this prompt into; corrupting one would leave the others. Name it once, or shorten the prompt."
+        )
+    return found[0]
 
 
 def _labels(clip: comfy.sd.CLIP, tokens: TokenizedPrompt) -> tuple[str, ...]:
@@ -154,23 +182,9 @@ def corrupt_prompt(
     own = getattr(clip.tokenizer, name)
     reader = PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=encoder.max_length)
     tokens = clip.tokenize(prompt)
-    chunks = _chunks(clip, prompt, tokens)
-    found: list[tuple[int, tuple[range, ...]]] = []
-    trouble: SubjectError | None = None
-    for number, chunk in enumerate(chunks):
-        try:
-            found.append((number, find_subject(chunk, subject, reader)))
-        except SubjectError as error:
-            trouble = error
-    if not found:
-        assert trouble is not None
-        raise trouble
-    if len(found) > 1:
-        raise SubjectError(
-            f"The subject {subject!r} occurs in {len(found)} of the {len(chunks)} parts of 77 tokens that ComfyUI cuts "
-            "this prompt into; corrupting one would leave the others. Name it once, or shorten the prompt."
-        )
-    number, ranges = found[0]
+    (parts,) = tokens.values()
+    chunks = cut_prompt(prompt, parts, own.tokenizer, encoder.special_tokens["end"])
+    number, ranges = find_in_parts(chunks, subject, reader)
     positions = tuple(sorted(set(itertools.chain.from_iterable(ranges))))
     table = encoder.transformer.text_model.embeddings.token_embedding
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+    "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-gpu-rasterization",
+    "--disable-gpu-compositing", "--disable-software-rasterizer", "--disable-dev-shm-usage",
     "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-default-apps", "--disable-extensions", "--disable-features=Translate,MediaRouter", "--hide-scrollbars",
     "--force-device-scale-factor=1", "--lang=en-US",
@@ -93,7 +94,7 @@ class Page:
         dialogs: the texts of alerts, which are closed at once.
     """
 
-    def __init__(self, browser: Chromium, *, width: int = 1600, height: int = 1000) -> None:
+    def __init__(self, browser: Chromium, *, width: int = 1400, height: int = 900) -> None:
         self._browser = browser
         self.requests: list[str] = []
         self.complaints: list[tuple[str, str, str]] = []

@@ -11,7 +11,10 @@ from diff_quickfix.demo_model.server import PACK, Server
 
 SCREENSHOTS = PACK / "build" / "screenshots"
 # Each page keeps this from ComfyUI's own start-up dialogs.
-_SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": True, "Comfy.Release.Status": "what's new seen"}
+_SETTINGS = {
+    "Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": True, "Comfy.Minimap.Visible": False,
+    "LiteGraph.Canvas.MaximumFps": 10,
+}  # fmt: skip
 
 
 class ComfyPage(Page):

@@ -83,7 +83,7 @@ export function bestCell(model) {
 export function arrange(model, { value, order, folded }) {
     const groups = new Map();
     model.kinds.forEach((kind, row) => groups.set(kind, [...(groups.get(kind) ?? []), row]));
-    const strength = (row) => Math.max(...model.sites.length ? model[OF_VALUE[value]][row].map((v) => (Number.isNaN(v) ? -Infinity : v)) : []);
+    const strength = (row) => Math.max(...model[OF_VALUE[value]][row].map((one) => (Number.isNaN(one) ? -Infinity : one)));
     return [...groups].map(([kind, rows]) => ({
         kind,
         rows: order === ORDERS[1] ? [...rows].sort((a, b) => strength(b) - strength(a) || a - b) : rows,
@@ -97,7 +97,7 @@ export function extent(model, value) {
     const high = all.reduce((a, b) => Math.max(a, b), -Infinity);
     const low = all.reduce((a, b) => Math.min(a, b), Infinity);
     if (!all.length) return { low: 0, high: 1, diverging: false };
-    if (low >= -0.05 * Math.max(high, 0)) return { low: 0, high: high > 0 ? high : 1, diverging: false };
+    if (value !== "significance" && low >= -0.05 * Math.max(high, 0)) return { low: 0, high: high > 0 ? high : 1, diverging: false };
     const most = Math.max(Math.abs(low), Math.abs(high));
     return { low: -most, high: most, diverging: true };
 }

@@ -73,7 +73,8 @@ export class HeatmapView {
             },
         }, this.canvas);
         this.words = element("div", {
-            "aria-live": "polite", style: { font: "bold 14px/1.35 system-ui, sans-serif", minHeight: "38px", overflowWrap: "anywhere" },
+            "aria-live": "polite", // Always of one height: were it to grow under the pointer, the cells would move away from it.
+            style: { font: "bold 13px/19px system-ui, sans-serif", flex: "0 0 57px", overflow: "auto", overflowWrap: "anywhere" },
         }, "The heat map appears here after a run.");
         this.panel = element("div", { style: { display: "none", gap: "8px", flex: "0 0 auto", overflow: "auto", maxHeight: "45%" } });
         this.root = element("div", {

@@ -30,13 +30,13 @@ function chain(prototype, name, after) {
 /**
  * Register an extension that gives every node of one kind a view in a DOM widget.
  *
- * spec: extension (its name), nodeId, output (key of the node's `ui`), height (least, in pixels), make(node), which returns
- * {root, show?(payload), restore?(), dispose?()}.
+ * spec: extension (its name), nodeId, output (key of the node's `ui`, a list), height (least, in pixels), make(node), which
+ * returns {root, show?(...the list), restore?(), dispose?()}.
  */
 export function addNodeView(app, { extension, nodeId, output, height, make }) {
     const show = (node, outputs) => {
-        const payload = outputs?.[output]?.[0];
-        if (payload !== undefined) views.get(node)?.show?.(payload);
+        const payload = outputs?.[output];
+        if (Array.isArray(payload) && payload.length) views.get(node)?.show?.(...payload.slice(0, 2));
     };
     app.registerExtension({
         name: extension,
