@@ -34,7 +34,8 @@ class ComfyPage(Page):
     def open(self) -> None:
         """Load or reload the page, until ComfyUI is ready."""
         self.go(self.server.url)
-        self.wait("window.app?.graph && window.app.vueAppReady !== false && window.app.extensionManager?.setting && true")
+        self.wait("window.app?.graph && window.app.vueAppReady !== false && window.app.extensionManager?.setting && true",
+                  timeout=300)  # fmt: skip
         self.rest(1)
 
     def load(self, workflow: dict[str, Any]) -> None:

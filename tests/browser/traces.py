@@ -6,6 +6,7 @@ import torch
 from diff_quickfix.tracing.result import CausalTrace
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
+HOSTILE_FILE = "hostile <img src=x onerror=alert(3)>"
 BEST = ("text.0.self_attn", "gogh")
 _SITES = tuple(f"text.{layer}.{kind}" for layer in range(6) for kind in ("self_attn", "mlp", "hidden"))
 _COLUMNS = ("van", "gogh", "<end>", "<padding>")
@@ -35,4 +36,4 @@ def save_traces(folder: Path) -> None:
         sites=tuple(f"text.{n}.{HOSTILE}" for n in range(len(_SITES))), columns=(HOSTILE, "a\u202eb", "\0", "x" * 500),
         prompts=(HOSTILE, HOSTILE), subjects=(HOSTILE,) * 2, score=HOSTILE,
     )  # fmt: skip
-    hostile.save(folder / "hostile <img src=x onerror=alert(3)>.trace.safetensors")
+    hostile.save(folder / f"{HOSTILE_FILE}.trace.safetensors")
