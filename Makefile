@@ -1,8 +1,9 @@
 # Every target does its own set-up (scripts/bootstrap.py); only Python 3.11+ and a package index are needed.
 PYTHON ?= python3
 IN = $(PYTHON) scripts/bootstrap.py run --
+IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 
-.PHONY: help demo test test-unit test-comfy test-e2e lint bench bench-trace study train clean
+.PHONY: help demo test test-unit test-comfy test-e2e test-browser lint bench bench-trace study train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -11,7 +12,7 @@ demo: ## paint before and after an edit, in a real ComfyUI, into demo-output/
 	@$(IN) python -m diff_quickfix.demo_model.demo --out demo-output
 
 test: ## all checks and tests, against the newest and the oldest supported ComfyUI
-	@$(IN) python scripts/run_tests.py
+	@$(IN_BROWSER) python scripts/run_tests.py
 
 test-unit: ## the kernels, without ComfyUI
 	@$(IN) python -m pytest tests/unit
@@ -21,6 +22,9 @@ test-comfy: ## inside a real ComfyUI, in process
 
 test-e2e: ## the stock server over HTTP
 	@$(IN) python -m pytest tests/e2e
+
+test-browser: ## what people see, in Chromium; screenshots in build/screenshots
+	@$(IN_BROWSER) python -m pytest tests/browser
 
 lint: ## style and types
 	@$(IN) python scripts/run_tests.py lint

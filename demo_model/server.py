@@ -42,11 +42,15 @@ class Server:
     def get_json(self, path: str) -> Any:
         return json.loads(self.get(path))
 
+    def post(self, path: str, value: Any) -> bytes:
+        """POST a value as JSON."""
+        body, headers = json.dumps(value).encode(), {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}{path}", body, headers), timeout=60) as reply:
+            return reply.read()
+
     def free(self) -> None:
         """Have the server forget all cached results and unload all models before its next workflow."""
-        body = json.dumps({"unload_models": True, "free_memory": True}).encode()
-        request = urllib.request.Request(f"{self.url}/free", body, {"Content-Type": "application/json"})
-        urllib.request.urlopen(request, timeout=60).close()
+        self.post("/free", {"unload_models": True, "free_memory": True})
         time.sleep(1.5)
 
     def interrupt(self) -> None:
@@ -59,11 +63,8 @@ class Server:
         Raises:
             ServerError: the server finds the workflow invalid.
         """
-        body = json.dumps({"prompt": workflow}).encode()
-        request = urllib.request.Request(f"{self.url}/prompt", body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
-                return json.loads(reply.read())["prompt_id"]
+            return json.loads(self.post("/prompt", {"prompt": workflow}))["prompt_id"]
         except urllib.error.HTTPError as error:
             raise ServerError(f"The server refused the workflow: {error.read().decode()[:4000]}") from None
 

@@ -47,5 +47,10 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class DiffQuickFixExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        from .host.routes import add_routes
+
+        add_routes()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

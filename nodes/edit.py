@@ -170,5 +170,6 @@ class DiffQuickFixEdit(io.ComfyNode):
         edit = dataclasses.replace(edit, report=stored_report(encoder, edit, strength))
         report = edit.report.text()
         return io.NodeOutput(
-            apply_edit(clip, encoder, edit, strength), edit, report, ui={"diff_quickfix_report": [report]}
-        )
+            apply_edit(clip, encoder, edit, strength), edit, report,
+            ui={"diff_quickfix_report": [report, edit.report.as_dict()]},
+        )  # fmt: skip

@@ -7,6 +7,7 @@ from ..tracing.locate import locate
 from ..tracing.result import CausalTrace, compare
 from .api import CausalTraceType, image_of, io, schema
 from .host.files import free_path, trace_files, trace_path
+from .host.heatmap import heatmap_output
 
 VALUES = ("indirect effect", "recovery")
 
@@ -21,21 +22,28 @@ class CausalHeatmap(io.ComfyNode):
             search_aliases=["heat map", "plot"],
             description=(
                 "Draws a causal trace: sites against tokens or steps. Cells that do not beat the control are hatched; "
-                "the strongest is outlined."
+                "the strongest is outlined. On the node, the drawing answers to mouse and keyboard."
             ),
+            # The drawing on the node is there without a node behind it, and again when the result was cached.
+            is_output_node=True,
             inputs=[
                 CausalTraceType.Input("trace", tooltip="From Causal Trace or Load Trace."),
                 io.Combo.Input("value", options=list(VALUES), default=VALUES[0],
                                tooltip="indirect effect: what restoring brings back, in units of the score. recovery: "
                                "the same as a share of what the corruption took away."),
                 io.Int.Input("width", default=1200, min=400, max=4000, step=50, tooltip="Width in pixels."),
+                io.Image.Input("pictures", optional=True,
+                               tooltip="The trace node's examples: shown on the node beside the cell they belong to."),
             ],
             outputs=[io.Image.Output(id="heatmap", display_name="heatmap", tooltip="The drawing.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, trace, value: str, width: int) -> io.NodeOutput:
-        return io.NodeOutput(image_of(draw_heatmap(trace, value=value, width=width)))
+    def execute(cls, trace, value: str, width: int, pictures=None) -> io.NodeOutput:
+        return io.NodeOutput(
+            image_of(draw_heatmap(trace, value=value, width=width)),
+            ui={"diff_quickfix_heatmap": [heatmap_output(trace, pictures)]},
+        )
 
 
 class LocateCausalState(io.ComfyNode):

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Set up what the demo and the tests need, once, outside the clone; and run commands in it.
 
-    python3 scripts/bootstrap.py                                   set up and say where
-    python3 scripts/bootstrap.py run [--comfyui floor] -- CMD ...  run CMD in the environment
+    python3 scripts/bootstrap.py                                               set up and say where
+    python3 scripts/bootstrap.py run [--comfyui floor] [--browser] -- CMD ...  run CMD in the environment
 
 The cache folder ($DIFF_QUICKFIX_CACHE, else $XDG_CACHE_HOME/diff-quickfix, else ~/.cache/diff-quickfix) holds a virtual
 environment and two ComfyUI trees, each in a folder named after a hash of what defines it. A folder counts only once its
-stamp file is written, so an interrupted set-up is cleared and done again. Standard library only.
+stamp file is written, so an interrupted set-up is cleared and done again. --browser also finds Chromium ($CHROMIUM_PATH,
+else on PATH) or, on Debian and Ubuntu, installs it. Standard library only.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ STAMP = ".complete"
 RECIPE = "2"  # counts the changes to how this script builds an environment
 # ComfyUI's main program imports all three, and a torchaudio only loads beside the torch it was built for.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,33 @@ def set_up_environment(cache: Path, requirements: Path) -> Path:
     return python
 
 
+def find_browser() -> str | None:
+    """The path of a browser of Chromium's family, or None."""
+    if chosen := os.environ.get("CHROMIUM_PATH"):
+        if Path(chosen).is_file():
+            return chosen
+        raise SetupError(f"CHROMIUM_PATH is {chosen!r}; expected the program file of Chromium or Chrome.")
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def set_up_browser() -> str:
+    """Find Chromium, or install it with apt-get; returns its path."""
+    if found := find_browser():
+        return found
+    root = [] if getattr(os, "geteuid", lambda: 1)() == 0 else ["sudo", "-n"]
+    if shutil.which("apt-get") and (not root or shutil.which("sudo")):
+        say("Chromium: installing with apt-get")
+        run_quietly([*root, "apt-get", "update", "-q"], "apt-get update")
+        install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "chromium"]
+        run_quietly([*root, "env", "DEBIAN_FRONTEND=noninteractive", *install], "installing Chromium")
+        if found := find_browser():
+            return found
+    raise SetupError(
+        "The browser tests need Chromium, and none of " + ", ".join(BROWSERS) + " is on PATH. Install one (on Debian: "
+        "apt install chromium), or set CHROMIUM_PATH to its program file."
+    )
+
+
 def pack_link(cache: Path) -> Path:
     """A folder in which this clone stands under its package name, for PYTHONPATH."""
     folder = cache / f"clone-{key_of(str(ROOT))}"
@@ -196,6 +225,7 @@ class Environment:
     cache: Path
     comfyui: dict[str, Path]
     package_folder: Path
+    browser: str | None = None
 
     def variables(self, comfyui: str) -> dict[str, str]:
         return {
@@ -206,6 +236,7 @@ class Environment:
             "COMFYUI_PATH": str(self.comfyui[comfyui]),
             "DIFF_QUICKFIX_CACHE": str(self.cache),
             "HF_HUB_OFFLINE": "1",
+            **({"CHROMIUM_PATH": self.browser} if self.browser else {}),
         }
 
 
@@ -221,13 +252,13 @@ def require_python() -> None:
         )
 
 
-def set_up() -> Environment:
+def set_up(*, browser: bool = False) -> Environment:
     require_python()
     cache = cache_folder()
     with locked(cache):
         comfyui = {name: set_up_comfyui(cache, name) for name in COMFYUI}
         python = set_up_environment(cache, comfyui["newest"] / "requirements.txt")
-        return Environment(python, cache, comfyui, pack_link(cache))
+        return Environment(python, cache, comfyui, pack_link(cache), set_up_browser() if browser else None)
 
 
 def run_command(command: list[str], variables: dict[str, str]) -> int:
@@ -251,11 +282,12 @@ def main() -> int:
     commands = parser.add_subparsers(dest="action")
     run = commands.add_parser("run", help="run a command in the environment")
     run.add_argument("--comfyui", choices=list(COMFYUI), default="newest", help="which ComfyUI COMFYUI_PATH names")
+    run.add_argument("--browser", action="store_true", help="have Chromium too; CHROMIUM_PATH names it")
     run.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        environment = set_up()
+        environment = set_up(browser=getattr(options, "browser", False))
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

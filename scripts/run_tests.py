@@ -1,4 +1,4 @@
-"""Run the checks: style, types, and the three tiers of tests against both ComfyUI versions; end with one summary line.
+"""Run the checks: style, types, and the tiers of tests against both ComfyUI versions; end with one summary line.
 
 Runs inside the environment of scripts/bootstrap.py.
 """
@@ -77,6 +77,7 @@ def main(arguments: list[str]) -> int:
     if arguments != ["lint"]:
         outcomes.append(tier("unit", "unit", "newest"))
         outcomes += [tier(name, name, comfyui) for name in ("comfyui", "e2e") for comfyui in COMFYUI]
+        outcomes.append(tier("browser", "browser", "newest"))
     print("\n=== summary")
     for outcome in outcomes:
         mark = "FAILED" if outcome.failed else "ok"

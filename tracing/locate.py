@@ -51,6 +51,12 @@ class Location:
         )
 
 
+def layer_of(site: str) -> int | None:
+    """The layer that a site of the text encoder belongs to; None for windows of sites and for sites of a UNet."""
+    found = re.fullmatch(r"text\.(\d{1,4})\.\w+", site)
+    return int(found.group(1)) if found else None
+
+
 def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0) -> Location:
     """The site whose average indirect effect, at its best column, is the largest.
 

@@ -1,53 +1,69 @@
-// Shows the report of "Diff-QuickFix Edit" on the node itself.
+// The report of "Diff-QuickFix Edit" on the node itself: verdict, bars, and the prompts that were hit most.
 import { app } from "../../scripts/app.js";
+import { button, element } from "./lib/dom.mjs";
+import { addNodeView, isLinked, setWidget } from "./lib/node_output.mjs";
+import { parse } from "./lib/report_model.mjs";
 
-const NODE_ID = "DiffQuickFix_Edit";
-const OUTPUT = "diff_quickfix_report";
 const LONGEST = 8000;
+const FONT = "12px/1.45 system-ui, sans-serif";
+// Readable on light and dark: told apart by the word beside them too.
+const TONES = { strong: "#2f9e58", good: "#2f9e58", weak: "#c98a00", harmful: "#d6336c" };
 
-function reportWidget(node) {
-    const existing = node.widgets?.find((widget) => widget.name === OUTPUT);
-    if (existing) return existing;
-    const box = document.createElement("pre");
-    Object.assign(box.style, {
-        margin: "0", padding: "6px 8px", overflow: "auto", whiteSpace: "pre-wrap", boxSizing: "border-box",
-        font: "11px/1.4 ui-monospace, monospace", color: "var(--input-text)", background: "var(--comfy-input-bg)",
-        borderRadius: "6px",
-    });
-    box.textContent = "The report appears here after a run.";
-    const widget = node.addDOMWidget(OUTPUT, "DIFF_QUICKFIX_REPORT", box, {
-        serialize: false, hideOnZoom: false, getMinHeight: () => 150,
-    });
-    widget.serialize = false;
-    widget.box = box;
-    return widget;
+function bar({ name, value, good, filled }) {
+    const ink = (good ? filled > 0.5 : filled < 0.5) ? TONES.good : filled > (good ? 0.25 : 0.99) ? TONES.weak : TONES.harmful;
+    const percent = `${(100 * value).toFixed(good ? 1 : 2)} %`;
+    const track = element("div", {
+        role: "meter", "aria-label": name, "aria-valuenow": value, "aria-valuetext": percent, "aria-valuemin": 0, "aria-valuemax": 1,
+        style: { flex: "1 1 60px", height: "9px", borderRadius: "3px", background: "var(--border-color)", overflow: "hidden" },
+    }, element("div", { style: { width: `${100 * filled}%`, height: "100%", background: ink } }));
+    return element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
+        element("span", { style: { flex: "0 0 118px" } }, name), track,
+        element("span", { style: { flex: "0 0 58px", textAlign: "right", fontVariantNumeric: "tabular-nums" } }, percent));
 }
 
-function show(node, output) {
-    const text = output?.[OUTPUT]?.[0];
-    // Reports quote prompts, and prompts come from other people's workflows: text only, and not endless.
-    if (typeof text === "string") reportWidget(node).box.textContent = text.slice(0, LONGEST);
+/** Add a prompt to the node's preserve lines, once; returns what happened. */
+function preserve(node, prompt) {
+    if (isLinked(node, "preserve")) return "preserve is fed by a link; add the prompt there.";
+    const text = String(node.widgets?.find((widget) => widget.name === "preserve")?.value ?? "");
+    const lines = text.split("\n").map((one) => one.trim()).filter(Boolean);
+    if (lines.includes(prompt)) return `${prompt} is among the preserved prompts already.`;
+    if (!setWidget(node, "preserve", [...lines, prompt].join("\n"))) return "This node has no preserve widget.";
+    return `Added ${prompt}; run again to see what it costs.`;
 }
 
-app.registerExtension({
-    name: "DiffQuickFix.EditReport",
-    beforeRegisterNodeDef(nodeType, nodeData) {
-        if (nodeData.name !== NODE_ID) return;
-        const { onNodeCreated, onExecuted } = nodeType.prototype;
-        nodeType.prototype.onNodeCreated = function (...args) {
-            const result = onNodeCreated?.apply(this, args);
-            reportWidget(this);
-            return result;
-        };
-        nodeType.prototype.onExecuted = function (output, ...rest) {
-            onExecuted?.call(this, output, ...rest);
-            show(this, output);
-        };
-    },
-    onNodeOutputsUpdated(outputs) {
-        for (const [id, output] of Object.entries(outputs ?? {})) {
-            const node = app.graph?.getNodeById?.(Number(id));
-            if (node?.comfyClass === NODE_ID) show(node, output);
-        }
-    },
+function worstHit(node, model) {
+    if (!model.worst.length) return [];
+    const said = element("div", { "aria-live": "polite" });
+    const rows = model.worst.map(({ text, drift }) => element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
+        element("span", { style: { flex: "1 1 auto", overflowWrap: "anywhere" } }, text),
+        element("span", { style: { fontVariantNumeric: "tabular-nums" } }, `${(100 * drift).toFixed(2)} %`),
+        button("add to preserve", `keep "${text}" as it is`, () => { said.textContent = preserve(node, text); })));
+    return [element("div", { style: { color: "var(--descrip-text)" } }, "Hit most:"), ...rows, said];
+}
+
+function make(node) {
+    const body = element("div", { class: "diff-quickfix-report" }, "The report appears here after a run.");
+    const root = element("div", {
+        style: {
+            padding: "6px 8px", boxSizing: "border-box", overflow: "auto", width: "100%", height: "100%", font: FONT,
+            color: "var(--input-text)", background: "var(--comfy-input-bg)", borderRadius: "6px",
+        },
+    }, body);
+    return {
+        root,
+        // [text, measures]: all that a server without the measures sends is the text.
+        show(text, measures) {
+            if (typeof text !== "string") return;
+            const model = parse(measures);
+            const plain = element("pre", { style: { margin: 0, whiteSpace: "pre-wrap", font: "11px/1.4 ui-monospace, monospace" } }, text.slice(0, LONGEST));
+            if (!model) return body.replaceChildren(plain);
+            const verdict = element("div", { style: { fontWeight: "bold", borderLeft: `4px solid ${TONES[model.tone] ?? "var(--border-color)"}`, paddingLeft: "6px" } }, model.verdict);
+            const details = element("details", {}, element("summary", { style: { cursor: "pointer" } }, "the report in words"), plain);
+            body.replaceChildren(verdict, ...model.measures.map(bar), ...worstHit(node, model), details);
+        },
+    };
+}
+
+addNodeView(app, {
+    extension: "DiffQuickFix.EditReport", nodeId: "DiffQuickFix_Edit", output: "diff_quickfix_report", height: 190, make,
 });

@@ -107,15 +107,19 @@ def first_layer(clip: comfy.sd.CLIP) -> torch.nn.Module:
     return only_encoder(clip)[1].transformer.text_model.encoder.layers[0]
 
 
-def _chunks(clip: comfy.sd.CLIP, prompt: str, tokens: dict[str, Any]) -> list[TokenizedPrompt]:
-    """A prompt as ComfyUI cuts it, 77 tokens each; entries that are no word (embeddings) become -1."""
-    name, encoder = only_encoder(clip)
-    tokenizer = getattr(clip.tokenizer, name).tokenizer
-    (pairs,) = tokens.values()
-    end = encoder.special_tokens["end"]
+def cut_prompt(
+    prompt: str, parts: Sequence[Sequence[tuple[Any, ...]]], tokenizer: Any, end: int
+) -> list[TokenizedPrompt]:
+    """A prompt as ComfyUI cuts it, 77 tokens each; entries that are no word (embeddings) become -1.
+
+    Args:
+        parts: what ComfyUI's tokenizer gives: lists of (token id, weight).
+        tokenizer: the transformers tokenizer that it wraps.
+        end: the id of the token that ends a text.
+    """
     chunks = []
-    for chunk in pairs:
-        ids = tuple(int(entry[0]) if isinstance(entry[0], int) else -1 for entry in chunk)
+    for part in parts:
+        ids = tuple(int(entry[0]) if isinstance(entry[0], int) else -1 for entry in part)
         eos = ids.index(end) if end in ids else len(ids)
         pieces = tokenizer.convert_ids_to_tokens([max(i, 0) for i in ids[1:eos]])
         chunks.append(TokenizedPrompt(prompt, ids, eos, tuple(piece.endswith("</w>") for piece in pieces)))
@@ -143,9 +147,11 @@ def corrupt_prompt(
     """
     settings = settings or CorruptionSettings()
     tokens = clip.tokenize(prompt)
-    chunks = _chunks(clip, prompt, tokens)
+    name, encoder = only_encoder(clip)
+    (parts,) = tokens.values()
+    chunks = cut_prompt(prompt, parts, getattr(clip.tokenizer, name).tokenizer, encoder.special_tokens["end"])
     reader = _reader(clip)
-    number, ranges = _find(chunks, subject, reader)
+    number, ranges = find_in_parts(chunks, subject, reader)
     corruption = _corrupt(clip, chunks[number], ranges, reader, settings)
     case = Case(prompt, subject, corruption, _encode(clip, tokens), chunks=len(chunks), chunk=number)
     pooled = clip.encode_from_tokens(tokens, return_pooled=True)[1]
@@ -158,8 +164,14 @@ def _reader(clip: comfy.sd.CLIP) -> PromptTokenizer:
     return PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=encoder.max_length)
 
 
-def _find(chunks: Sequence[TokenizedPrompt], subject: str, reader: PromptTokenizer) -> tuple[int, tuple[range, ...]]:
-    """The number of the one part of a prompt that holds the subject, and where it stands in it."""
+def find_in_parts(
+    chunks: Sequence[TokenizedPrompt], subject: str, reader: PromptTokenizer
+) -> tuple[int, tuple[range, ...]]:
+    """The number of the one part of a prompt that holds the subject, and where it stands in it.
+
+    Raises:
+        SubjectError: none does, or several.
+    """
     found: list[tuple[int, tuple[range, ...]]] = []
     trouble: SubjectError | None = None
     for number, chunk in enumerate(chunks):

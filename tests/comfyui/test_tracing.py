@@ -1,10 +1,14 @@
 """The tracing nodes on ComfyUI's own CLIP and MODEL objects."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from conditioning import encode
 from diff_quickfix.demo_model.pipeline import load_pipeline
 from diff_quickfix.tracing.sites import unet_sites
+from PIL import Image
 from random_models import cached, sd15
 
 PROMPT = "a red circle on grass, in the style of van gogh"
@@ -356,3 +360,23 @@ def test_a_real_size_stable_diffusion_is_traced(nodes):
     trace, pictures = nodes["DiffQuickFix_CausalTraceUNet"].execute(**inputs, step_windows=1, branch="both").args
     assert len(trace.sites) == 7
     assert trace.restored.isfinite().all() and pictures.shape == (3, 64, 64, 3)
+
+
+def test_the_heat_map_node_sends_the_page_numbers_and_pictures(nodes, shapes, tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
+    trace, pictures = nodes["DiffQuickFix_CausalTraceText"].execute(**sweep_inputs(shapes), columns="tokens").args
+    heatmap = nodes["DiffQuickFix_CausalHeatmap"]
+    (payload,) = heatmap.execute(trace, "recovery", 800, pictures).ui["diff_quickfix_heatmap"]
+    assert payload == json.loads(json.dumps(payload, allow_nan=False))
+    assert payload["sites"] == list(trace.sites) and payload["layers"] == list(range(6))
+    row, column = payload["pictures"]["cell"]
+    assert (trace.sites[row], trace.columns[column]) == (trace.best().site, trace.best().column)
+    for name, expected in zip(("clean", "corrupted", "restored"), pictures, strict=True):
+        file = payload["pictures"][name]
+        assert file["type"] == "temp" and file["subfolder"] == ""
+        kept = np.asarray(Image.open(tmp_path / file["filename"]).convert("RGB"))
+        assert np.abs(kept / 255 - expected.numpy()).max() < 0.01
+    with pytest.raises(ValueError, match="2 pictures; expected the three"):
+        heatmap.execute(trace, "recovery", 800, pictures[:2])

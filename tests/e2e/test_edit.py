@@ -43,9 +43,10 @@ def test_the_workflow_removes_the_style_and_keeps_the_picture(server, scorer, wo
     assert before.shape == after.shape == (4, 3, 128, 128)
     assert scorer.read(before, "style").count(EDITED) >= 3
     assert EDITED not in scorer.read(after, "style")
-    # The report reaches the page through the node's own output, as a list of one text.
-    (report,) = outputs["2"]["diff_quickfix_report"]
+    # The report reaches the page through the node's own output: in words, and as numbers.
+    report, measures = outputs["2"]["diff_quickfix_report"]
     assert "efficacy" in report and "drift" in report
+    assert 0.5 < measures["efficacy"] <= 1 and measures["worst_hit"]
 
 
 def test_editing_layer_0_removes_a_style_and_spares_the_others(server, scorer):
@@ -96,7 +97,7 @@ def test_errors_reach_the_user_in_plain_words(server, workflow, changes, message
 
 def test_the_pages_scripts_and_help_are_served(server):
     scripts = [path for path in server.get_json("/extensions") if "diff-quickfix" in path]
-    assert [path.rsplit("/", 1)[1] for path in scripts] == ["edit_report.js"]
+    assert sorted(path.rsplit("/", 1)[1] for path in scripts) == ["causal_heatmap.js", "edit_report.js", "subject_picker.js"]
     folder = scripts[0].rsplit("/", 1)[0]
     for page in (PACK / "web" / "docs").glob("*.md"):
         assert server.get(f"{folder}/docs/{page.name}").decode() == page.read_text()

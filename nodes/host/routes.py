@@ -1,0 +1,109 @@
+"""The pack's one HTTP route: the tokens of a prompt, for the subject picker on "Corrupt Prompt".
+
+It reads no file but CLIP's vocabulary, keeps nothing, and answers JSON to JSON of limited size. Other sites' pages
+cannot ask: a browser sends JSON across origins only after a preflight, which ComfyUI does not grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import json
+from typing import Any
+
+from aiohttp import web
+
+from ...prompts import PromptTokenizer, SubjectError
+
+TOKENS = "/diff_quickfix/tokens"
+LONGEST_PROMPT, LONGEST_SUBJECT = 4000, 500
+_LARGEST_BODY = 64 * 1024
+
+
+@functools.cache
+def _tokenizer() -> Any:
+    """ComfyUI's tokenizer of Stable Diffusion 1.x; 2.x has the same vocabulary. Read when first asked for."""
+    from comfy.sd1_clip import SD1Tokenizer
+
+    return SD1Tokenizer()
+
+
+def prompt_tokens(prompt: str, subject: str) -> dict[str, Any]:
+    """A prompt as "Corrupt Prompt" will read it.
+
+    Returns:
+        ``words``: for each word its ``text``, its ``tokens`` (texts), its ``part`` (of 77 tokens), and whether it is of
+        the ``subject``; ``problem``: why the subject cannot be found, or "".
+    """
+    from .corrupted import cut_prompt, find_in_parts
+
+    own = _tokenizer().clip_l
+    (parts,) = _tokenizer().tokenize_with_weights(prompt).values()
+    chunks = cut_prompt(prompt, parts, own.tokenizer, own.end_token)
+    reader = PromptTokenizer(own.tokenizer, pad_token=own.pad_token)
+    marked, problem = (-1, set()), ""
+    try:
+        number, ranges = find_in_parts(chunks, subject, reader)
+        marked = (number, set(itertools.chain.from_iterable(ranges)))
+    except SubjectError as error:
+        problem = str(error)
+    words = []
+    for part, chunk in enumerate(chunks):
+        own_marked = marked[1] if marked[0] == part else set()
+        words += _words(chunk.body, chunk.words, own.tokenizer, part, own_marked)
+    return {"words": words, "problem": problem}
+
+
+def _words(ids: Any, ends: Any, tokenizer: Any, part: int, marked: set[int]) -> list[dict[str, Any]]:
+    pieces = tokenizer.convert_ids_to_tokens([max(i, 0) for i in ids])
+    words, start = [], 0
+    for stop, ends_here in enumerate(ends, 1):
+        if ends_here or stop == len(pieces):
+            words.append({
+                "text": tokenizer.convert_tokens_to_string(pieces[start:stop]).strip(),
+                "tokens": [piece.removesuffix("</w>") for piece in pieces[start:stop]],
+                "part": part,
+                "subject": bool(marked.intersection(range(start + 1, stop + 1))),
+            })  # fmt: skip
+            start = stop
+    return words
+
+
+def _asked(body: bytes) -> tuple[str, str]:
+    try:
+        asked = json.loads(body)
+        prompt, subject = asked["prompt"], asked["subject"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ValueError('expected JSON such as {"prompt": "a house by van gogh", "subject": "van gogh"}') from None
+    if not isinstance(prompt, str) or not isinstance(subject, str):
+        raise ValueError("prompt and subject are texts")
+    if len(prompt) > LONGEST_PROMPT or len(subject) > LONGEST_SUBJECT:
+        raise ValueError(f"a prompt has at most {LONGEST_PROMPT} characters here, a subject {LONGEST_SUBJECT}")
+    # Lone surrogates are JSON, but no text that a tokenizer takes.
+    return tuple(text.encode("utf-8", "replace").decode("utf-8") for text in (prompt, subject))
+
+
+async def answer_tokens(request: web.Request) -> web.Response:
+    """POST {"prompt", "subject"}: :func:`prompt_tokens`; 400 with a reason for anything else."""
+    if request.content_type != "application/json":
+        return web.json_response({"problem": "expected application/json"}, status=400)
+    body = await request.content.read(_LARGEST_BODY + 1)
+    while body and len(body) <= _LARGEST_BODY and not request.content.at_eof():
+        body += await request.content.read(_LARGEST_BODY + 1 - len(body))
+    if len(body) > _LARGEST_BODY:
+        return web.json_response({"problem": "the request is too large"}, status=400)
+    try:
+        prompt, subject = _asked(body)
+    except ValueError as error:
+        return web.json_response({"problem": str(error)}, status=400)
+    return web.json_response(await asyncio.to_thread(prompt_tokens, prompt, subject))
+
+
+def add_routes() -> None:
+    """Register the route with the running server, if there is one."""
+    from server import PromptServer
+
+    running = getattr(PromptServer, "instance", None)
+    if running is not None:
+        running.routes.post(TOKENS)(answer_tokens)

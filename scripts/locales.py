@@ -1,0 +1,131 @@
+"""Keep locales/ complete: English from the nodes' own words; what other languages lack is listed.
+
+    python3 scripts/bootstrap.py run -- python scripts/locales.py          write English, list what is missing
+    python3 scripts/bootstrap.py run -- python scripts/locales.py zh       print the texts that Chinese lacks, as JSON
+    python3 scripts/bootstrap.py run -- python scripts/locales.py zh FILE  take {English: Chinese} from a JSON file
+
+ComfyUI reads locales/<language>/nodeDefs.json of a pack. Files are ASCII, with \\u escapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LANGUAGES = ("zh", "ja", "ko", "de", "fr", "es", "ru")
+Texts = dict[str, Any]
+
+
+def english(nodes: Iterable[Any]) -> Texts:
+    """What nodeDefs.json holds in English, by node id, from the nodes' schemas."""
+    texts: Texts = {}
+    for node in nodes:
+        schema = node.GET_SCHEMA()
+        texts[schema.node_id] = {
+            "display_name": schema.display_name,
+            "description": schema.description,
+            "inputs": {one.id: _socket(one.display_name or one.id, one.tooltip) for one in schema.inputs},
+            "outputs": {
+                str(place): _socket(one.display_name or one.id, one.tooltip) for place, one in enumerate(schema.outputs)
+            },
+        }
+    return texts
+
+
+def _socket(name: str, tooltip: str) -> Texts:
+    return {"name": name, "tooltip": tooltip}
+
+
+def leaves(texts: Texts, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text with its path."""
+    for key, value in texts.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def missing(wanted: Texts, found: Texts) -> list[tuple[str, ...]]:
+    """Paths of ``wanted`` at which ``found`` holds no text."""
+    there = {path for path, text in leaves(found) if text}
+    return [path for path, _ in leaves(wanted) if path not in there]
+
+
+def file_of(language: str) -> Path:
+    return ROOT / "locales" / language / "nodeDefs.json"
+
+
+def read(language: str) -> Texts:
+    path = file_of(language)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write(language: str, texts: Texts) -> None:
+    path = file_of(language)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(texts, indent=1) + "\n", encoding="utf-8")
+
+
+def load_nodes() -> list[Any]:
+    """The pack's nodes, in the ComfyUI that COMFYUI_PATH names."""
+    sys.path.insert(0, os.environ["COMFYUI_PATH"])
+    import comfy.options
+
+    arguments, sys.argv = sys.argv, ["main.py", "--cpu"]
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args
+
+    sys.argv = arguments
+    spec = importlib.util.spec_from_file_location(
+        "diff_quickfix_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    extension = asyncio.run(module.comfy_entrypoint())
+    return asyncio.run(extension.get_node_list())
+
+
+def take(language: str, wanted: Texts, translations: dict[str, str]) -> None:
+    """Write a language's file: what it holds already, and the translations of English texts."""
+    known = {**_by_english(wanted, read(language)), **translations}
+    texts: Texts = {}
+    for path, text in leaves(wanted):
+        if text in known:
+            place = texts
+            for key in path[:-1]:
+                place = place.setdefault(key, {})
+            place[path[-1]] = known[text]
+    write(language, texts)
+
+
+def _by_english(wanted: Texts, found: Texts) -> dict[str, str]:
+    translated = dict(leaves(found))
+    return {text: translated[path] for path, text in leaves(wanted) if path in translated}
+
+
+def main(arguments: list[str]) -> int:
+    wanted = english(load_nodes())
+    write("en", wanted)
+    if len(arguments) == 2:
+        take(arguments[0], wanted, json.loads(Path(arguments[1]).read_text(encoding="utf-8")))
+    by_path = dict(leaves(wanted))
+    for language in arguments[:1] or LANGUAGES:
+        texts = {by_path[path]: "" for path in missing(wanted, read(language))}
+        if len(arguments) == 1:
+            print(json.dumps(texts, indent=1))
+        else:
+            print(f"{language}: {len(texts)} texts missing")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,33 @@
+"""A stock server with saved traces, and Chromium; pages are opened by each test in both renderers."""
+
+import os
+
+import pytest
+from chromium import running_chromium
+from comfy_page import ComfyPage
+from diff_quickfix.demo_model.server import running_server
+from traces import save_traces
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comfyui")
+    save_traces(folder / "output" / "causal_traces")
+    with running_server(comfyui, folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    program = os.environ.get("CHROMIUM_PATH", "")
+    assert os.path.isfile(program), f"CHROMIUM_PATH is {program!r}; expected Chromium. Run through `make test-browser`."
+    with running_chromium(program, tmp_path_factory.mktemp("browser") / "profile") as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["classic", "vue"])
+def page(request, browser, server):
+    """ComfyUI with an empty graph, in each renderer."""
+    opened = ComfyPage(browser, server, vue=request.param == "vue")
+    yield opened
+    opened.close()

@@ -1,0 +1,282 @@
+"""The interactive heat map on "Causal Heatmap", with a trace whose numbers are known."""
+
+import csv
+import io
+import xml.etree.ElementTree as xml
+
+import pytest
+from traces import BEST, make_trace
+
+MAP = ".diff-quickfix-heatmap"
+KEPT = "window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_CausalHeatmap').properties.diff_quickfix_heatmap"
+WORDS = f"document.querySelector('{MAP}').previousElementSibling.textContent"
+LAYER = "window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_Edit').widgets.find((w) => w.name === 'layer').value"
+
+
+def add_heatmap(page, trace="known"):
+    page.clear()
+    load = page.add("DiffQuickFix_LoadTrace", at=(20, 60), widgets={"file": trace})
+    heat = page.add("DiffQuickFix_CausalHeatmap", at=(280, 60), size=(640, 760))
+    page.connect(load, "trace", heat, "trace")
+    page.view()
+    return heat
+
+
+@pytest.fixture
+def heatmap(page):
+    """A graph that loads the known trace and has drawn it."""
+    heat = add_heatmap(page)
+    page.queue()
+    page.wait(f"{WORDS}.includes('runs a cell')")
+    return heat
+
+
+def cell_at(page, row, column):
+    """Where a row (counted from the top line on) and a column of the map stand on the page, from its geometry."""
+    code = f"""async (row, column) => {{
+        const canvas = document.querySelector('{MAP} canvas');
+        const url = [...document.scripts].map(() => 0) && performance.getEntriesByType('resource')
+            .map((entry) => entry.name).find((name) => name.includes('heatmap_draw'));
+        const {{ layout }} = await import(url);
+        const {{ parse }} = await import(url.replace('heatmap_draw', 'heatmap_model'));
+        const {{ checkedState }} = await import(url.replace('heatmap_draw', 'heatmap_view'));
+        const {{ properties }} = window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_CausalHeatmap');
+        const width = Math.max(220, document.querySelector('{MAP}').clientWidth - 4);
+        const place = layout(parse(properties.diff_quickfix_heatmap_data), checkedState(properties.diff_quickfix_heatmap), width);
+        const line = place.lines.find((one) => one.row === row);
+        const box = canvas.getBoundingClientRect();
+        const scale = box.width / place.width;
+        return [box.left + scale * (place.left + (column + 0.5) * place.wide), box.top + scale * (line.top + line.height / 2)];
+    }}"""
+    return page.run(code, row, column)
+
+
+def test_the_pointer_reads_a_cell_and_a_click_pins_it(page, heatmap):
+    trace = make_trace()
+    x, y = cell_at(page, 0, 1)
+    page.move(x, y)
+    words = page.wait(f"{WORDS}.includes('restored score') && {WORDS}")
+    for part in (f"site: {BEST[0]}", f"token: {BEST[1]}", f"{trace.best().effect:.3f}", "clean score: 1.000", "control: yes"):
+        assert part in words, words
+    page.click(x, y)
+    assert page.wait(f"{KEPT}.pinned") == {"row": 0, "column": 1}
+    assert page.wait(f"document.querySelectorAll('{MAP} + div dt').length") == 9
+    page.shot("heatmap")
+    assert not page.own_complaints()
+
+
+def test_keys_move_pin_fold_and_zoom_and_comfyui_does_not_hear_them(page, heatmap):
+    selected = "[...window.app.canvas.selectedItems ?? []].length"
+    before = page.run(selected)
+    page.run(f"document.querySelector('{MAP}').focus()")
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp", "ArrowRight"):
+        page.press(key)
+    page.wait(f"{WORDS}.includes('site: text.1.self_attn') && {WORDS}.includes('token: gogh')")
+    page.press("Enter")
+    assert page.wait(f"{KEPT}.pinned") == {"row": 3, "column": 1}
+    page.press("f")
+    assert page.wait(f"{KEPT}.folded") == ["self_attn"]
+    page.press("+")
+    assert page.wait(f"{KEPT}.zoom") == 1.5
+    page.press("Escape")
+    assert page.run(f"{KEPT}.pinned") is None
+    assert page.run(selected) == before
+
+
+def choose(page, label, value):
+    """Pick an entry of one of the heat map's lists."""
+    code = """(label, value) => {
+        const list = document.querySelector(`select[aria-label="${label}"]`);
+        list.value = value;
+        list.dispatchEvent(new Event('change'));
+    }"""
+    page.run(code, label, value)
+
+
+def press_button(page, name):
+    page.run("(name) => document.querySelector(`[role=toolbar] button[aria-label=\"${name}\"]`).click()", name)
+
+
+def shown_color(page, row, column):
+    """The color of the middle of a cell, as (red, green, blue)."""
+    page.move(5, 5)
+    page.rest(0.3)
+    x, y = cell_at(page, row, column)
+    code = f"""(x, y) => {{
+        const canvas = document.querySelector('{MAP} canvas');
+        const box = canvas.getBoundingClientRect();
+        const scale = canvas.width / box.width;
+        const at = [Math.round((x - box.left) * scale), Math.round((y - box.top) * scale)];
+        return [...canvas.getContext('2d').getImageData(at[0], at[1], 1, 1).data].slice(0, 3);
+    }}"""
+    return page.run(code, x, y)
+
+
+def test_values_have_their_own_colors_and_rows_their_order(page, heatmap):
+    yellow = shown_color(page, 0, 1)
+    assert yellow[0] > 240 and yellow[2] < 90
+    choose(page, "value", "significance")
+    page.wait(f"{WORDS}.includes('significance')")
+    # A signed scale: what brings back a lot is orange.
+    orange = shown_color(page, 0, 1)
+    assert orange != yellow and orange[0] > orange[2] + 50
+    choose(page, "value", "recovery")
+    page.wait(f"{WORDS}.includes('recovery 0.8')")
+    effects = make_trace().average_indirect_effect().amax(1)
+    layers = [row for row in range(18) if row % 3 == 1]
+    choose(page, "order of rows", "strongest first")
+    page.wait(f"{KEPT}.order === 'strongest first'")
+    choose(page, "value", "indirect effect")
+    tops = {row: cell_at(page, row, 0)[1] for row in layers}
+    assert sorted(layers, key=tops.get) == sorted(layers, key=lambda row: -float(effects[row]))
+
+
+def test_the_layer_goes_to_the_edit_that_shares_the_model(page):
+    page.clear()
+    loader = page.add("DiffQuickFix_LoadShapesDemo", at=(20, 60))
+    corrupt = page.add("DiffQuickFix_CausalTraceText", at=(20, 300))
+    heat = page.add("DiffQuickFix_CausalHeatmap", at=(420, 60), size=(560, 600))
+    edit = page.add("DiffQuickFix_Edit", at=(1000, 60), widgets={"layer": 5})
+    page.add("DiffQuickFix_Edit", at=(1300, 60), widgets={"layer": 5})
+    for source, output, target, into in (
+        (loader, "clip", corrupt, "clip"), (corrupt, "trace", heat, "trace"), (loader, "clip", edit, "clip"),
+    ):  # fmt: skip
+        page.connect(source, output, target, into)
+    show_payload(page, make_trace())
+    press_button(page, "set this layer on the connected Diff-QuickFix Edit")
+    layers = "window.app.graph._nodes.filter((n) => n.comfyClass === 'DiffQuickFix_Edit').map((n) => n.widgets.find((w) => w.name === 'layer').value)"
+    assert page.run(layers) == [0, 5]
+    assert "now edits layer 0" in page.run(WORDS)
+
+
+def show_payload(page, trace):
+    """Show a trace as if the node had run."""
+    from diff_quickfix.tracing.payload import heatmap_payload
+
+    code = """(payload) => window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_CausalHeatmap')
+        .onExecuted({ diff_quickfix_heatmap: [payload] })"""
+    page.run(code, heatmap_payload(trace))
+
+
+def test_no_layer_is_sent_where_it_would_be_wrong(page, heatmap):
+    press_button(page, "set this layer on the connected Diff-QuickFix Edit")
+    assert "connect one first" in page.run(WORDS)
+    x, y = cell_at(page, 1, 0)
+    page.click(x, y)
+    page.wait(f"{KEPT}.pinned")
+    press_button(page, "set this layer on the connected Diff-QuickFix Edit")
+    assert "no self-attention layer" in page.run(WORDS)
+
+
+def test_the_site_is_copied_and_files_are_saved(page, heatmap, tmp_path):
+    page.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+              browserContextId=page.context)  # fmt: skip
+    press_button(page, "copy the name of the cell's site")
+    page.wait(f"{WORDS} === 'Copied {BEST[0]}'")
+    assert page.run("navigator.clipboard.readText()") == BEST[0]
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), browserContextId=page.context)
+    for name in ("save as PNG", "save as SVG", "save the numbers as a table"):
+        press_button(page, name)
+        page.rest(0.7)
+    assert (tmp_path / "causal-heatmap.png").read_bytes().startswith(b"\x89PNG")
+    texts = [element.text for element in xml.parse(tmp_path / "causal-heatmap.svg").getroot().iter() if element.text]
+    assert {"- self_attn", "gogh", "<padding>"} <= set(texts)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "causal-heatmap.csv").read_text())))
+    trace = make_trace()
+    assert len(rows) == len(trace.sites) * len(trace.columns)
+    effects = trace.average_indirect_effect().flatten().tolist()
+    assert [float(row["effect"]) for row in rows] == pytest.approx(effects, rel=1e-3)
+
+
+def test_the_examples_stand_beside_their_cell_and_no_other_claims_one(page):
+    heat = add_heatmap(page)
+    blank = page.add("EmptyImage", at=(20, 300), widgets={"width": 64, "height": 64, "batch_size": 3})
+    page.connect(blank, "IMAGE", heat, "pictures")
+    page.queue()
+    page.wait(f"{WORDS}.includes('runs a cell')")
+    page.click(*cell_at(page, 0, 1))
+    panel = f"{MAP} + div"
+    page.wait(f"[...document.querySelectorAll('{panel} img')].filter((i) => i.naturalWidth === 64).length === 3")
+    assert page.text_of(f"{panel} figcaption") == ["clean", "corrupted", "restored"]
+    page.shot("heatmap-pinned")
+    page.click(*cell_at(page, 0, 2))
+    page.wait(f"document.querySelectorAll('{panel} img').length === 2")
+    assert "No restored picture was kept" in page.text_of(panel)[0]
+
+
+LIGHT = "window.app.extensionManager.setting.set('Comfy.ColorPalette', '{}').then(() => true)"
+
+
+def test_it_is_readable_in_the_light_theme_and_zoomed_out(page, heatmap):
+    page.run(LIGHT.format("light"))
+    page.rest(1)
+    background = f"getComputedStyle(document.querySelector('{MAP}').parentElement).backgroundColor.match(/\\d+/g).map(Number)"
+    corner = f"[...document.querySelector('{MAP} canvas').getContext('2d').getImageData(1, 1, 1, 1).data].slice(0, 3)"
+    assert min(page.run(background)[:3]) > 180
+    assert page.run(corner) == page.run(background)[:3]
+    page.shot("heatmap-light")
+    page.view(scale=0.4)
+    page.move(*cell_at(page, 0, 1))
+    page.wait(f"{WORDS}.includes('site: {BEST[0]}')")
+    page.shot("heatmap-far")
+    page.run(LIGHT.format("dark"))
+
+
+COUNT = f"document.querySelectorAll('{MAP}').length"
+DRAWN = f"document.querySelector('{MAP} canvas')?.height > 100 && {WORDS}.includes('runs a cell')"
+CHECK = "window.app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()"
+
+
+def command(page, name):
+    page.run(f"window.app.extensionManager.command.execute('{name}').then(() => true)")
+    page.rest(0.7)
+
+
+def test_it_survives_another_tab_and_a_reload(page, heatmap):
+    choose(page, "value", "recovery")
+    page.run(CHECK)
+    command(page, "Comfy.NewBlankWorkflow")
+    page.wait(f"{COUNT} === 0")
+    command(page, "Workspace.PreviousOpenedWorkflow")
+    page.wait(DRAWN)
+    page.rest(1.5)
+    page.open()
+    page.wait(DRAWN)
+    assert page.run(f"{KEPT}.value") == "recovery"
+    assert page.run("document.querySelector('select[aria-label=value]').value") == "recovery"
+
+
+def test_it_survives_undo_copying_and_a_subgraph(page, heatmap):
+    page.run(CHECK)
+    page.run("(id) => window.app.graph.getNodeById(id).setSize([700, 700])", heatmap)
+    page.run(CHECK)
+    page.wait(DRAWN)
+    command(page, "Comfy.Undo")
+    assert page.run("window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_CausalHeatmap').size[0]") == 640
+    page.wait(DRAWN)
+    code = """() => {
+        const { canvas } = window.app;
+        const heat = canvas.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_CausalHeatmap');
+        canvas.deselectAll();
+        canvas.select(heat);
+        canvas.copyToClipboard();
+        canvas.pasteFromClipboard();
+    }"""
+    page.run(f"({code})()")
+    page.wait(f"{COUNT} === 2 && [...document.querySelectorAll('{MAP} canvas')].every((c) => c.height > 100)")
+    page.run("window.app.canvas.selectItems([...window.app.canvas.graph._nodes])")
+    command(page, "Comfy.Graph.ConvertToSubgraph")
+    page.wait("window.app.graph._nodes.length === 1")
+    page.run("(() => { const node = window.app.graph._nodes[0]; window.app.canvas.openSubgraph(node.subgraph, node); })()")
+    page.wait(f"{COUNT} >= 1 && {DRAWN}")
+    page.queue()
+    page.wait(DRAWN)
+    assert not page.own_complaints()
+
+
+def test_resizing_the_node_redraws_the_map_to_fit(page, heatmap):
+    width = f"document.querySelector('{MAP} canvas').width"
+    before = page.run(width)
+    page.run("(id) => window.app.graph.getNodeById(id).setSize([900, 760])", heatmap)
+    page.run("window.app.canvas.setDirty(true, true)")
+    page.wait(f"{width} > {before} + 150")

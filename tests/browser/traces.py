@@ -1,0 +1,39 @@
+"""Traces with known numbers, for the heat map; the tests make them instead of running a sweep."""
+
+from pathlib import Path
+
+import torch
+from diff_quickfix.tracing.result import CausalTrace
+
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
+HOSTILE_FILE = "hostile <img src=x onerror=alert(3)>"
+BEST = ("text.0.self_attn", "gogh")
+_SITES = tuple(f"text.{layer}.{kind}" for layer in range(6) for kind in ("self_attn", "mlp", "hidden"))
+_COLUMNS = ("van", "gogh", "<end>", "<padding>")
+
+
+def make_trace(**labels) -> CausalTrace:
+    """Two prompts, four draws; only text.0.self_attn at "gogh" brings anything back, nearly all of it."""
+    rng = torch.Generator().manual_seed(0)
+    fields = {"sites": _SITES, "columns": _COLUMNS, "prompts": ("a house by van gogh", "a tree by van gogh"),
+              "subjects": ("van gogh",) * 2, "score": "cosine", **labels}  # fmt: skip
+    corrupted = 0.2 + 0.02 * torch.randn(2, 1, 4, generator=rng)
+    shape = (2, 1, 4, len(fields["sites"]), len(fields["columns"]))
+    restored = corrupted[..., None, None] + 0.01 * torch.randn(shape, generator=rng)
+    restored[..., 0, 1] += 0.7
+    control = corrupted[..., None] + 0.01 * torch.randn(2, 1, 4, 8, generator=rng)
+    return CausalTrace(
+        component="text", column_axis="token", seeds=(0,), draws=4, clean=torch.ones(2, 1), corrupted=corrupted,
+        restored=restored, control=control, **fields,
+    )  # fmt: skip
+
+
+def save_traces(folder: Path) -> None:
+    """The trace files that the tests load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make_trace().save(folder / "known.trace.safetensors")
+    hostile = make_trace(
+        sites=tuple(f"text.{n}.{HOSTILE}" for n in range(len(_SITES))), columns=(HOSTILE, "a\u202eb", "\0", "x" * 500),
+        prompts=(HOSTILE, HOSTILE), subjects=(HOSTILE,) * 2, score=HOSTILE,
+    )  # fmt: skip
+    hostile.save(folder / f"{HOSTILE_FILE}.trace.safetensors")

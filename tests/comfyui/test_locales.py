@@ -1,0 +1,42 @@
+"""Every language says everything that the nodes say."""
+
+import importlib.util
+
+import pytest
+from diff_quickfix.demo_model.server import PACK
+
+
+@pytest.fixture(scope="module")
+def locales():
+    spec = importlib.util.spec_from_file_location("locales_script", PACK / "scripts" / "locales.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def english(locales, nodes):
+    return locales.english(nodes.values())
+
+
+def test_english_is_what_the_nodes_say(locales, english):
+    assert len(english) >= 14
+    assert locales.read("en") == english, "run scripts/locales.py"
+
+
+@pytest.mark.parametrize("language", ["zh", "ja", "ko", "de", "fr", "es", "ru"])
+def test_a_language_lacks_no_key_and_has_none_too_many(locales, english, language):
+    found = locales.read(language)
+    assert not locales.missing(english, found), f"run scripts/locales.py {language}"
+    assert {path for path, _ in locales.leaves(found)} == {path for path, _ in locales.leaves(english)}
+    # Names of settings stay as they are; the sentences must be translated.
+    by_path = dict(locales.leaves(found))
+    same = [path for path, text in locales.leaves(english) if len(text) > 30 and by_path[path] == text]
+    assert not same
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "ja", "ko", "de", "fr", "es", "ru"])
+def test_names_hold_no_sign_that_the_page_would_take_for_a_variable(locales, language):
+    for path, text in locales.leaves(locales.read(language)):
+        if path[-1] != "tooltip":
+            assert not set("{}@|") & set(text), path

@@ -1,0 +1,73 @@
+// The interactive heat map on "Causal Heatmap".
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { addNodeView, isLinked, setWidget } from "./lib/node_output.mjs";
+import { parse } from "./lib/heatmap_model.mjs";
+import { HeatmapView } from "./lib/heatmap_view.mjs";
+
+const EDIT = "DiffQuickFix_Edit";
+const STATE = "diff_quickfix_heatmap";
+const DATA = "diff_quickfix_heatmap_data";
+// Larger traces are not kept in the workflow; they come back when the node runs again.
+const MOST_KEPT = 150_000;
+
+/** All nodes that a node's inputs come from, at any distance. */
+function upstream(node, found = new Set()) {
+    (node.inputs ?? []).forEach((slot, place) => {
+        const source = slot.link == null ? null : node.getInputNode?.(place);
+        if (!source || found.has(source)) return;
+        found.add(source);
+        upstream(source, found);
+    });
+    return found;
+}
+
+/** The edit nodes of the same graph that share a source with this node, or stand behind it. */
+function connectedEdits(node) {
+    const sources = upstream(node);
+    return (node.graph?.nodes ?? node.graph?._nodes ?? []).filter((one) => {
+        if (one.comfyClass !== EDIT) return false;
+        const its = upstream(one);
+        return its.has(node) || [...its].some((source) => sources.has(source));
+    });
+}
+
+/** Set the layer on the connected edit nodes; returns what happened, for people. */
+function sendLayer(node, site, layer, kind) {
+    if (layer === null || kind !== "self_attn") return `${site} is no self-attention layer of the text encoder; Diff-QuickFix edits only those.`;
+    const edits = connectedEdits(node);
+    if (!edits.length) return "No Diff-QuickFix Edit here shares a model loader with this trace; connect one first.";
+    const free = edits.filter((edit) => !isLinked(edit, "layer"));
+    if (!free.length) return "The layer of Diff-QuickFix Edit is fed by a link; disconnect it to set the layer from here.";
+    free.forEach((edit) => setWidget(edit, "layer", layer));
+    return `Diff-QuickFix Edit now edits layer ${layer}.`;
+}
+
+function make(node) {
+    const view = new HeatmapView({
+        keep: (state) => { node.properties[STATE] = state; },
+        send: (site, layer, kind) => sendLayer(node, site, layer, kind),
+        pictureUrl: (file) => api.apiURL(`/view?${new URLSearchParams(file)}`),
+    });
+    const display = (payload) => {
+        const why = typeof payload?.refused === "string" ? payload.refused : "The trace could not be read; run again.";
+        view.show(parse(payload), why);
+    };
+    return {
+        root: view.root,
+        show(payload) {
+            if (JSON.stringify(payload).length <= MOST_KEPT) node.properties[DATA] = payload;
+            else delete node.properties[DATA];
+            display(payload);
+        },
+        restore() {
+            view.adopt(node.properties?.[STATE]);
+            if (node.properties?.[DATA]) display(node.properties[DATA]);
+        },
+        dispose: () => view.dispose(),
+    };
+}
+
+addNodeView(app, {
+    extension: "DiffQuickFix.CausalHeatmap", nodeId: "DiffQuickFix_CausalHeatmap", output: STATE, height: 330, make,
+});

@@ -1,0 +1,38 @@
+// An edit's report, checked: measures as shares, the verdict, and the prompts that were hit most. No DOM.
+
+import { line } from "./dom.mjs";
+
+const MEASURES = 12;
+const HITS = 8;
+// What is no share of anything, and so no bar.
+const OTHER = new Set(["pairs", "rank", "relative_norm", "nbytes"]);
+// A drift of ten percent is harmful: the bar's end.
+const WORST_DRIFT = 0.1;
+
+function share(value) {
+    return typeof value === "number" && Number.isFinite(value) ? value : null;
+}
+
+/** A measure as {name, value, good, filled}: `filled` is the bar's length, `good` whether long is good. */
+function measure([key, value]) {
+    const found = share(value);
+    if (found === null || OTHER.has(key)) return null;
+    const drift = /drift/.test(key);
+    const filled = Math.min(1, Math.max(0, drift ? found / WORST_DRIFT : found));
+    return { name: line(key.replaceAll("_", " "), 30), value: found, good: !drift, filled };
+}
+
+function hit(entry) {
+    const [text, drift] = Array.isArray(entry) ? entry : [];
+    return typeof text === "string" && share(drift) !== null ? { text: line(text, 200), drift } : null;
+}
+
+/** The model of a report's payload, or null. Fields that are not known are shown as they come, if they are shares. */
+export function parse(payload) {
+    if (typeof payload !== "object" || payload === null || Array.isArray(payload)) return null;
+    const measures = Object.entries(payload).slice(0, 60).map(measure).filter(Boolean).slice(0, MEASURES);
+    if (!measures.length) return null;
+    const verdict = line(payload.verdict, 300);
+    const worst = Array.isArray(payload.worst_hit) ? payload.worst_hit.slice(0, HITS).map(hit).filter(Boolean) : [];
+    return { verdict, tone: /^(\w*)/.exec(verdict.toLowerCase())[1], measures, worst };
+}
