@@ -10,14 +10,13 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 """
 
 from .concept_list import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
-from .edit import compute_edit, find_lambda
+from .edit import compute_edit, find_lambda, measure_edit
 from .edit_file import EditFile, EditFileError, load_edit, read_edit_file, save_edit
 from .encoders import ENCODERS, NAMINGS, Encoder
 from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
 from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
 from .heldout import HELD_OUT_TEMPLATES
 from .ledger import Ledger, LedgerError
-from .measure import measure_edit
 from .nullspace import HeldError, HeldSpan
 from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .radar import KNOWN_NAMES, Hit, Radar, scan

@@ -18,7 +18,7 @@ from .request import GUARDED, ConceptEdit, EditSettings
 from .solve import LowRank, Statistics
 from .stopwatch import Stopwatch
 from .stream import GatheredPairs, edited_layer, encode_pairs, gather_pairs
-from .tower import TextTower
+from .tower import TextTower, TowerError
 from .tuning import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .weight_edit import WeightEdit, weight_hash
 
@@ -75,10 +75,10 @@ def edit_of_pairs(
             lam = _curve(pairs.sums, guard, probe, LAMBDAS).best
             settings = dataclasses.replace(settings, lam=lam)
     with watch.stage("solve"):
-        update, efficacy = pairs.solve(lam, guard)
+        update = pairs.solve(lam, guard)
     with watch.stage("report"):
         probe = probe or _probe(tower, tokenizer, concepts, settings.layer)
-        report = _measured(tower, tokenizer, concepts, settings, update, efficacy, pairs, guard, probe)
+        report = _measured(tower, tokenizer, concepts, settings, update, pairs, guard, probe)
     report = dataclasses.replace(report, milliseconds=watch.milliseconds())
     name = tower.out_proj_name(settings.layer)
     return WeightEdit(
@@ -93,7 +93,6 @@ def _measured(
     concepts: Sequence[ConceptEdit],
     settings: EditSettings,
     update: LowRank,
-    efficacy: float,
     pairs: GatheredPairs,
     guard: Guard,
     probe: Probe,
@@ -101,7 +100,7 @@ def _measured(
     assert settings.lam is not None
     held = guard.held
     return EditReport(
-        efficacy=efficacy,
+        efficacy=pairs.efficacy(update),
         **measure_effect(tower, settings.layer, update, probe)._asdict(),
         pairs=len(pairs),
         rank=update.rank,
@@ -113,6 +112,27 @@ def _measured(
         condition=pairs.sums.condition(lam=settings.lam, **guard.as_arguments()),
         guarding=None if held is None else Guarding(held.rank, held.share(pairs.sums.gram)),
     )
+
+
+@torch.no_grad()
+def measure_edit(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit, strength: float = 1.0) -> EditReport:
+    """The report of an edit on a model's text encoder, be it the one that the edit was computed from or another.
+
+    Raises:
+        TowerError: the edit does not fit the text encoder.
+    """
+    settings, weight = edit.settings, tower.weight(edit.weight_name)
+    tower.require_layer(settings.layer)
+    if tuple(weight.shape) != (edit.up.shape[0], edit.down.shape[1]):
+        raise TowerError(
+            f"The edit changes a weight of {edit.up.shape[0]} x {edit.down.shape[1]}; this text encoder's is "
+            f"{' x '.join(map(str, weight.shape))}. It was made for another kind of model ({edit.encoder})."
+        )
+    return _measured(
+        tower, tokenizer, edit.concepts, settings, LowRank(edit.up * strength, edit.down),
+        gather_pairs(tower, tokenizer, edit.concepts, settings, Stopwatch()),
+        build_guard(tower, tokenizer, edit.concepts, settings), _probe(tower, tokenizer, edit.concepts, settings.layer),
+    )  # fmt: skip
 
 
 @torch.no_grad()

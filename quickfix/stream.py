@@ -168,14 +168,20 @@ class GatheredPairs:
         assert self.few is not None
         return self.few.sums().statistics(self.weight, self.bias)
 
-    def solve(self, lam: float, guard: Guard) -> tuple[LowRank, float]:
-        """The update and its efficacy."""
+    def solve(self, lam: float, guard: Guard) -> LowRank:
+        """The update that fits them."""
         if self.few is None:
-            update = self.sums.solve(lam=lam, **guard.as_arguments())
-            return update, share_reached(self.sums.energy, self.sums.remaining(update))
-        keys, residuals, weights = self.few.source, self.few.residuals(self.weight, self.bias), self.few.weights
-        update = solve_residuals(keys, residuals, lam=lam, pair_weights=weights, **guard.as_arguments())
-        return update, reached(keys, residuals, update, weights)
+            return self.sums.solve(lam=lam, **guard.as_arguments())
+        residuals = self.few.residuals(self.weight, self.bias)
+        return solve_residuals(
+            self.few.source, residuals, lam=lam, pair_weights=self.few.weights, **guard.as_arguments()
+        )
+
+    def efficacy(self, update: LowRank) -> float:
+        """How far an update takes their outputs to what is wanted, 0 to 1."""
+        if self.few is None:
+            return share_reached(self.sums.energy, self.sums.remaining(update))
+        return reached(self.few.source, self.few.residuals(self.weight, self.bias), update, self.few.weights)
 
 
 def gather_pairs(
