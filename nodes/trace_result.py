@@ -43,7 +43,8 @@ class CausalHeatmap(io.ComfyNode):
     @classmethod
     def execute(cls, trace, value: str, width: int, pictures=None) -> io.NodeOutput:
         drawing = torch.from_numpy(draw_heatmap(trace, value=value, width=width).copy())
-        return io.NodeOutput(drawing[None].float() / 255, ui={"diff_quickfix_heatmap": [heatmap_output(trace, pictures)]})
+        shown = {"diff_quickfix_heatmap": [heatmap_output(trace, pictures)]}
+        return io.NodeOutput(drawing[None].float() / 255, ui=shown)
 
 
 class LocateCausalState(io.ComfyNode):

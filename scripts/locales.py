@@ -80,7 +80,7 @@ def load_nodes() -> list[Any]:
 
     arguments, sys.argv = sys.argv, ["main.py", "--cpu"]
     comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401
+    import comfy.cli_args
 
     sys.argv = arguments
     spec = importlib.util.spec_from_file_location(

@@ -107,7 +107,9 @@ def places(tokens: TokenizedPrompt, subject: range) -> dict[str, tuple[int, ...]
     }
 
 
-def cut_prompt(prompt: str, parts: Sequence[Sequence[tuple[Any, ...]]], tokenizer: Any, end: int) -> list[TokenizedPrompt]:
+def cut_prompt(
+    prompt: str, parts: Sequence[Sequence[tuple[Any, ...]]], tokenizer: Any, end: int
+) -> list[TokenizedPrompt]:
     """A prompt as ComfyUI cuts it, 77 tokens each; entries that are no word (embeddings) become -1.
 
     Args:
