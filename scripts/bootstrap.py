@@ -6,8 +6,8 @@
 
 The cache folder ($DIFF_QUICKFIX_CACHE, else $XDG_CACHE_HOME/diff-quickfix, else ~/.cache/diff-quickfix) holds a virtual
 environment and two ComfyUI trees, each in a folder named after a hash of what defines it. A folder counts only once its
-stamp file is written, so an interrupted set-up is cleared and done again. --browser also finds Chromium ($CHROMIUM_PATH,
-else on PATH) or, on Debian and Ubuntu, installs it. Standard library only.
+stamp file is written, so an interrupted set-up is cleared and done again. --browser also finds Chromium (in
+$CHROMIUM_PATH, else on PATH) or, where there is apt-get, installs it. Standard library only.
 """
 
 from __future__ import annotations

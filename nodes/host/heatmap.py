@@ -25,8 +25,8 @@ def heatmap_output(trace: CausalTrace, pictures: torch.Tensor | None = None) -> 
     """
     if pictures is not None and len(pictures) != len(EXAMPLES):
         raise ValueError(
-            f"Causal Heatmap got {len(pictures)} pictures; expected the three of the output examples of the Causal Trace "
-            "node that made this trace (clean, corrupted, restored)."
+            f"Causal Heatmap got {len(pictures)} pictures; expected the three of the output examples of the Causal "
+            "Trace node that made this trace (clean, corrupted, restored)."
         )
     try:
         payload = heatmap_payload(trace)

@@ -17,6 +17,16 @@ _SETTINGS = {
 }  # fmt: skip
 
 
+def node_of(kind: str) -> str:
+    """JavaScript for the first node of a kind."""
+    return f"window.app.graph._nodes.find((node) => node.comfyClass === '{kind}')"
+
+
+def widget_of(kind: str, name: str) -> str:
+    """JavaScript for the value of a widget of the first node of a kind."""
+    return f"{node_of(kind)}.widgets.find((widget) => widget.name === '{name}').value"
+
+
 class ComfyPage(Page):
     """A page with ComfyUI in it.
 
@@ -34,8 +44,8 @@ class ComfyPage(Page):
     def open(self) -> None:
         """Load or reload the page, until ComfyUI is ready."""
         self.go(self.server.url)
-        self.wait("window.app?.graph && window.app.vueAppReady !== false && window.app.extensionManager?.setting && true",
-                  timeout=300)  # fmt: skip
+        ready = "window.app?.graph && window.app.vueAppReady !== false && window.app.extensionManager?.setting && true"
+        self.wait(ready, timeout=300)
         self.rest(1)
 
     def load(self, workflow: dict[str, Any]) -> None:
@@ -61,8 +71,10 @@ class ComfyPage(Page):
         """Connect an output to an input by their names."""
         code = """(source, output, target, into) => {
             const [from, to] = [source, target].map((id) => window.app.graph.getNodeById(id));
-            from.connect(from.outputs.findIndex((slot) => slot.name === output), to,
-                         to.inputs.findIndex((slot) => slot.name === into));
+            const places = [from.outputs.findIndex((slot) => slot.name === output),
+                            to.inputs.findIndex((slot) => slot.name === into)];
+            if (places.includes(-1)) throw Error(`no output ${output} or no input ${into}`);
+            from.connect(places[0], to, places[1]);
         }"""
         self.run(code, source, output, target, into)
 

@@ -5,12 +5,14 @@ import io
 import xml.etree.ElementTree as xml
 
 import pytest
+from comfy_page import node_of
+from diff_quickfix.tracing.payload import heatmap_payload
 from traces import BEST, make_trace
 
 MAP = ".diff-quickfix-heatmap"
-KEPT = "window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_CausalHeatmap').properties.diff_quickfix_heatmap"
+NODE = node_of("DiffQuickFix_CausalHeatmap")
+KEPT = f"{NODE}.properties.diff_quickfix_heatmap"
 WORDS = f"document.querySelector('{MAP}').previousElementSibling.textContent"
-LAYER = "window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_Edit').widgets.find((w) => w.name === 'layer').value"
 
 
 def add_heatmap(page, trace="known"):
@@ -35,18 +37,20 @@ def cell_at(page, row, column):
     """Where a row (counted from the top line on) and a column of the map stand on the page, from its geometry."""
     code = f"""async (row, column) => {{
         const canvas = document.querySelector('{MAP} canvas');
-        const url = [...document.scripts].map(() => 0) && performance.getEntriesByType('resource')
-            .map((entry) => entry.name).find((name) => name.includes('heatmap_draw'));
+        const loaded = performance.getEntriesByType('resource').map((entry) => entry.name);
+        const url = loaded.find((name) => name.includes('heatmap_draw'));
         const {{ layout }} = await import(url);
         const {{ parse }} = await import(url.replace('heatmap_draw', 'heatmap_model'));
         const {{ checkedState }} = await import(url.replace('heatmap_draw', 'heatmap_view'));
-        const {{ properties }} = window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_CausalHeatmap');
+        const {{ properties }} = {NODE};
+        const state = checkedState(properties.diff_quickfix_heatmap);
         const width = Math.max(220, document.querySelector('{MAP}').clientWidth - 4);
-        const place = layout(parse(properties.diff_quickfix_heatmap_data), checkedState(properties.diff_quickfix_heatmap), width);
+        const place = layout(parse(properties.diff_quickfix_heatmap_data), state, width);
         const line = place.lines.find((one) => one.row === row);
         const box = canvas.getBoundingClientRect();
         const scale = box.width / place.width;
-        return [box.left + scale * (place.left + (column + 0.5) * place.wide), box.top + scale * (line.top + line.height / 2)];
+        const at = [place.left + (column + 0.5) * place.wide, line.top + line.height / 2];
+        return [box.left + scale * at[0], box.top + scale * at[1]];
     }}"""
     return page.run(code, row, column)
 
@@ -56,7 +60,8 @@ def test_the_pointer_reads_a_cell_and_a_click_pins_it(page, heatmap):
     x, y = cell_at(page, 0, 1)
     page.move(x, y)
     words = page.wait(f"{WORDS}.includes('restored score') && {WORDS}")
-    for part in (f"site: {BEST[0]}", f"token: {BEST[1]}", f"{trace.best().effect:.3f}", "clean score: 1.000", "control: yes"):
+    effect = f"{trace.best().effect:.3f}"
+    for part in (f"site: {BEST[0]}", f"token: {BEST[1]}", effect, "clean score: 1.000", "control: yes"):
         assert part in words, words
     page.click(x, y)
     assert page.wait(f"{KEPT}.pinned") == {"row": 0, "column": 1}
@@ -144,18 +149,15 @@ def test_the_layer_goes_to_the_edit_that_shares_the_model(page):
         page.connect(source, output, target, into)
     show_payload(page, make_trace())
     press_button(page, "set this layer on the connected Diff-QuickFix Edit")
-    layers = "window.app.graph._nodes.filter((n) => n.comfyClass === 'DiffQuickFix_Edit').map((n) => n.widgets.find((w) => w.name === 'layer').value)"
+    layers = """window.app.graph._nodes.filter((node) => node.comfyClass === 'DiffQuickFix_Edit')
+        .map((node) => node.widgets.find((widget) => widget.name === 'layer').value)"""
     assert page.run(layers) == [0, 5]
     assert "now edits layer 0" in page.run(WORDS)
 
 
 def show_payload(page, trace):
     """Show a trace as if the node had run."""
-    from diff_quickfix.tracing.payload import heatmap_payload
-
-    code = """(payload) => window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_CausalHeatmap')
-        .onExecuted({ diff_quickfix_heatmap: [payload] })"""
-    page.run(code, heatmap_payload(trace))
+    page.run(f"(payload) => {NODE}.onExecuted({{ diff_quickfix_heatmap: [payload] }})", heatmap_payload(trace))
 
 
 def test_no_layer_is_sent_where_it_would_be_wrong(page, heatmap):
@@ -174,7 +176,9 @@ def test_the_site_is_copied_and_files_are_saved(page, heatmap, tmp_path):
     press_button(page, "copy the name of the cell's site")
     page.wait(f"{WORDS} === 'Copied {BEST[0]}'")
     assert page.run("navigator.clipboard.readText()") == BEST[0]
-    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), browserContextId=page.context)
+    page.call(
+        "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), browserContextId=page.context
+    )
     for name in ("save as PNG", "save as SVG", "save the numbers as a table"):
         press_button(page, name)
         page.rest(0.7)
@@ -210,7 +214,8 @@ LIGHT = "window.app.extensionManager.setting.set('Comfy.ColorPalette', '{}').the
 def test_it_is_readable_in_the_light_theme_and_zoomed_out(page, heatmap):
     page.run(LIGHT.format("light"))
     page.rest(1)
-    background = f"getComputedStyle(document.querySelector('{MAP}').parentElement).backgroundColor.match(/\\d+/g).map(Number)"
+    style = f"getComputedStyle(document.querySelector('{MAP}').parentElement)"
+    background = f"{style}.backgroundColor.match(/\\d+/g).map(Number)"
     corner = f"[...document.querySelector('{MAP} canvas').getContext('2d').getImageData(1, 1, 1, 1).data].slice(0, 3)"
     assert min(page.run(background)[:3]) > 180
     assert page.run(corner) == page.run(background)[:3]
@@ -252,7 +257,7 @@ def test_it_survives_undo_copying_and_a_subgraph(page, heatmap):
     page.run(CHECK)
     page.wait(DRAWN)
     command(page, "Comfy.Undo")
-    assert page.run("window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_CausalHeatmap').size[0]") == 640
+    assert page.run(f"{NODE}.size[0]") == 640
     page.wait(DRAWN)
     code = """() => {
         const { canvas } = window.app;
@@ -267,7 +272,7 @@ def test_it_survives_undo_copying_and_a_subgraph(page, heatmap):
     page.run("window.app.canvas.selectItems([...window.app.canvas.graph._nodes])")
     command(page, "Comfy.Graph.ConvertToSubgraph")
     page.wait("window.app.graph._nodes.length === 1")
-    page.run("(() => { const node = window.app.graph._nodes[0]; window.app.canvas.openSubgraph(node.subgraph, node); })()")
+    page.run("((app, node) => app.canvas.openSubgraph(node.subgraph, node))(window.app, window.app.graph._nodes[0])")
     page.wait(f"{COUNT} >= 1 && {DRAWN}")
     page.queue()
     page.wait(DRAWN)

@@ -63,7 +63,7 @@ def test_a_workflow_file_cannot_plant_anything_through_what_the_heat_map_keeps(p
     page.clear()
     page.add("DiffQuickFix_CausalHeatmap", at=(60, 60), size=(600, 700))
     graph = page.run("window.app.graph.serialize()")
-    kept = {"version": 1, "sites": [HOSTILE], "columns": [HOSTILE], "prompt": HOSTILE, "layers": ["0"], "effect": [["1"]]}
+    kept = {"version": 1, "sites": [HOSTILE], "columns": [HOSTILE], "prompt": HOSTILE, "effect": [["1"]]}
     state = {"value": HOSTILE, "zoom": 1e9, "folded": [HOSTILE] * 999, "pinned": {"row": "__proto__", "column": -1}}
     for data in (kept, HOSTILE, [], {"refused": HOSTILE}, {**kept, "sites": ["a"] * 100_000}):
         graph["nodes"][0]["properties"] = {"diff_quickfix_heatmap": state, "diff_quickfix_heatmap_data": data}
@@ -81,12 +81,12 @@ def test_no_request_leaves_the_machine_because_of_the_pack(page, server):
 
 def test_scripts_are_small_and_leave_window_alone(page, server):
     scripts = [url for url in dict.fromkeys(page.requests) if "/diff-quickfix/" in url]
-    sizes = {url.rsplit("/", 1)[1]: len(server.get(url.removeprefix(server.url))) for url in scripts if "js" in url[-4:]}
+    scripts = [url.removeprefix(server.url) for url in scripts if "js" in url[-4:]]
+    sizes = {url: len(server.get(url)) for url in scripts}
     assert len(sizes) >= 8 and sum(sizes.values()) < 60_000, sizes
     names = page.run("Object.keys(window).filter((name) => /quickfix|dqf|heatmap/i.test(name))")
     assert names == []
-    native = "[window.fetch, window.alert, window.addEventListener].every((f) => /native code|comfy|sentry/i.test(f.toString()))"
-    assert page.run(native)
+    assert page.run("[fetch, alert, addEventListener].every((native) => !/quickfix/i.test(native.toString()))")
 
 
 def test_the_token_route_refuses_what_it_cannot_use(server):

@@ -29,7 +29,8 @@ def test_the_prompt_is_cut_as_the_tokenizer_cuts_it_and_the_subject_is_marked(pa
     add_picker(page, prompt, "van gogh")
     page.wait(f"document.querySelectorAll('{MARKED}').length === 2")
     assert page.text_of(MARKED) == ["van", "gogh"]
-    pieces = [piece.removesuffix("</w>") for piece in tokenizer._tokenizer.convert_ids_to_tokens(tokenizer.word_ids(prompt))]
+    pieces = tokenizer._tokenizer.convert_ids_to_tokens(tokenizer.word_ids(prompt))
+    pieces = [piece.removesuffix("</w>") for piece in pieces]
     assert page.text_of(f"{CHIPS} span") == pieces
     page.shot("picker")
     assert not page.own_complaints()

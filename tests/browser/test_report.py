@@ -1,7 +1,11 @@
 """The report on "Diff-QuickFix Edit": bars, verdict, and prompts to preserve."""
 
+from comfy_page import widget_of
+
 BOX = ".diff-quickfix-report"
-PRESERVE = "window.app.graph._nodes.find((n) => n.comfyClass === 'DiffQuickFix_Edit').widgets.find((w) => w.name === 'preserve').value"
+METERS = f"[...document.querySelectorAll('{BOX} [role=meter]')]"
+NAMES = f"{METERS}.map((meter) => meter.getAttribute('aria-label'))"
+PRESERVE = widget_of("DiffQuickFix_Edit", "preserve")
 
 
 def run_edit(page, **widgets):
@@ -12,8 +16,8 @@ def run_edit(page, **widgets):
     kept = page.add("ConditioningZeroOut", at=(920, 300))
     show = page.add("PreviewAny", at=(920, 400))
     for source, output, target, into in (
-        (loader, "clip", edit, "clip"), (edit, "edited_clip", encode, "clip"), (encode, "CONDITIONING", kept, "conditioning"),
-        (kept, "CONDITIONING", show, "source"),
+        (loader, "clip", edit, "clip"), (edit, "clip", encode, "clip"),
+        (encode, "CONDITIONING", kept, "conditioning"), (kept, "CONDITIONING", show, "source"),
     ):  # fmt: skip
         page.connect(source, output, target, into)
     page.view()
@@ -23,11 +27,12 @@ def run_edit(page, **widgets):
 
 def test_the_report_has_bars_and_what_was_hit_can_be_preserved(page):
     run_edit(page, preset="paper", preserve="a quiet lake")
-    names = page.run(f"[...document.querySelectorAll('{BOX} [role=meter]')].map((m) => m.getAttribute('aria-label'))")
+    names = page.run(NAMES)
     assert {"efficacy", "specificity", "drift", "empty prompt drift"} <= set(names)
     code = f"""(name) => {{
-        const meter = [...document.querySelectorAll('{BOX} [role=meter]')].find((m) => m.getAttribute('aria-label') === name);
-        return [Number(meter.getAttribute('aria-valuenow')), meter.firstChild.getBoundingClientRect().width / meter.getBoundingClientRect().width];
+        const meter = {METERS}.find((one) => one.getAttribute('aria-label') === name);
+        const wide = (box) => box.getBoundingClientRect().width;
+        return [Number(meter.getAttribute('aria-valuenow')), wide(meter.firstChild) / wide(meter)];
     }}"""
     value, length = page.run(code, "efficacy")
     assert 0.5 < value <= 1 and abs(length - value) < 0.02
@@ -47,13 +52,13 @@ def test_reports_of_other_versions_show_what_they_hold(page):
     page.add("DiffQuickFix_Edit", at=(100, 60), size=(460, 820))
     page.view()
     report = {
-        "verdict": "weak: half of the concept is left", "efficacy": 0.4, "generality": 0.9, "final_state_drift": 0.02, "pairs": 291,
-        "storage": {"error": 1}, "worst_hit": [["a cat", 0.1], [7, 1], "x"], "broken": "NaN",
+        "verdict": "weak: half of the concept is left", "efficacy": 0.4, "generality": 0.9, "final_state_drift": 0.02,
+        "pairs": 291, "storage": {"error": 1}, "worst_hit": [["a cat", 0.1], [7, 1], "x"], "broken": "NaN",
     }  # fmt: skip
     code = "(text, report) => window.app.graph._nodes[0].onExecuted({ diff_quickfix_report: [text, report] })"
     page.run(code, "in words", report)
-    meters = page.wait(f"[...document.querySelectorAll('{BOX} [role=meter]')].map((m) => m.getAttribute('aria-label'))")
-    assert meters == ["efficacy", "generality", "final state drift"]
+    page.wait(f"{METERS}.length")
+    assert page.run(NAMES) == ["efficacy", "generality", "final state drift"]
     assert page.run(f"document.querySelectorAll('{BOX} button').length") == 1
     for broken in (None, [], {}, {"verdict": "good"}, 3):
         page.run(code, "only words", broken)
