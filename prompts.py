@@ -8,7 +8,7 @@ in ``</w>``. A prompt becomes BOS, its tokens, EOS and padding up to the context
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -106,7 +106,14 @@ class PromptTokenizer:
 
     def word_ids(self, text: str) -> tuple[int, ...]:
         """The token ids of a text alone, without BOS, EOS and padding."""
-        return tuple(self._tokenizer(unicodedata.normalize("NFC", text))["input_ids"][1:-1])
+        return self.word_ids_all([text])[0]
+
+    def word_ids_all(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """:meth:`word_ids` of several texts at once."""
+        if not texts:
+            return []
+        rows = self._tokenizer([unicodedata.normalize("NFC", text) for text in texts])["input_ids"]
+        return [tuple(row[1:-1]) for row in rows]
 
     def tokenize(self, text: str) -> TokenizedPrompt:
         """Tokenize one prompt; what does not fit is recorded in ``cut``, never an error here."""
@@ -114,10 +121,7 @@ class PromptTokenizer:
 
     def tokenize_all(self, texts: Sequence[str]) -> list[TokenizedPrompt]:
         """Tokenize several prompts at once."""
-        if not texts:
-            return []
-        rows = self._tokenizer([unicodedata.normalize("NFC", text) for text in texts])["input_ids"]
-        return [self._pad(text, tuple(row[1:-1])) for text, row in zip(texts, rows, strict=True)]
+        return [self._pad(text, body) for text, body in zip(texts, self.word_ids_all(texts), strict=True)]
 
     def _pad(self, text: str, body: tuple[int, ...]) -> TokenizedPrompt:
         room = self.context_length - 2
@@ -164,13 +168,30 @@ def _occurrences(ids: Sequence[int], ends_word: Sequence[bool], wanted: Sequence
     ]
 
 
-def holds_words(prompt: TokenizedPrompt, words: Sequence[int]) -> bool:
-    """Whether a prompt, as far as it is read, holds some token ids as whole words."""
-    return bool(_occurrences(prompt.body, prompt.words, words))
+def naming_any(prompts: Sequence[str], concepts: Sequence[str], tokenizer: PromptTokenizer) -> set[str]:
+    """Those of some prompts that hold any of some concepts, as whole words."""
+    wanted = set(tokenizer.word_ids_all(list(dict.fromkeys(concepts))))
+    sizes = {len(words) for words in wanted}
+    return {
+        prompt.text
+        for prompt in tokenizer.tokenize_all(list(prompts))
+        if any(words in wanted for words in _whole_words(prompt, sizes))
+    }
 
 
-def find_subject(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokenizer) -> tuple[range, ...]:
+def _whole_words(prompt: TokenizedPrompt, sizes: set[int]) -> Iterator[tuple[int, ...]]:
+    """The runs of whole words of a prompt, as far as it is read, that have one of some sizes in tokens."""
+    ends = [0, *(place + 1 for place in range(len(prompt.body)) if prompt.words[place])]
+    return (prompt.body[start:stop] for start in ends for stop in ends if stop - start in sizes)
+
+
+def find_subject(
+    prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokenizer, wanted: tuple[int, ...] | None = None
+) -> tuple[range, ...]:
     """Where the subject stands, by whole words, whatever its case and the punctuation around it.
+
+    Args:
+        wanted: the subject's :meth:`~PromptTokenizer.word_ids`, where they are at hand.
 
     Returns:
         The token positions of each occurrence, in order, as ranges of indices into ``prompt.ids``; they may overlap.
@@ -178,7 +199,7 @@ def find_subject(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokeniz
     Raises:
         SubjectError: the subject is empty, does not occur, or is cut off at the context length.
     """
-    wanted = tokenizer.word_ids(subject)
+    wanted = tokenizer.word_ids(subject) if wanted is None else wanted
     if not wanted:
         raise SubjectError(f"The subject {subject!r} is empty; name the words of the prompt that carry the concept.")
     if tokenizer.bos in wanted or tokenizer.eos in wanted:

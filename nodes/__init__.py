@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .api import ComfyExtension, io
+from .concepts import AddConceptEdit, ConceptEditList
 from .edit import DiffQuickFixEdit
 from .edit_files import LoadEdit, SaveEditAsLoRA
+from .guard import CollateralRadar, EditReportNode, FindLambda, PreserveSet
 from .shapes import LoadShapesDemo
 from .trace import (
     CausalTraceText,
@@ -21,6 +23,12 @@ NODES: list[type[io.ComfyNode]] = [
     DiffQuickFixEdit,
     SaveEditAsLoRA,
     LoadEdit,
+    ConceptEditList,
+    AddConceptEdit,
+    PreserveSet,
+    CollateralRadar,
+    FindLambda,
+    EditReportNode,
     CorruptPrompt,
     RestoreTextState,
     RestoreUNetState,

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 __all__ = [
-    "CausalTraceType", "ComfyExtension", "CorruptionType", "ImageScorerType", "WeightEditType", "io", "schema",
+    "CausalTraceType", "ComfyExtension", "ConceptEditsType", "CorruptionType", "ImageScorerType", "WeightEditType",
+    "image_of", "io", "schema",
 ]  # fmt: skip
 
 WeightEditType = io.Custom("WEIGHT_EDIT")
+ConceptEditsType = io.Custom("CONCEPT_EDITS")
 CorruptionType = io.Custom("CORRUPTION")
 CausalTraceType = io.Custom("CAUSAL_TRACE")
 ImageScorerType = io.Custom("IMAGE_SCORER")
+
+
+def image_of(pixels: np.ndarray) -> torch.Tensor:
+    """A drawing (height, width, 3) uint8 as an IMAGE (1, height, width, 3) in [0, 1]."""
+    return torch.from_numpy(pixels.copy())[None].float() / 255
 
 
 def schema(**fields: Any) -> io.Schema:

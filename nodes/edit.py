@@ -5,21 +5,33 @@ from __future__ import annotations
 import dataclasses
 
 from ..prompts import KINDS
-from ..quickfix import POSITIONS, ConceptEdit, EditSettings, compute_edit, preset
-from .api import WeightEditType, io, schema
+from ..quickfix import (
+    POSITIONS,
+    PRESERVE_MODES,
+    ConceptEdit,
+    EditSettings,
+    combine,
+    compute_edit,
+    preset,
+    prompts_of_text,
+)
+from .api import ConceptEditsType, WeightEditType, io, schema
+from .host.progress import progress_bar
 from .host.text_encoder import apply_edit, open_text_encoder, stored_report
 
 
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+def template_lines(text: str) -> tuple[str, ...] | None:
+    """Caption templates, one on each line; None where there are none."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip()) or None
 
 
-def _settings(name: str, layer: int, lam: float, positions: str, preserve: str) -> EditSettings:
-    """A preset with the node's own values over it; lambda 0 keeps the preset's."""
+def edit_settings(
+    name: str, layer: int, lam: float, positions: str, preserve: str = "", mode: str = PRESERVE_MODES[0]
+) -> EditSettings:
+    """A preset with a node's own values over it; lambda 0 keeps the preset's."""
     base = preset(name)
-    return dataclasses.replace(
-        base, layer=layer, lam=lam or base.lam, positions=positions, preserve=(*base.preserve, *_lines(preserve))
-    )
+    settings = dataclasses.replace(base, layer=layer, lam=lam or base.lam, positions=positions)
+    return settings.keeping(prompts_of_text(preserve), mode)
 
 
 class DiffQuickFixEdit(io.ComfyNode):
@@ -54,10 +66,11 @@ class DiffQuickFixEdit(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "preset",
-                    options=["guarded", "paper"],
+                    options=["guarded", "paper", "auto"],
                     default="guarded",
                     tooltip="guarded: keeps everyday prompts and the empty prompt in place. "
-                    "paper: the published settings (lambda 0.01, nothing preserved).",
+                    "paper: the published settings (lambda 0.01, nothing preserved). "
+                    "auto: guarded, with the lambda that Find Lambda finds.",
                 ),
                 io.Int.Input(
                     "layer",
@@ -95,13 +108,28 @@ class DiffQuickFixEdit(io.ComfyNode):
                     "preserve",
                     multiline=True,
                     optional=True,
-                    tooltip="Prompts that must keep their meaning, one on each line; added to the preset's own.",
+                    tooltip="Prompts that must keep their meaning, one on each line; added to the preset's own. A "
+                    'line "" is the empty prompt. Preserve Set and Collateral Radar make such lists.',
                 ),
                 io.String.Input(
                     "templates",
                     multiline=True,
                     optional=True,
                     tooltip='For kind "custom": caption templates, one on each line, with {x} for the concept.',
+                ),
+                io.Combo.Input(
+                    "preserve_mode",
+                    options=list(PRESERVE_MODES),
+                    default=PRESERVE_MODES[0],
+                    optional=True,
+                    tooltip="How the prompts of `preserve` are kept. soft: moving costs. hard: they do not move at "
+                    "all; for a few prompts, about nine at most. The preset's own are always kept softly.",
+                ),
+                ConceptEditsType.Input(
+                    "concepts",
+                    optional=True,
+                    tooltip="More concepts, from Concept Edit List or Add Concept Edit, edited in the same solve. With "
+                    "them, `source` may be empty.",
                 ),
             ],
             outputs=[
@@ -129,13 +157,18 @@ class DiffQuickFixEdit(io.ComfyNode):
         strength: float,
         preserve: str = "",
         templates: str = "",
+        preserve_mode: str = PRESERVE_MODES[0],
+        concepts=None,
     ) -> io.NodeOutput:
-        concept = ConceptEdit(source, target.strip() or None, kind, _lines(templates) or None)
+        wanted = tuple(concepts or ())
+        if source.strip() or not wanted:
+            own = ConceptEdit(source, target.strip() or None, kind, template_lines(templates))
+            wanted = combine(wanted, (own,)).concepts
+        settings = edit_settings(preset, layer, lam, positions, preserve, preserve_mode)
         encoder = open_text_encoder(clip)
-        edit = compute_edit(
-            encoder.tower, encoder.tokenizer, [concept], _settings(preset, layer, lam, positions, preserve)
-        )
-        report = stored_report(encoder, edit, strength).text()
+        edit = compute_edit(encoder.tower, encoder.tokenizer, wanted, settings, progress=progress_bar())
+        edit = dataclasses.replace(edit, report=stored_report(encoder, edit, strength))
+        report = edit.report.text()
         return io.NodeOutput(
             apply_edit(clip, encoder, edit, strength), edit, report, ui={"diff_quickfix_report": [report]}
         )

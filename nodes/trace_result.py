@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 from ..tracing.heatmap import draw_heatmap
 from ..tracing.locate import locate
 from ..tracing.result import CausalTrace, compare
-from .api import CausalTraceType, io, schema
+from .api import CausalTraceType, image_of, io, schema
 from .host.files import free_path, trace_files, trace_path
 
 VALUES = ("indirect effect", "recovery")
@@ -37,8 +35,7 @@ class CausalHeatmap(io.ComfyNode):
 
     @classmethod
     def execute(cls, trace, value: str, width: int) -> io.NodeOutput:
-        drawing = torch.from_numpy(draw_heatmap(trace, value=value, width=width).copy())
-        return io.NodeOutput(drawing[None].float() / 255)
+        return io.NodeOutput(image_of(draw_heatmap(trace, value=value, width=width)))
 
 
 class LocateCausalState(io.ComfyNode):

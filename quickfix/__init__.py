@@ -9,40 +9,76 @@
 Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arXiv 2310.13730.
 """
 
-from .edit import compute_edit
+from .concept_list import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
+from .edit import compute_edit, find_lambda
 from .edit_file import EditFile, EditFileError, load_edit, read_edit_file, save_edit
 from .encoders import ENCODERS, NAMINGS, Encoder
-from .everyday import EVERYDAY, PRESERVED
+from .everyday import EVERYDAY, PRESERVED, PRESERVE_SETS
+from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
+from .heldout import HELD_OUT_TEMPLATES
+from .ledger import Ledger, LedgerError
 from .measure import measure_edit
+from .nullspace import HeldError, HeldSpan
 from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
+from .radar import KNOWN_NAMES, Hit, Radar, scan
 from .records import to_json
-from .report import EditReport, StorageRounding, measure_effect, storage_rounding
-from .request import GUARDED, PAPER, PRESETS, ConceptEdit, EditSettings, preset
+from .report import (
+    EditReport,
+    FinalStates,
+    Guarding,
+    Probe,
+    StorageRounding,
+    measure_effect,
+    measure_final,
+    storage_rounding,
+)
+from .request import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, ConceptEdit, EditSettings, preset
 from .solve import LowRank, SolveError, Statistics, solve, solve_residuals
 from .tensor_file import TensorFile, TensorFileError
 from .text_encoder_file import ModelFileError, TextEncoderFile, open_text_encoder
 from .tower import AttentionStates, TextTower, TowerError
+from .tuning import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .weight_edit import WeightEdit, weight_hash
 
 __all__ = [
+    "AUTO",
     "ENCODERS",
     "EVERYDAY",
     "GUARDED",
+    "HELD_OUT_TEMPLATES",
+    "KNOWN_NAMES",
+    "LAMBDAS",
     "NAMINGS",
     "PAPER",
     "POSITIONS",
     "PRESERVED",
+    "PRESERVE_MODES",
+    "PRESERVE_SETS",
     "PRESETS",
     "AttentionStates",
     "ConceptEdit",
+    "ConceptList",
+    "ConceptListError",
     "EditFile",
     "EditFileError",
     "EditReport",
     "EditSettings",
     "Encoder",
+    "FinalStates",
+    "Guard",
+    "Guarding",
+    "HeldError",
+    "HeldSpan",
+    "Hit",
+    "LambdaCurve",
+    "Ledger",
+    "LedgerError",
     "LowRank",
     "ModelFileError",
+    "Probe",
+    "Radar",
     "SolveError",
+    "Spectrum",
     "Statistics",
     "StorageRounding",
     "TensorFile",
@@ -52,19 +88,31 @@ __all__ = [
     "TokenPairs",
     "TowerError",
     "WeightEdit",
+    "build_guard",
+    "combine",
     "compute_edit",
+    "find_lambda",
     "load_edit",
     "match_positions",
     "measure_edit",
     "measure_effect",
+    "measure_final",
     "open_text_encoder",
     "pair_tokens",
+    "parse_concepts",
+    "preserve_set",
     "preset",
+    "prompts_of_text",
+    "read_concepts",
     "read_edit_file",
     "save_edit",
+    "scan",
     "solve",
     "solve_residuals",
     "storage_rounding",
+    "text_of_concepts",
+    "text_of_prompts",
     "to_json",
+    "trace_lambda",
     "weight_hash",
 ]

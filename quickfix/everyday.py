@@ -3,15 +3,14 @@
 ``PRESERVED`` is the guarded preset's preserve set: plain things, colors, counts, places, grounds, and well-known
 styles (a style that is being edited is left out by itself). ``EVERYDAY`` is the list that every report measures
 damage on. They share no prompt but the empty one, the negative prompt that nearly every picture is made with.
+``PRESERVE_SETS`` are sets to choose by name; none of them holds a prompt that reports are measured on, the empty one
+aside.
 """
 
 from __future__ import annotations
 
-PRESERVED = (
-    "",
-    "a painting",
-    "a photo of a person",
-    "a painting in the style of a painter",
+_PLAIN = ("a painting", "a photo of a person", "a painting in the style of a painter")
+_GROUNDS = (
     "a red circle",
     "a blue square on the left",
     "a green triangle at night",
@@ -22,8 +21,9 @@ PRESERVED = (
     "a black cross at the top",
     "two red squares",
     "three blue circles on roses",
-    "a picture of a house by the sea",
-    "an image of a dog",
+)
+_SCENES = ("a picture of a house by the sea", "an image of a dog")
+_STYLES = (
     "a painting by claude monet",
     "a painting by pablo picasso",
     "a painting by rembrandt",
@@ -39,6 +39,60 @@ PRESERVED = (
     "a painting by katsushika hokusai",
     "a painting by victor vasarely",
 )
+
+PRESERVED = ("", *_PLAIN, *_GROUNDS, *_SCENES, *_STYLES)
+
+PRESERVE_SETS: dict[str, tuple[str, ...]] = {
+    "empty prompt": ("",),
+    "everyday captions": (
+        *_PLAIN,
+        *_SCENES,
+        "a photo of a cat",
+        "a portrait of a woman",
+        "a portrait of a man",
+        "a child on a swing",
+        "a street in a city",
+        "a landscape with a river",
+        "a forest in autumn",
+        "a car on a road",
+        "a cup of tea on a table",
+        "a plate of food",
+        "a vase of flowers",
+        "a bird on a branch",
+        "a boat on a lake",
+        "a room with a window",
+        "a drawing of a tree",
+        "a digital illustration of a dragon",
+    ),
+    "colors, counts, places": (
+        *_GROUNDS,
+        "one brown horse on the right",
+        "four grey birds on a roof",
+        "five pink flowers at the bottom",
+        "a gold ring in the center",
+    ),
+    "common styles": (
+        *_STYLES,
+        "a painting by michelangelo",
+        "a painting by raphael",
+        "a painting by caravaggio",
+        "a painting by johannes vermeer",
+        "a painting by william turner",
+        "a painting by paul cezanne",
+        "a painting by paul gauguin",
+        "a painting by henri matisse",
+        "a painting by edvard munch",
+        "a painting by wassily kandinsky",
+        "a painting by frida kahlo",
+        "a painting by edward hopper",
+        "a painting by jackson pollock",
+        "a painting by roy lichtenstein",
+        "an impressionist painting",
+        "a watercolor",
+        "a comic book panel",
+        "a pixel art game",
+    ),
+}
 
 EVERYDAY = (
     "",
@@ -83,4 +137,11 @@ EVERYDAY = (
     "a basketball player jumping, motion blur",
     "worst quality, low quality, deformed, watermark",
     "a cozy cabin interior, fireplace, isometric 3d render",
+)
+
+# Short ones of EVERYDAY, run through all layers.
+FINAL_CAPTIONS = (
+    "",
+    "a mountain lake at sunrise",
+    "an astronaut riding a horse",
 )

@@ -24,11 +24,13 @@ class TokenPairs:
     Attributes:
         captions: the distinct captions.
         source, target: (n, 2) indices: a caption, a position in it.
+        counts: how many of the pairs, in order, belong to each concept.
     """
 
     captions: tuple[TokenizedPrompt, ...]
     source: torch.Tensor
     target: torch.Tensor
+    counts: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -67,40 +69,47 @@ def pair_tokens(
         PromptError, SubjectError: a template without ``{x}``; a concept cut off at the context length.
     """
     captions: dict[str, int] = {}
-    wanted: list[tuple[str, str, str, str, str]] = []
     for source, target, templates in concepts:
-        filled = zip(templates, expand(templates, source), expand(templates, target), strict=True)
-        for template, source_text, target_text in filled:
-            captions.setdefault(source_text, len(captions))
-            captions.setdefault(target_text, len(captions))
-            wanted.append((template, source_text, source, target_text, target))
+        for text in (*expand(templates, source), *expand(templates, target)):
+            captions.setdefault(text, len(captions))
     prompts = tokenizer.tokenize_all(list(captions))
-    found: dict[tuple[str, str, str], int] = {}
-
-    def subject_token(template: str, text: str, concept: str) -> int:
-        case = (template, text, concept)
-        if case not in found:
-            found[case] = _subject_token(prompts[captions[text]], template, concept, tokenizer)
-        return found[case]
-
-    sources, targets = [], []
-    for template, source_text, source, target_text, target in wanted:
-        s = subject_token(template, source_text, source)
-        t = subject_token(template, target_text, target)
-        there, here = match_positions(s, t, tokenizer.context_length, positions)
-        sources += [(captions[source_text], position) for position in there]
-        targets += [(captions[target_text], position) for position in here]
-    shape = (len(sources), 2)
-    return TokenPairs(
-        tuple(prompts), torch.tensor(sources).long().reshape(shape), torch.tensor(targets).long().reshape(shape)
-    )
+    find = _SubjectFinder(tokenizer, [name for source, target, _ in concepts for name in (source, target)])
+    columns: tuple[list[int], ...] = ([], [], [], [])
+    counts = []
+    for source, target, templates in concepts:
+        before = len(columns[0])
+        for template in templates:
+            here, there = (captions[template.replace("{x}", name)] for name in (source, target))
+            s, t = find(prompts[here], template, source), find(prompts[there], template, target)
+            sources, targets = match_positions(s, t, tokenizer.context_length, positions)
+            parts = ([here] * len(sources), sources, [there] * len(targets), targets)
+            for column, part in zip(columns, parts, strict=True):
+                column.extend(part)
+        counts.append(len(columns[0]) - before)
+    table = torch.tensor(columns, dtype=torch.long).T
+    return TokenPairs(tuple(prompts), table[:, :2].contiguous(), table[:, 2:].contiguous(), tuple(counts))
 
 
-def _subject_token(prompt: TokenizedPrompt, template: str, concept: str, tokenizer: PromptTokenizer) -> int:
-    places = find_subject(prompt, concept, tokenizer)
-    before, after = template.rsplit("{x}", 1)
-    if after.strip():
-        # Words after the concept may repeat it ("{x} and a cat" for a cat): take the one that was filled in.
-        start = 1 + len(tokenizer.word_ids(before.replace("{x}", concept)))
-        places = tuple(place for place in places if place.start == start) or places
-    return places[-1][-1]
+class _SubjectFinder:
+    """The last subject token of captions made from templates; each is looked for once."""
+
+    def __init__(self, tokenizer: PromptTokenizer, names: Sequence[str]) -> None:
+        distinct = list(dict.fromkeys(names))
+        self._tokenizer = tokenizer
+        self._words = dict(zip(distinct, tokenizer.word_ids_all(distinct), strict=True))
+        self._found: dict[tuple[str, str], int] = {}
+
+    def __call__(self, prompt: TokenizedPrompt, template: str, concept: str) -> int:
+        case = (template, concept)
+        if case not in self._found:
+            self._found[case] = self._find(prompt, template, concept)
+        return self._found[case]
+
+    def _find(self, prompt: TokenizedPrompt, template: str, concept: str) -> int:
+        places = find_subject(prompt, concept, self._tokenizer, self._words[concept])
+        before, after = template.rsplit("{x}", 1)
+        if after.strip():
+            # Words after the concept may repeat it ("{x} and a cat" for a cat): take the one that was filled in.
+            start = 1 + len(self._tokenizer.word_ids(before.replace("{x}", concept)))
+            places = tuple(place for place in places if place.start == start) or places
+        return places[-1][-1]

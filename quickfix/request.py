@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..prompts import KINDS, PromptError, default_target, default_templates
 from .everyday import PRESERVED
 from .pairs import POSITIONS
 from .solve import check_regularization
+
+PRESERVE_MODES = ("soft", "hard")
 
 
 @dataclass(frozen=True)
@@ -20,15 +25,18 @@ class ConceptEdit:
         target: what it becomes ("painting"); None takes the kind's default.
         kind: one of ``KINDS``; sets the default templates and target.
         templates: captions with ``{x}`` for the concept; None takes the kind's default.
+        weight: how much the concept's pairs count beside those of other concepts.
 
     Raises:
-        PromptError: empty or identical source and target, unknown kind, kind "custom" without templates.
+        PromptError: empty or identical source and target, unknown kind, kind "custom" without templates, a weight that
+            is not a finite number above 0.
     """
 
     source: str
     target: str | None
     kind: str = "style"
     templates: tuple[str, ...] | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -43,6 +51,8 @@ class ConceptEdit:
             )
         if source.casefold() == target.casefold():
             raise PromptError(f"The source and the target are both {source!r}; name a different target.")
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise PromptError(f"The weight of {source!r} is {self.weight}; expected a finite number above 0.")
         templates = default_templates(self.kind) if self.templates is None else tuple(self.templates)
         for name, value in (("source", source), ("target", target), ("templates", templates)):
             object.__setattr__(self, name, value)
@@ -54,42 +64,54 @@ class EditSettings:
 
     Args:
         layer: the self-attention layer; the paper finds the knowledge in the first, 0.
-        lam: lambda, how strongly the old weight is kept, above 0.
+        lam: lambda, how strongly the old weight is kept, above 0; None finds it (``tuning.py``).
         positions: one of ``POSITIONS``.
-        preserve: prompts whose every token keeps its output.
-        preserve_weight: how much a preserved token counts beside an edited one.
+        preserve: prompts whose every token keeps its output, softly: moving them costs.
+        preserve_weight: how much a softly preserved token counts beside an edited one.
         published_bias: add the layer's bias to the values, as the authors' released code does; the layer then adds it
             twice. Only for reproducing published numbers.
+        hold: prompts held hard: none of their tokens moves (by more than 1e-5 of its output, in fp32).
 
     Raises:
         ValueError: a setting outside of its range, by name.
     """
 
     layer: int = 0
-    lam: float = 0.01
+    lam: float | None = 0.01
     positions: str = POSITIONS[1]
     preserve: tuple[str, ...] = ()
     preserve_weight: float = 1.0
     published_bias: bool = False
+    hold: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.layer < 0:
             raise ValueError(f"layer is {self.layer}; expected 0 or more.")
         if self.positions not in POSITIONS:
             raise ValueError(f"Unknown positions {self.positions!r}; expected one of: {'; '.join(POSITIONS)}.")
-        if isinstance(self.preserve, str):
-            raise ValueError("preserve is a string; expected a tuple of prompts.")
-        check_regularization(self.lam, self.preserve_weight)
-        object.__setattr__(self, "preserve", tuple(self.preserve))
+        for name in ("preserve", "hold"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is a string; expected a tuple of prompts.")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_regularization(1.0 if self.lam is None else self.lam, self.preserve_weight)
+
+    def keeping(self, prompts: Sequence[str], mode: str = PRESERVE_MODES[0]) -> EditSettings:
+        """These settings with some more prompts to preserve, "soft" or "hard" (ValueError otherwise)."""
+        if mode not in PRESERVE_MODES:
+            raise ValueError(f"Unknown preserve mode {mode!r}; expected one of {', '.join(PRESERVE_MODES)}.")
+        if mode == PRESERVE_MODES[0]:
+            return dataclasses.replace(self, preserve=tuple(dict.fromkeys((*self.preserve, *prompts))))
+        return dataclasses.replace(self, hold=tuple(dict.fromkeys((*self.hold, *prompts))))
 
 
 PAPER = EditSettings()
 GUARDED = EditSettings(lam=0.1, preserve=PRESERVED, preserve_weight=3.0)
-PRESETS = {"paper": PAPER, "guarded": GUARDED}
+AUTO = dataclasses.replace(GUARDED, lam=None)
+PRESETS = {"paper": PAPER, "guarded": GUARDED, "auto": AUTO}
 
 
 def preset(name: str) -> EditSettings:
-    """Settings by name, "paper" or "guarded" (ValueError otherwise)."""
+    """Settings by name, "paper", "guarded" or "auto" (ValueError otherwise)."""
     if name not in PRESETS:
         raise ValueError(f"Unknown preset {name!r}; expected one of {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -9,6 +9,7 @@ has the solution W0 + delta with C = lam I + beta P P^T and
     delta = R D K^T (C + K D K^T)^-1                     (d_in x d_in, for n >= d_in)
           = R D^1/2 (I + A^T A)^-1 (L^-T A)^T            (n x n, for n < d_in; C = L L^T, A = L^-1 K D^1/2)
 
+Keys to hold (``held``) constrain delta to their null space: K and P are projected onto it first (``nullspace.py``).
 Everything is computed in fp64 from fp32 inputs: keys of one prompt are nearly parallel, and a small lam magnifies what
 fp32 would lose. In this module keys and values stand in rows, (n, d).
 """
@@ -20,8 +21,12 @@ from dataclasses import dataclass
 
 import torch
 
+from .nullspace import HeldSpan
+
 # Singular directions whose sum is below this share of the update are left out: two digits below fp32.
 _NEGLIGIBLE = 1e-8
+# The keys' largest direction stands out far: a handful of steps finds it.
+_POWER_STEPS = 30
 
 
 class SolveError(ValueError):
@@ -63,6 +68,7 @@ def solve(
     preserve: torch.Tensor | None = None,
     preserve_weight: float = 1.0,
     pair_weights: torch.Tensor | None = None,
+    held: HeldSpan | None = None,
 ) -> LowRank:
     """The update that takes each key to its value.
 
@@ -74,6 +80,7 @@ def solve(
         preserve: keys (m, d_in) whose outputs should stay.
         preserve_weight: beta, 0 or more.
         pair_weights: (n,), positive; how much each pair counts (default 1).
+        held: the span of keys whose outputs must stay exactly.
 
     Returns:
         The update in fp32. Where a residual is no more than fp32 rounding of ``weight @ key`` it counts as 0, so that
@@ -81,6 +88,7 @@ def solve(
 
     Raises:
         SolveError: lam not above 0, shapes that do not fit, NaN or infinity; the message names the argument.
+        HeldError: the keys lie in the held span.
     """
     if weight.ndim != 2:
         raise SolveError(f"weight has shape {tuple(weight.shape)}; expected a matrix (d_out, d_in).")
@@ -95,8 +103,9 @@ def solve(
     rounding = torch.finfo(torch.float32).eps * exact.norm() * rows.norm(dim=1)
     residuals = residuals.masked_fill((residuals.norm(dim=1) <= rounding)[:, None], 0.0)
     return solve_residuals(
-        keys, residuals, lam=lam, preserve=preserve, preserve_weight=preserve_weight, pair_weights=pair_weights
-    )
+        keys, residuals, lam=lam, preserve=preserve, preserve_weight=preserve_weight, pair_weights=pair_weights,
+        held=held,
+    )  # fmt: skip
 
 
 def solve_residuals(
@@ -107,6 +116,7 @@ def solve_residuals(
     preserve: torch.Tensor | None = None,
     preserve_weight: float = 1.0,
     pair_weights: torch.Tensor | None = None,
+    held: HeldSpan | None = None,
 ) -> LowRank:
     """Like :func:`solve`, for residuals v - W0 k (n, d_out) already at hand; an all-zero residual gives rank 0."""
     check_regularization(lam, preserve_weight)
@@ -121,7 +131,8 @@ def solve_residuals(
         return LowRank(keys.new_zeros(residuals.shape[1], 0), keys.new_zeros(0, width)).to(torch.float32)
     if count >= width:
         sums = Statistics.empty(width, residuals.shape[1], keys.device).add(keys, residuals, pair_weights)
-        return sums.solve(lam=lam, preserve=preserve, preserve_weight=preserve_weight)
+        return sums.solve(lam=lam, preserve=preserve, preserve_weight=preserve_weight, held=held)
+    keys, preserve = _around(held, keys, preserve)
     a, r = _merged(*_weighted(keys, residuals, pair_weights))
     factor = _kept_factor(width, lam, preserve, preserve_weight, a)
     if factor is None:
@@ -170,24 +181,65 @@ class Statistics:
             self.gram + other.gram, self.cross + other.cross, self.energy + other.energy, self.pairs + other.pairs
         )
 
-    def solve(self, *, lam: float, preserve: torch.Tensor | None = None, preserve_weight: float = 1.0) -> LowRank:
+    def projected(self, held: HeldSpan | None) -> Statistics:
+        """The statistics of the keys' parts outside of a held span; the residuals stay.
+
+        Raises:
+            HeldError: nothing of the keys is left.
+        """
+        if held is None:
+            return self
+        gram = held.project_gram(self.gram)
+        held.require_room(float(self.gram.trace()), float(gram.trace()))
+        return Statistics(gram, held.project(self.cross), self.energy, self.pairs)
+
+    def solve(
+        self,
+        *,
+        lam: float,
+        preserve: torch.Tensor | None = None,
+        preserve_weight: float = 1.0,
+        held: HeldSpan | None = None,
+    ) -> LowRank:
         """The update for all pairs; see :func:`solve` for the arguments and errors."""
         check_regularization(lam, preserve_weight)
         if not self.cross.any():
             return LowRank(self.cross[:, :0], self.cross[:0]).to(torch.float32)
-        penalty = self.gram.clone()
+        free = self.projected(held)
+        penalty = free.gram + preserved_gram(len(self.gram), preserve, preserve_weight, held).to(self.gram)
         penalty.diagonal().add_(lam)
-        if preserve is not None and preserve_weight:
-            _check("preserve", preserve, len(penalty))
-            kept = preserve.to(torch.float64)
-            penalty += preserve_weight * (kept.T @ kept)
-        delta = torch.cholesky_solve(self.cross.T, torch.linalg.cholesky(penalty)).T
+        delta = torch.cholesky_solve(free.cross.T, torch.linalg.cholesky(penalty)).T
         # The rows of down are delta's right singular vectors, so that up = delta @ down.T loses nothing.
         _, directions = torch.linalg.eigh(delta.T @ delta)
         basis = directions.flip(1)
         up = delta @ basis
         keep = _carrying(up.norm(dim=0), _NEGLIGIBLE)
         return LowRank(up[:, :keep].contiguous(), basis[:, :keep].T.contiguous()).to(torch.float32)
+
+    def condition(
+        self,
+        *,
+        lam: float,
+        preserve: torch.Tensor | None = None,
+        preserve_weight: float = 1.0,
+        held: HeldSpan | None = None,
+    ) -> float:
+        """1 + ||G|| / lam for the system lam I + G that :meth:`solve` solves: an upper bound of its condition number,
+        exact where the keys do not span all dimensions. ||G|| by power iteration, to a percent."""
+        kept = None if preserve is None or not preserve_weight else preserve.to(self.gram)
+        step = torch.ones(len(self.gram), 1, dtype=torch.float64, device=self.gram.device)
+        norm = 0.0
+        for _ in range(_POWER_STEPS):
+            vector = step / step.norm().clamp_min(torch.finfo(torch.float64).tiny)
+            vector = vector if held is None else held.project(vector.T).T
+            step = self.gram @ vector
+            if kept is not None:
+                step = step + preserve_weight * (kept.T @ (kept @ vector))
+            step = step if held is None else held.project(step.T).T
+            before, norm = norm, float(step.norm())
+            if abs(norm - before) <= 1e-3 * norm:
+                break
+        return 1.0 + norm / lam
 
     def remaining(self, update: LowRank) -> float:
         """Sum of w ||(W0 + delta) k - v||^2, what the update leaves undone."""
@@ -204,6 +256,28 @@ def check_regularization(lam: float, preserve_weight: float) -> None:
         )
     if not (math.isfinite(preserve_weight) and preserve_weight >= 0):
         raise SolveError(f"preserve_weight is {preserve_weight}; expected 0 or more.")
+
+
+def preserved_gram(
+    width: int, preserve: torch.Tensor | None, preserve_weight: float, held: HeldSpan | None = None
+) -> torch.Tensor:
+    """beta N P P^T N (d, d) in fp64 of preserved keys in rows (m, d); zeros where nothing is preserved."""
+    if preserve is None or not preserve_weight:
+        return torch.zeros(width, width, dtype=torch.float64)
+    _check("preserve", preserve, width)
+    kept = preserve.to(torch.float64) if held is None else held.project(preserve)
+    return preserve_weight * (kept.T @ kept)
+
+
+def _around(
+    held: HeldSpan | None, keys: torch.Tensor, preserve: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Keys and preserved keys without their parts in a held span."""
+    if held is None:
+        return keys, preserve
+    free = held.project(keys)
+    held.require_room(float(keys.double().square().sum()), float(free.square().sum()))
+    return free, None if preserve is None else held.project(preserve)
 
 
 def _check(name: str, rows: torch.Tensor, width: int | None) -> None:
@@ -254,8 +328,7 @@ def _kept_factor(
     """L of C = lam I + beta P P^T = L L^T; None where C is lam I."""
     if preserve is None or not len(preserve) or not preserve_weight:
         return None
-    kept = preserve.to(like)
-    penalty = preserve_weight * (kept.T @ kept)
+    penalty = preserved_gram(width, preserve, preserve_weight).to(like)
     penalty.diagonal().add_(lam)
     return torch.linalg.cholesky(penalty)
 

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .attention import attend, attend_rows
+
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "gelu": F.gelu,
@@ -199,6 +201,18 @@ class TextTower:
         stream = self._enter(rows, self.num_layers)
         return self._norm(stream.full(), "final_layer_norm")
 
+    @torch.no_grad()
+    def finish(self, residual: torch.Tensor, layer: int) -> torch.Tensor:
+        """The last hidden state that follows from a residual stream right after ``layer``'s attention.
+
+        Args:
+            residual: (n, length, width), as :meth:`attention_states` gives it, or changed.
+        """
+        stream = _Stream(self._feed_forward(residual, layer), None)
+        for number in range(layer + 1, self.num_layers):
+            stream = self._block(stream, number)
+        return self._norm(stream.values, "final_layer_norm")
+
     def _read(self, name: str) -> torch.Tensor:
         try:
             return self.weights[name].detach()
@@ -233,7 +247,7 @@ class TextTower:
         codes, index = torch.unique(places * vocabulary + rows, return_inverse=True)
         tokens = self._read(TOKENS)[codes % vocabulary].to(torch.float32)
         place = self._read(TOKEN_POSITIONS)[codes // vocabulary].to(torch.float32)
-        stream = _Stream(_finite(TOKENS, tokens) + _finite(TOKEN_POSITIONS, place), index)
+        stream = _Stream(_finite(TOKENS, tokens) + _finite(TOKEN_POSITIONS, place), index, rows)
         for number in range(layer):
             stream = self._block(stream, number)
         return stream
@@ -242,27 +256,24 @@ class TextTower:
         name = f"encoder.layers.{layer}"
         inputs = self._inputs(stream, layer, range(stream.length))
         x = stream.full() + self._linear(inputs, f"{name}.self_attn.out_proj")
+        return _Stream(self._feed_forward(x, layer))
+
+    def _feed_forward(self, x: torch.Tensor, layer: int) -> torch.Tensor:
+        name = f"encoder.layers.{layer}"
         hidden = self._linear(self._norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1")
-        x = x + self._linear(ACTIVATIONS[self.activation](hidden), f"{name}.mlp.fc2")
-        return _Stream(x, None)
+        return x + self._linear(ACTIVATIONS[self.activation](hidden), f"{name}.mlp.fc2")
 
     def _inputs(self, stream: _Stream, layer: int, positions: range) -> torch.Tensor:
         name = f"encoder.layers.{layer}"
         x = self._norm(stream.values, f"{name}.layer_norm1")
         q, k, v = (self._linear(x, f"{name}.self_attn.{part}_proj") for part in "qkv")
+        if stream.lookup is not None and stream.ids is not None:
+            return attend_rows(q, k, v, stream.lookup, stream.ids, self.heads, positions.start)
         rows = [
-            self._attend(stream.rows(q, part)[:, positions.start :], stream.rows(k, part), stream.rows(v, part))
-            for part in stream.parts()
+            attend(q[part, positions.start :], k[part], v[part], self.heads)
+            for part in (slice(start, start + _ROWS) for start in range(0, len(q), _ROWS))
         ]
         return torch.cat(rows) if rows else q.new_zeros(0, len(positions), q.shape[-1])
-
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Causal attention of the last ``q.shape[1]`` positions over all of ``k`` and ``v``; (n, length, width)."""
-        length, start = k.shape[1], k.shape[1] - q.shape[1]
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        mask = torch.ones(length, length, dtype=torch.bool, device=k.device).tril()[start:] if start else None
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return out.transpose(1, 2).flatten(2)
 
     def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
         return F.linear(x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
@@ -272,10 +283,11 @@ class TextTower:
 
 
 class _Stream(NamedTuple):
-    """A residual stream (n, length, width); with ``lookup`` (n, length), its distinct rows (m, width)."""
+    """A residual stream (n, length, width); with ``lookup`` (n, length) into them and token ids, its distinct rows."""
 
     values: torch.Tensor
-    lookup: torch.Tensor | None
+    lookup: torch.Tensor | None = None
+    ids: torch.Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -283,14 +295,6 @@ class _Stream(NamedTuple):
 
     def full(self) -> torch.Tensor:
         return self.values if self.lookup is None else self.values[self.lookup]
-
-    def parts(self) -> list[slice]:
-        count = len(self.values if self.lookup is None else self.lookup)
-        return [slice(start, start + _ROWS) for start in range(0, count, _ROWS)]
-
-    def rows(self, derived: torch.Tensor, part: slice) -> torch.Tensor:
-        """Some captions of something computed row by row from ``values``."""
-        return derived[part] if self.lookup is None else derived[self.lookup[part]]
 
 
 class _Replaced(Mapping[str, torch.Tensor]):

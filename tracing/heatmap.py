@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..drawing import as_pixels, as_svg, new_figure, shorten
 from .result import CausalTrace, TraceError
 from .statistics import LEAST_CONTROLS, beats_control
 
 VALUES = ("indirect effect", "recovery")
-_LONGEST = 90
-_DPI = 100
 _MOST_SITES, _MOST_CELLS, _MOST_KINDS = 1000, 25_000, 24
 
 
@@ -35,22 +33,12 @@ def draw_heatmap(
         ValueError: unknown value.
         TraceError: too many cells for a picture.
     """
-    figure = _figure(trace, value, width, title)
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return as_pixels(_figure(trace, value, width, title))
 
 
 def heatmap_svg(trace: CausalTrace, *, value: str = VALUES[0], width: int = 1200, title: str | None = None) -> str:
     """The heat map as SVG (see :func:`draw_heatmap`)."""
-    figure = _figure(trace, value, width, title)
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    out = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(out)
-    return out.getvalue()
+    return as_svg(_figure(trace, value, width, title))
 
 
 def save_svg(
@@ -60,23 +48,9 @@ def save_svg(
     Path(path).write_text(heatmap_svg(trace, value=value, width=width, title=title), encoding="utf-8")
 
 
-def shorten(text: str, longest: int = _LONGEST) -> str:
-    """A stranger's text for a label: printable, on one line, not endless."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    return plain if len(plain) <= longest else plain[: longest - 3] + "..."
-
-
 def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> Any:
     if value not in VALUES:
         raise ValueError(f"Unknown value {value!r}; expected one of {', '.join(VALUES)}.")
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.text import Text
-    except ImportError as error:
-        raise ImportError(
-            "Drawing heat maps needs Matplotlib, which is not installed. Install it into ComfyUI's Python: "
-            "python -m pip install matplotlib"
-        ) from error
     values = trace.average_indirect_effect() if value == VALUES[0] else trace.recovery()
     strong = beats_control(trace)
     groups: dict[str, list[int]] = {}
@@ -88,14 +62,12 @@ def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> An
             f"The trace has {len(trace.sites)} sites of {len(groups)} kinds and {cells} cells; a heat map holds "
             f"{_MOST_SITES}, {_MOST_KINDS} and {_MOST_CELLS}. Trace fewer sites, or save the table instead."
         )
-    # Matplotlib rounds sizes in pixels down, and the product of inches and dots may fall just short.
-    inches = (width + 0.5) / _DPI
     cell = 0.24
     heights = [max(2, len(rows)) * cell for rows in groups.values()]
     turned = _turned(trace)
     top, between, bottom = 0.75, 0.28, 1.75 if turned else 1.2
     height = top + sum(heights) + between * (len(groups) - 1) + bottom
-    figure = Figure(figsize=(inches, height), dpi=_DPI)
+    figure = new_figure(width, height)
     norm, cmap = _scale(values)
     mesh: Any = None
     edge = height - top
@@ -110,10 +82,6 @@ def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> An
     bar.tick_params(labelsize=8)
     bar.set_title("AIE" if value == VALUES[0] else "recovery", fontsize=9)
     _words(figure, trace, value, height, title)
-    # The user's Matplotlib may be set to have LaTeX draw all texts; these come from strangers.
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-        text.set_usetex(False)
     return figure
 
 

@@ -10,7 +10,7 @@ import comfy.sd
 import torch
 
 from ...prompts import PromptTokenizer
-from ...quickfix import ENCODERS, EditReport, TextTower, WeightEdit
+from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.
@@ -124,5 +124,8 @@ def apply_edit(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit, stre
 
 
 def stored_report(encoder: TextEncoder, edit: WeightEdit, strength: float) -> EditReport:
-    """The edit's report, with what rounding the patched weight to the model's own dtype costs."""
-    return edit.report.with_storage(encoder.tower.weight(edit.weight_name), edit.delta(strength), encoder.storage_dtype)
+    """The edit's report with what only the whole text encoder tells, at ``strength``: what rounding the patched weight
+    to the model's own dtype costs, and how far the last hidden states move."""
+    update = LowRank(edit.up * strength, edit.down)
+    report = edit.report.with_final(measure_final(encoder.tower, edit.settings.layer, update, encoder.tokenizer))
+    return report.with_storage(encoder.tower.weight(edit.weight_name), edit.delta(strength), encoder.storage_dtype)

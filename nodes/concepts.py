@@ -1,0 +1,102 @@
+"""Nodes that gather concepts to edit."""
+
+from __future__ import annotations
+
+from ..prompts import KINDS
+from ..quickfix import ConceptEdit, ConceptList, combine, parse_concepts, read_concepts
+from ..quickfix.concept_list import READERS
+from .api import ConceptEditsType, io, schema
+from .edit import template_lines
+from .host.inputs import input_path, modified, text_files
+
+NO_FILE = "none"
+_LISTED = 20
+
+
+def describe(read: ConceptList) -> str:
+    """A list of concepts in words, shortened, and what was noticed about it."""
+    lines = [f"{len(read.concepts)} concept{'s' * (len(read.concepts) != 1)}"]
+    for concept in read.concepts[:_LISTED]:
+        weight = f", weight {concept.weight:g}" if concept.weight != 1 else ""
+        lines.append(f"{concept.source} -> {concept.target} ({concept.kind}{weight})")
+    if len(read.concepts) > _LISTED:
+        lines.append(f"and {len(read.concepts) - _LISTED} more")
+    return "\n".join([*lines, *read.notes])
+
+
+class ConceptEditList(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_ConceptEditList",
+            display_name="Concept Edit List",
+            category="Diff-QuickFix/edit",
+            search_aliases=["many concepts", "remove styles", "bulk edit", "csv"],
+            description=(
+                "Many concepts to edit at once, one on each line or from a file. Give them to Diff-QuickFix Edit."
+            ),
+            inputs=[
+                io.String.Input("edits", multiline=True, default="van gogh -> painting\nclaude monet -> painting",
+                                tooltip="One edit on each line: van gogh -> painting. More after bars: snoopy -> dog | "
+                                "kind=object | weight=2 | template=a drawing of {x}. Lines with # are comments."),
+                io.Combo.Input("file", options=[NO_FILE, *text_files(tuple(READERS))], default=NO_FILE,
+                               tooltip="A .csv, .json or .txt file in ComfyUI's input folder; its edits come after the "
+                               "text's."),
+            ],
+            outputs=[
+                ConceptEditsType.Output(id="concepts", display_name="concepts",
+                                        tooltip="For Diff-QuickFix Edit, or for another Add Concept Edit."),
+                io.String.Output(id="report", display_name="report",
+                                 tooltip="The edits that were read, and what was noticed about them."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, edits: str = "", file: str = NO_FILE) -> tuple[str, str, float]:
+        return edits, file, 0.0 if file == NO_FILE else modified(file)
+
+    @classmethod
+    def execute(cls, edits: str, file: str) -> io.NodeOutput:
+        read = parse_concepts(edits)
+        if file != NO_FILE:
+            more = read_concepts(input_path(file, tuple(READERS)))
+            both = combine(read.concepts, more.concepts)
+            read = ConceptList(both.concepts, (*read.notes, *more.notes, *both.notes))
+        if not read.concepts:
+            raise ValueError("The list holds no edit. Write one on each line, such as: van gogh -> painting")
+        return io.NodeOutput(read.concepts, describe(read))
+
+
+class AddConceptEdit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_AddConceptEdit",
+            display_name="Add Concept Edit",
+            category="Diff-QuickFix/edit",
+            search_aliases=["chain concepts", "concept"],
+            description="One more concept to edit. Nodes of this kind can be chained.",
+            inputs=[
+                io.String.Input("source", default="claude monet",
+                                tooltip="The concept to edit away, as prompts write it."),
+                io.String.Input("target", default="painting",
+                                tooltip="What the concept becomes. Empty: the kind's own default."),
+                io.Combo.Input("kind", options=list(KINDS), default="style", tooltip="What the concept is."),
+                io.Float.Input("weight", default=1.0, min=0.001, max=1000.0, step=0.1, round=False,
+                               tooltip="How much the concept counts beside the others."),
+                ConceptEditsType.Input("concepts", optional=True,
+                                       tooltip="The concepts so far, from Concept Edit List or Add Concept Edit."),
+                io.String.Input("templates", multiline=True, optional=True,
+                                tooltip='For kind "custom": caption templates, one on each line, with {x} for the '
+                                "concept."),
+            ],
+            outputs=[ConceptEditsType.Output(id="more_concepts", display_name="concepts",
+                                             tooltip="The concepts so far and this one.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, source: str, target: str, kind: str, weight: float, concepts=(), templates: str = ""
+    ) -> io.NodeOutput:
+        concept = ConceptEdit(source, target.strip() or None, kind, template_lines(templates), weight)
+        return io.NodeOutput(combine(concepts or (), (concept,)).concepts)

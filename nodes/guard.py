@@ -1,0 +1,205 @@
+"""Nodes that look after everything that an edit is not about, and say what it does."""
+
+from __future__ import annotations
+
+import json
+
+from ..prompts import KINDS
+from ..quickfix import (
+    KNOWN_NAMES,
+    POSITIONS,
+    PRESERVE_MODES,
+    PRESERVE_SETS,
+    ConceptEdit,
+    find_lambda,
+    prompts_of_text,
+    scan,
+    text_of_prompts,
+)
+from ..quickfix.picture import draw_curve, draw_report
+from .api import WeightEditType, image_of, io, schema
+from .edit import edit_settings, template_lines
+from .host.inputs import modified, read_text_file, text_files
+from .host.progress import progress_bar
+from .host.text_encoder import open_text_encoder
+
+NO_FILE = "none"
+
+
+class PreserveSet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_PreserveSet",
+            display_name="Preserve Set",
+            category="Diff-QuickFix/edit",
+            search_aliases=["keep prompts", "protect concepts", "retain set"],
+            description="Gathers prompts that an edit must leave alone: built-in sets, your own prompts, a text file.",
+            inputs=[
+                io.Boolean.Input("empty_prompt", default=True,
+                                 tooltip="The empty prompt, the negative prompt of most pictures."),
+                io.Boolean.Input("everyday_captions", default=False,
+                                 tooltip="Plain captions of people, animals, things and places."),
+                io.Boolean.Input("colors_counts_places", default=False,
+                                 tooltip="Colored things, numbers of things, where they stand."),
+                io.Boolean.Input("common_styles", default=False,
+                                 tooltip="Well-known artists and looks; an edited one is left out by itself."),
+                io.String.Input("prompts", multiline=True, optional=True,
+                                tooltip='More prompts, one on each line. A line with "" is the empty prompt.'),
+                io.Combo.Input("file", options=[NO_FILE, *text_files()], default=NO_FILE, optional=True,
+                               tooltip="A .txt file in ComfyUI's input folder, one prompt on each line."),
+            ],
+            outputs=[io.String.Output(id="preserve", display_name="preserve",
+                                      tooltip="The prompts, one on each line, for Diff-QuickFix Edit's `preserve`.")],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str = NO_FILE, **_) -> float:
+        return 0.0 if file == NO_FILE else modified(file)
+
+    @classmethod
+    def execute(
+        cls,
+        empty_prompt: bool,
+        everyday_captions: bool,
+        colors_counts_places: bool,
+        common_styles: bool,
+        prompts: str = "",
+        file: str = NO_FILE,
+    ) -> io.NodeOutput:
+        wanted = (empty_prompt, everyday_captions, colors_counts_places, common_styles)
+        chosen = [prompt for use, name in zip(wanted, PRESERVE_SETS, strict=True) if use
+                  for prompt in PRESERVE_SETS[name]]  # fmt: skip
+        chosen += prompts_of_text(prompts)
+        if file != NO_FILE:
+            chosen += prompts_of_text(read_text_file(file))
+        return io.NodeOutput(text_of_prompts(tuple(dict.fromkeys(chosen))))
+
+
+class CollateralRadar(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_CollateralRadar",
+            display_name="Collateral Radar",
+            category="Diff-QuickFix/edit",
+            search_aliases=["side effects", "collateral damage", "neighbors"],
+            has_intermediate_output=True,
+            description=(
+                "Ranks hundreds of names, things and captions by how far an edit moves them, without painting, and "
+                " proposes the worst hits as prompts to preserve in the next edit."
+            ),
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder that the edit was computed for, edited or not."),
+                WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit."),
+                io.Int.Input("hits", default=20, min=1, max=1000, tooltip="How many of the worst hits to list."),
+                io.String.Input("names", multiline=True, optional=True,
+                                tooltip="Names or captions to look at, one on each line. Empty: a built-in list of "
+                                "well-known artists, things, looks and everyday captions."),
+            ],
+            outputs=[
+                io.String.Output(id="report", display_name="report", tooltip="The worst hits, with how far they move."),
+                io.String.Output(id="preserve", display_name="preserve",
+                                 tooltip="What is worth preserving, for the `preserve` of another Diff-QuickFix Edit."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, clip, edit, hits: int, names: str = "") -> io.NodeOutput:
+        encoder = open_text_encoder(clip)
+        prompts = prompts_of_text(names) or KNOWN_NAMES
+        radar = scan(encoder.tower, encoder.tokenizer, edit, prompts, most=hits, progress=progress_bar())
+        report = radar.text()
+        return io.NodeOutput(report, radar.preserve_text(), ui={"diff_quickfix_report": [report]})
+
+
+class FindLambda(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_FindLambda",
+            display_name="Find Lambda",
+            category="Diff-QuickFix/edit",
+            search_aliases=["regularization", "tune", "sweep"],
+            has_intermediate_output=True,
+            description=(
+                "Shows how far an edit goes and how much it moves everyday prompts, for every lambda, from one "
+                "decomposition, and gives the lambda at the knee. The preset auto of Diff-QuickFix Edit uses the same."
+            ),
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder to edit. It is not changed."),
+                io.String.Input("source", default="van gogh", tooltip="The concept to edit away, as prompts write it."),
+                io.String.Input("target", default="painting", tooltip="What the concept becomes."),
+                io.Combo.Input("kind", options=list(KINDS), default="style", tooltip="What the concept is."),
+                io.Combo.Input("preset", options=["guarded", "paper"], default="guarded",
+                               tooltip="The preset that the edit will use; its lambda does not count."),
+                io.Int.Input("layer", default=0, min=0, max=63, tooltip="The self-attention layer to be edited."),
+                io.Combo.Input("positions", options=list(POSITIONS), default=POSITIONS[1],
+                               tooltip="Which token positions of a caption will be edited."),
+                io.String.Input("preserve", multiline=True, optional=True,
+                                tooltip="Prompts that must keep their meaning, one on each line."),
+                io.Combo.Input("preserve_mode", options=list(PRESERVE_MODES), default=PRESERVE_MODES[0], optional=True,
+                               tooltip="How the prompts of `preserve` are kept: at a cost, or exactly."),
+                io.String.Input("templates", multiline=True, optional=True,
+                                tooltip='For kind "custom": caption templates, one on each line, with {x}.'),
+            ],
+            outputs=[
+                io.Float.Output(id="lam", display_name="lambda", tooltip="The lambda at the knee."),
+                io.Image.Output(id="curve", display_name="curve",
+                                tooltip="Efficacy and drift over lambda, the knee marked."),
+                io.String.Output(id="report", display_name="report", tooltip="The same as a table."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls,
+        clip,
+        source: str,
+        target: str,
+        kind: str,
+        preset: str,
+        layer: int,
+        positions: str,
+        preserve: str = "",
+        preserve_mode: str = PRESERVE_MODES[0],
+        templates: str = "",
+    ) -> io.NodeOutput:
+        concept = ConceptEdit(source, target.strip() or None, kind, template_lines(templates))
+        settings = edit_settings(preset, layer, 0.0, positions, preserve, preserve_mode)
+        encoder = open_text_encoder(clip)
+        curve = find_lambda(encoder.tower, encoder.tokenizer, [concept], settings)
+        picture = image_of(draw_curve(curve, title=f"{concept.source} -> {concept.target}"))
+        report = curve.text()
+        return io.NodeOutput(curve.best, picture, report, ui={"diff_quickfix_report": [report]})
+
+
+class EditReportNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_EditReport",
+            display_name="Edit Report",
+            category="Diff-QuickFix/edit",
+            search_aliases=["edit quality", "efficacy", "specificity"],
+            has_intermediate_output=True,
+            description="Shows the report of an edit as text, as JSON and as a picture.",
+            inputs=[
+                WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit."),
+                io.Int.Input("width", default=900, min=400, max=4000, step=50, tooltip="Width in pixels."),
+            ],
+            outputs=[
+                io.String.Output(id="report", display_name="report", tooltip="The report in words, the verdict first."),
+                io.String.Output(id="json", display_name="json", tooltip="The report as JSON."),
+                io.Image.Output(id="picture", display_name="picture", tooltip="The report as bars."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, edit, width: int) -> io.NodeOutput:
+        title = ", ".join(f"{concept.source} -> {concept.target}" for concept in edit.concepts[:20])
+        picture = image_of(draw_report(edit.report, width=width, title=title))
+        text = edit.report.text()
+        return io.NodeOutput(
+            text, json.dumps(edit.report.as_dict(), indent=2), picture, ui={"diff_quickfix_report": [text]}
+        )

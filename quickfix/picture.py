@@ -1,0 +1,114 @@
+"""Pictures of a report and of a lambda curve. Matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from ..drawing import as_pixels, new_figure, shorten
+from .report import EditReport
+from .tuning import DRIFT_LIMIT, LambdaCurve
+from .verdict import HARMFUL_DRIFT, WEAK_EFFICACY
+
+_GOOD, _BAD, _NEUTRAL, _MARK = "#2f6f8f", "#c8553d", "#8a8a8a", "#d1002f"
+_COLORS = {"strong": "#2e7d4f", "weak": "#b7791f", "harmful": _BAD}
+_BAR = 0.3
+
+
+def draw_report(report: EditReport, *, width: int = 900, title: str = "") -> np.ndarray:
+    """A report as bars, (height, width, 3) uint8: what the edit reaches above, what it moves below.
+
+    Args:
+        width: in pixels.
+        title: what was edited.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+    """
+    reached, moved = _reached_bars(report), _moved_bars(report)
+    words = textwrap.wrap(report.verdict, width=max(30, width // 8))
+    top, between, bottom = 0.55 + 0.2 * len(words), 0.75, 0.55
+    tall = [_BAR * len(bars) for bars in (reached, moved)]
+    height = top + sum(tall) + between + bottom
+    figure = new_figure(width, height)
+    figure.text(0.02, 1 - 0.3 / height, shorten(title) or "Diff-QuickFix edit", fontsize=13, weight="bold")
+    color = _COLORS[report.verdict.split(":")[0]]
+    for number, line in enumerate(words):
+        figure.text(0.02, 1 - (0.52 + 0.2 * number) / height, line, fontsize=9, color=color)
+    upper = figure.add_axes((0.36, (bottom + tall[1] + between) / height, 0.54, tall[0] / height))
+    _bars(upper, reached, _GOOD, 1.0)
+    upper.axvline(WEAK_EFFICACY, color=_NEUTRAL, linewidth=1, linestyle="--")
+    upper.set_xlabel("share; left of the line an edit is weak", fontsize=8)
+    lower = figure.add_axes((0.36, bottom / height, 0.54, tall[1] / height))
+    most = max([1.25 * HARMFUL_DRIFT, *(1.1 * value for _, value in moved)])
+    _bars(lower, moved, _BAD, most)
+    lower.axvline(HARMFUL_DRIFT, color=_NEUTRAL, linewidth=1, linestyle="--")
+    lower.set_xlabel("relative change; right of the line an edit is harmful", fontsize=8)
+    return as_pixels(figure)
+
+
+def draw_curve(curve: LambdaCurve, *, width: int = 900, title: str = "") -> np.ndarray:
+    """Efficacy and drift over lambda, the knee marked, (height, width, 3) uint8.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+    """
+    height = 4.2
+    figure = new_figure(width, height)
+    figure.text(0.02, 1 - 0.3 / height, shorten(title) or "What lambda buys and costs", fontsize=13, weight="bold")
+    axes = figure.add_axes((0.09, 0.6 / height, 0.8, (height - 1.15) / height))
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.plot(curve.lambdas, curve.efficacy, color=_GOOD, linewidth=2)
+    axes.set_ylim(0.0, 1.02)
+    axes.set_ylabel("efficacy", color=_GOOD, fontsize=9)
+    axes.set_xlabel("lambda", fontsize=9)
+    costs = axes.twinx()
+    costs.plot(curve.lambdas, curve.drift, color=_BAD, linewidth=2)
+    costs.set_ylim(0.0, max(1.25 * DRIFT_LIMIT, 1.05 * max(curve.drift)))
+    costs.set_ylabel("drift of everyday prompts", color=_BAD, fontsize=9)
+    costs.axhline(DRIFT_LIMIT, color=_BAD, linewidth=1, linestyle=":")
+    axes.axvline(curve.best, color=_MARK, linewidth=1.5)
+    right = curve.knee < len(curve.lambdas) // 2
+    axes.annotate(
+        f"lambda {curve.best:.3g}: efficacy {curve.efficacy[curve.knee]:.0%}, drift {curve.drift[curve.knee]:.1%}",
+        (curve.best, 1.0), xytext=(6 if right else -6, -10), textcoords="offset points", fontsize=9, color=_MARK,
+        ha="left" if right else "right",
+    )  # fmt: skip
+    for part in (axes, costs):
+        part.tick_params(labelsize=8)
+        part.spines["top"].set_visible(False)
+    return as_pixels(figure)
+
+
+def _reached_bars(report: EditReport) -> list[tuple[str, float]]:
+    bars = [("efficacy", report.efficacy)]
+    bars += [(f"generality, {kind}", share) for kind, share in report.generality]
+    bars.append(("specificity", report.specificity))
+    if report.storage is not None:
+        bars.append(("realised after rounding", report.storage.realised))
+    return bars
+
+
+def _moved_bars(report: EditReport) -> list[tuple[str, float]]:
+    bars = [("drift, everyday prompts", report.drift), ("drift, empty prompt", report.empty_prompt_drift)]
+    if report.final is not None:
+        bars += [("final states, everyday captions", report.final.drift),
+                 ("final states, empty prompt", report.final.empty_prompt_drift)]  # fmt: skip
+    return bars + [(f"{shorten(prompt, 38)}", drift) for prompt, drift in report.worst_hit]
+
+
+def _bars(axes: Any, bars: list[tuple[str, float]], color: str, most: float) -> None:
+    places = range(len(bars))
+    axes.barh(places, [min(most, max(0.0, value)) for _, value in bars], height=0.68, color=color)
+    for place, (_, value) in zip(places, bars, strict=True):
+        axes.text(min(most, max(0.0, value)) + 0.01 * most, place, f"{value:.1%}", va="center", fontsize=8)
+    axes.set_yticks(list(places), [name for name, _ in bars], fontsize=8)
+    axes.set_xlim(0.0, most)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)

@@ -1,0 +1,275 @@
+"""Many concepts as sums: pairs are encoded a few concepts at a time, added up, and forgotten.
+
+For pairs of a source key k and a target key k*, with the change c = k* - k and the weight w, three sums are kept,
+
+    gram = sum w k k^T      moment = sum w c k^T      change = sum w c c^T
+
+and the statistics of the solve follow from them once, whatever the number of pairs: a residual is r = W0 c (+ bias), so
+cross = sum w r k^T = W0 moment and energy = sum w ||r||^2 = tr(W0 change W0^T).
+
+Concepts that share a target share its keys. With C_t the sum of w c over the pairs of one target key,
+
+    sum w c k*^T = sum_t C_t k*_t^T     and     k = k* - c
+
+leave ``change`` as the only sum over all pairs. Sums are in fp64: keys of one prompt are nearly parallel, and a small
+lambda magnifies what fp32 would lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+import torch
+
+from ..prompts import PromptTokenizer
+from .guard import Guard
+from .pairs import TokenPairs, pair_tokens
+from .report import reached, share_reached
+from .request import ConceptEdit, EditSettings
+from .solve import LowRank, Statistics, solve_residuals
+from .stopwatch import Stopwatch
+from .tower import TextTower
+
+# Concepts encoded at once.
+CONCEPTS = 64
+# Rows turned to fp64 at once, and blocks of columns, of which a symmetric product needs the upper triangle.
+_ROWS, _BLOCKS = 4096, 4
+
+
+@dataclass(frozen=True)
+class PairKeys:
+    """The keys of some pairs.
+
+    Attributes:
+        source: keys (n, d) of the source captions.
+        target: keys (m, d) of the target captions, each once.
+        index: (n,), the target key of each pair.
+        weights: (n,) in fp64, or None where every pair counts 1.
+    """
+
+    source: torch.Tensor
+    target: torch.Tensor
+    index: torch.Tensor
+    weights: torch.Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @classmethod
+    def joined(cls, parts: Sequence[PairKeys]) -> PairKeys:
+        """Several as one."""
+        if len(parts) == 1:
+            return parts[0]
+        starts = accumulate((len(part.target) for part in parts), initial=0)
+        weights = None
+        if any(part.weights is not None for part in parts):
+            ones = parts[0].source.new_ones(max(map(len, parts)), dtype=torch.float64)
+            weights = torch.cat([ones[: len(part)] if part.weights is None else part.weights for part in parts])
+        return cls(
+            torch.cat([part.source for part in parts]),
+            torch.cat([part.target for part in parts]),
+            torch.cat([part.index + start for part, start in zip(parts, starts, strict=False)]),
+            weights,
+        )
+
+    def changes(self) -> torch.Tensor:
+        """k* - k, (n, d): exactly 0 where both captions agree."""
+        return self.target[self.index] - self.source
+
+    def residuals(self, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """v - W0 k (n, d_out)."""
+        residuals = self.changes() @ weight.T
+        return residuals if bias is None else residuals + bias
+
+    def sums(self) -> KeySums:
+        """The sums over these pairs."""
+        changes = self.changes()
+        counts = self.target.new_zeros(len(self.target), dtype=torch.float64)
+        ones = counts.new_ones(len(self)) if self.weights is None else self.weights
+        counts.index_add_(0, self.index, ones)
+        totals = counts.new_zeros(self.target.shape)
+        for part in _parts(len(changes)):
+            rows = changes[part].double()
+            totals.index_add_(0, self.index[part], rows if self.weights is None else rows * self.weights[part, None])
+        change = symmetric_product(changes, self.weights)
+        mixed = totals.T @ self.target.double()
+        moment = mixed - change
+        gram = symmetric_product(self.target, counts) - mixed - moment.T
+        keys = counts @ self.target.double() - totals.sum(0)
+        return KeySums(gram, moment, change, keys, totals.sum(0), float(ones.sum()), len(self))
+
+
+@dataclass(frozen=True)
+class KeySums:
+    """Sums over pairs, without the edited weight: see the module's text.
+
+    Attributes:
+        gram, moment, change: (d, d) in fp64.
+        keys, changes: sums of w k and of w c, (d,).
+        weight: sum of w.
+        pairs: number of pairs.
+    """
+
+    gram: torch.Tensor
+    moment: torch.Tensor
+    change: torch.Tensor
+    keys: torch.Tensor
+    changes: torch.Tensor
+    weight: float
+    pairs: int
+
+    @classmethod
+    def empty(cls, width: int, device: torch.device | str = "cpu") -> KeySums:
+        matrix = torch.zeros(width, width, dtype=torch.float64, device=device)
+        return cls(matrix, matrix, matrix, matrix[0], matrix[0], 0.0, 0)
+
+    def __add__(self, other: KeySums) -> KeySums:
+        return KeySums(
+            self.gram + other.gram,
+            self.moment + other.moment,
+            self.change + other.change,
+            self.keys + other.keys,
+            self.changes + other.changes,
+            self.weight + other.weight,
+            self.pairs + other.pairs,
+        )
+
+    def statistics(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Statistics:
+        """What the solve needs, for the weight W0 (d_out, d) and, where the values carry it, the layer's bias."""
+        w = weight.double()
+        cross, energy = w @ self.moment, float(((w @ self.change) * w).sum())
+        if bias is not None:
+            b = bias.double()
+            cross = cross + torch.outer(b, self.keys)
+            energy += float(2 * b @ (w @ self.changes) + self.weight * (b @ b))
+        return Statistics(self.gram, cross, energy, self.pairs)
+
+
+@dataclass(frozen=True)
+class GatheredPairs:
+    """Pairs ready to solve: few as they are, many as sums."""
+
+    few: PairKeys | None
+    streamed: Statistics | None
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __len__(self) -> int:
+        return self.sums.pairs
+
+    @cached_property
+    def sums(self) -> Statistics:
+        """The statistics of all pairs."""
+        if self.streamed is not None:
+            return self.streamed
+        assert self.few is not None
+        return self.few.sums().statistics(self.weight, self.bias)
+
+    def solve(self, lam: float, guard: Guard) -> tuple[LowRank, float]:
+        """The update and its efficacy."""
+        if self.few is None:
+            update = self.sums.solve(lam=lam, **guard.as_arguments())
+        else:
+            residuals = self.few.residuals(self.weight, self.bias)
+            update = solve_residuals(
+                self.few.source, residuals, lam=lam, pair_weights=self.few.weights, **guard.as_arguments()
+            )
+        return update, self.efficacy(update)
+
+    def efficacy(self, update: LowRank) -> float:
+        """How far an update, of whatever origin, takes the pairs to their values."""
+        if self.few is None:
+            return share_reached(self.sums.energy, self.sums.remaining(update))
+        return reached(self.few.source, self.few.residuals(self.weight, self.bias), update, self.few.weights)
+
+
+def gather_pairs(
+    tower: TextTower,
+    tokenizer: PromptTokenizer,
+    concepts: Sequence[ConceptEdit],
+    settings: EditSettings,
+    watch: Stopwatch,
+    progress: Callable[[int, int], None] | None = None,
+) -> GatheredPairs:
+    """The pairs of some concepts; memory does not grow with their number.
+
+    Args:
+        progress: called with (batches done, all batches) of :data:`CONCEPTS` concepts.
+
+    Raises:
+        SubjectError: a concept that its own captions do not hold.
+    """
+    weight, bias = edited_layer(tower, settings)
+    width = weight.shape[1]
+    few: list[PairKeys] = []
+    total = KeySums.empty(width, weight.device)
+    batches = -(-len(concepts) // CONCEPTS)
+    for number in range(batches):
+        batch = concepts[CONCEPTS * number : CONCEPTS * (number + 1)]
+        with watch.stage("tokenize"):
+            pairs = tokenize_pairs(tokenizer, batch, settings.positions)
+        with watch.stage("keys"):
+            few.append(encode_pairs(tower, pairs, settings, [concept.weight for concept in batch]))
+        with watch.stage("solve"):
+            # Fewer pairs than the keys are wide are solved as they are, which is quicker and of lower rank.
+            if total.pairs or sum(map(len, few)) >= width:
+                for keys in few:
+                    total = total + keys.sums()
+                few.clear()
+        if progress is not None:
+            progress(number + 1, batches)
+    if few:
+        return GatheredPairs(PairKeys.joined(few), None, weight, bias)
+    with watch.stage("solve"):
+        return GatheredPairs(None, total.statistics(weight, bias), weight, bias)
+
+
+def edited_layer(tower: TextTower, settings: EditSettings) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """W0 of the edited layer, and its bias where the settings want it in the values."""
+    name = tower.out_proj_name(settings.layer)
+    return tower.weight(name), tower.weight(name.replace(".weight", ".bias")) if settings.published_bias else None
+
+
+def tokenize_pairs(tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], positions: str) -> TokenPairs:
+    """The token pairs of some concepts (see :func:`pair_tokens` for the errors)."""
+    wanted = [(concept.source, concept.target or "", concept.templates or ()) for concept in concepts]
+    return pair_tokens(tokenizer, wanted, positions)
+
+
+def encode_pairs(
+    tower: TextTower, pairs: TokenPairs, settings: EditSettings, weights: Sequence[float] | None = None
+) -> PairKeys:
+    """The keys of some pairs in the edited layer; ``weights`` has one number for each concept."""
+    places = torch.cat((pairs.source[:, 1], pairs.target[:, 1]))
+    positions = range(int(places.min()), int(places.max()) + 1)
+    inputs = tower.attention_inputs(pairs.ids, settings.layer, positions).flatten(0, 1)
+    source, target = (
+        (where[:, 0] * len(positions) + where[:, 1] - positions.start).to(inputs.device)
+        for where in (pairs.source, pairs.target)
+    )
+    target, index = target.unique(return_inverse=True)
+    each = None
+    if weights is not None and any(weight != 1 for weight in weights):
+        counts = torch.tensor(pairs.counts)
+        each = torch.tensor(weights, dtype=torch.float64).repeat_interleave(counts).to(inputs.device)
+    return PairKeys(inputs[source], inputs[target], index, each)
+
+
+def symmetric_product(rows: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """sum of w x x^T (d, d) in fp64 over the rows x (n, d)."""
+    width = rows.shape[1]
+    total = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
+    size = -(-width // _BLOCKS)
+    roots = None if weights is None else weights.double().sqrt()[:, None]
+    for part in _parts(len(rows)):
+        x = rows[part].double() if roots is None else rows[part] * roots[part]
+        for start in range(0, width, size):
+            total[start : start + size, start:].addmm_(x[:, start : start + size].T, x[:, start:])
+    return total.triu() + total.triu(1).T
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))

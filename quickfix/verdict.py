@@ -1,0 +1,71 @@
+"""A verdict on an edit, in plain words: does it do its work, does it do harm, and what helps.
+
+The thresholds stand where pictures changed. On Shapes ("van gogh" -> "painting", 12 prompts of it and 21 of other
+styles and none, nine settings):
+
+* ``HARMFUL_DRIFT``, of everyday prompts or the empty prompt. Edits with drifts up to 4 % left the other styles' share
+  of pictures that read right at 95 %; a drift of 10 % took it to 76 %, of 20 % and 43 % to 71 %, of 70 % to 43 %.
+* ``WEAK_EFFICACY``. At an efficacy of 67 % and above none of the 12 prompts read as van gogh any more; at 45 %, two
+  did.
+* ``WEAK_GENERALITY``, lower than that: it was 6 to 42 points below efficacy where van gogh was gone. A third is below
+  all that worked.
+* ``WEAK_STORAGE``: a quarter of the edit lost by rounding brings a strong edit to the neighborhood of a weak one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .report import EditReport
+
+HARMFUL_DRIFT = 0.1
+WEAK_EFFICACY = 0.5
+WEAK_GENERALITY = 1 / 3
+WEAK_STORAGE = 0.75
+
+
+def judge(report: EditReport) -> str:
+    """ "strong", "weak: why and what to do" or "harmful: what and what to do"; harm is named before weakness."""
+    harm = _harm(report)
+    if harm:
+        return f"harmful: {'; '.join(harm)}"
+    weakness = _weakness(report)
+    return f"weak: {'; '.join(weakness)}" if weakness else "strong"
+
+
+def _harm(report: EditReport) -> list[str]:
+    harm = []
+    if report.drift > HARMFUL_DRIFT:
+        worst = f", most {report.worst_hit[0][0]!r}" if report.worst_hit else ""
+        harm.append(
+            f"everyday prompts move by {report.drift:.0%}{worst}; raise lambda, take the preset guarded or auto, or "
+            "preserve the prompts that are hit worst"
+        )
+    if report.empty_prompt_drift > HARMFUL_DRIFT:
+        harm.append(
+            f"the empty prompt, which most pictures use as the negative one, moves by {report.empty_prompt_drift:.0%}; "
+            "preserve or hold the empty prompt"
+        )
+    return harm
+
+
+def _weakness(report: EditReport) -> list[str]:
+    weakness = []
+    if report.efficacy < WEAK_EFFICACY:
+        held = report.guarding is not None and report.guarding.concept_lost > 1 - WEAK_EFFICACY
+        advice = "hold fewer prompts, or preserve them softly" if held else "lower lambda, or preserve fewer prompts"
+        weakness.append(f"the concept moves only {report.efficacy:.0%} of the way to its target; {advice}")
+    poor = [(kind, share) for kind, share in report.generality if share < WEAK_GENERALITY]
+    if poor and report.efficacy >= WEAK_EFFICACY:
+        kind, share = min(poor, key=lambda entry: entry[1])
+        weakness.append(
+            f"in sentences that it has not seen the edit goes {share:.0%} of the way ({kind}); add templates that say "
+            "the concept as your prompts do (kind custom), or lower lambda"
+        )
+    if report.storage is not None and report.storage.realised < WEAK_STORAGE:
+        weakness.append(
+            f"only {report.storage.realised:.0%} of the edit survives rounding to the model's precision; load the text "
+            "encoder in fp32 (ComfyUI's option --fp32-text-enc)"
+        )
+    return weakness
