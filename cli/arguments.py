@@ -75,11 +75,11 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     concepts = parser.add_argument_group("concepts")
     concepts.add_argument(
         "--edit", action="append", default=[], metavar='"SOURCE -> TARGET"', dest="edits",
-        help='a concept and what it becomes, such as "snoopy -> dog | kind=object | weight=2"; may be given several times',
+        help='a concept and what it becomes, such as "snoopy -> dog | kind=object | weight=2"; again and again',
     )  # fmt: skip
-    concepts.add_argument("--edits", metavar="FILE", dest="list", help="a list of edits: .txt with one a line, .csv or .json")
+    concepts.add_argument("--edits", metavar="FILE", dest="list", help="a list: .txt with one edit a line, .csv, .json")
     concepts.add_argument(
-        "--kind", choices=("style", "object", "fact"), default="style", help="what --edit's concepts are (default: style)"
+        "--kind", choices=("style", "object", "fact"), default="style", help="what --edit's concepts are (style)"
     )
     settings = parser.add_argument_group("settings")
     settings.add_argument(

@@ -68,7 +68,7 @@ def test_every_option_reaches_the_edit(model, shell, tmp_path):
     (tmp_path / "edits.txt").write_text("# lines\n\nvan gogh -> painting\n  snoopy->dog | kind=object|weight=2\n")
     code, _, err = shell(
         "edit", model, "--edits", "edits.txt", "--edit", "dog -> painting", "--kind", "object", "--preset", "paper",
-        "--layer", "1", "--lambda", "0.5", "--positions", "last", "--preserve", "a cat", "--preserve", "", "--hold", "two cars",
+        "--layer", "1", "--lambda", "0.5", "--positions", "last", "--preserve", "a cat", "--preserve", "",
         "--naming", "comfyui", "--energy", "0.9", "--dtype", "fp16", "--out", "fix.safetensors",
     )  # fmt: skip
     assert code == 0, err
@@ -77,9 +77,7 @@ def test_every_option_reaches_the_edit(model, shell, tmp_path):
         ConceptEdit("dog", "painting", "object"), ConceptEdit("van gogh", "painting"),
         ConceptEdit("snoopy", "dog", "object", weight=2.0),
     )  # fmt: skip
-    assert file.edit.settings == EditSettings(
-        1, 0.5, "last subject token", ("a cat", ""), PAPER.preserve_weight, hold=("two cars",)
-    )
+    assert file.edit.settings == EditSettings(1, 0.5, "last subject token", ("a cat", ""), PAPER.preserve_weight)
     assert (file.naming, file.energy) == ("comfyui", 0.9)
     assert all(value.dtype == torch.float16 for name, value in load_file("fix.safetensors").items() if "lora" in name)
 
@@ -199,11 +197,13 @@ def test_wrong_usage_is_2(shell, arguments, message):
     [
         (("edit", "missing.safetensors", *VAN_GOGH), "Cannot read missing.safetensors (No such file"),
         (("edit", "{model}", "--edits", "missing.txt"), "missing.txt"),
-        (("edit", "{model}", "--edits", "{model}"), "ends in '.safetensors'; expected one of .txt"),
-        (("edit", "{model}", "--edits", "bad.txt"), "bad.txt, line 2, column 9: nothing stands after ->"),
+        (("edit", "{model}", "--edits", "{model}"), "ends in '.safetensors'; expected one of "),
+        (("edit", "{model}", "--edits", "bad.txt"), "bad.txt, line 2, column 10: nothing stands after ->"),
         (("edit", "{model}", *VAN_GOGH, "--layer", "40"), "no layer 40"),
         (("edit", "{model}", *VAN_GOGH, "--lambda", "-1"), "lambda is -1"),
         (("edit", "{model}", "--edit", "a -> A"), "different target"),
+        (("edit", "{model}", *VAN_GOGH, "--hold", "two cars"), "The prompts to hold"),
+        (("edit", "{model}", *VAN_GOGH, "--edit", "van gogh -> dog"), "two targets"),
         (("edit", "{model}", *VAN_GOGH, "--tokenizer", "nowhere"), "No CLIP vocabulary"),
         (("inspect", "{model}"), "not an edit saved by this pack"),
         (("report", "{model}", "missing.safetensors"), "There is no file"),
