@@ -75,16 +75,17 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     concepts = parser.add_argument_group("concepts")
     concepts.add_argument(
         "--edit", action="append", default=[], metavar='"SOURCE -> TARGET"', dest="edits",
-        help="a concept and what it becomes; may be given several times",
+        help='a concept and what it becomes, such as "snoopy -> dog | kind=object | weight=2"; again and again',
     )  # fmt: skip
-    concepts.add_argument("--edits", metavar="FILE", dest="list", help="a text file with one such edit a line")
+    concepts.add_argument("--edits", metavar="FILE", dest="list", help="a list: .txt with one edit a line, .csv, .json")
     concepts.add_argument(
-        "--kind", choices=("style", "object", "fact"), default="style", help="what the concepts are (default: style)"
+        "--kind", choices=("style", "object", "fact"), default="style", help="what --edit's concepts are (style)"
     )
     settings = parser.add_argument_group("settings")
     settings.add_argument(
-        "--preset", choices=("guarded", "paper"), default="guarded",
-        help="guarded (default): everyday prompts are kept in place; paper: the published settings",
+        "--preset", choices=("guarded", "paper", "auto"), default="guarded",
+        help="guarded (default): everyday prompts are kept in place; paper: the published settings; auto: guarded, and "
+        "lambda is found",
     )  # fmt: skip
     settings.add_argument("--layer", type=int, default=0, help="self-attention layer (default 0, the causal state)")
     settings.add_argument("--lambda", type=float, dest="lam", help="how strongly the old weight is kept")
@@ -95,6 +96,10 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     settings.add_argument(
         "--preserve", action="append", default=[], metavar="PROMPT",
         help="a prompt that must keep its meaning, besides the preset's; may be given several times",
+    )  # fmt: skip
+    settings.add_argument(
+        "--hold", action="append", default=[], metavar="PROMPT",
+        help="a prompt that must not move at all; may be given several times",
     )  # fmt: skip
     files = parser.add_argument_group("files")
     files.add_argument("--out", metavar="FILE", help="save the edit as a LoRA for any UI")

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from ..quickfix import (
     EditFile,
     EditReport,
     EditSettings,
+    LowRank,
     TextEncoderFile,
     WeightEdit,
     compute_edit,
     measure_edit,
+    measure_final,
     open_text_encoder,
     preset,
     read_edit_file,
@@ -29,7 +32,7 @@ from ..quickfix import (
     weight_hash,
 )
 from .arguments import POSITIONS, SHORT_ENCODERS
-from .concepts import read_concepts
+from .concepts import asked_concepts
 from .progress import progress
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -38,14 +41,14 @@ _SHOWN = 20
 
 def edit(options: argparse.Namespace) -> None:
     """Compute an edit, print its report, save it."""
-    concepts = read_concepts(options.edits, options.list, options.kind)
+    asked = asked_concepts(options.edits, options.list, options.kind)
     encoder = open_text_encoder(options.model, _encoder_name(options.encoder))
     for path in filter(None, (options.out, options.apply)):
         _check_target(Path(path), encoder, options.overwrite)
-    _warn(encoder, options.quiet)
+    _warn(encoder, options.quiet, asked.notes)
     tokenizer = encoder.tokenizer(options.tokenizer)
     told = progress("computing", options.quiet)
-    computed = compute_edit(encoder.tower, tokenizer, concepts, _settings(options), progress=told)
+    computed = compute_edit(encoder.tower, tokenizer, asked.concepts, _settings(options), progress=told)
     report = _stored(encoder, computed, computed.report, options.strength)
     if options.out:
         save_edit(
@@ -84,7 +87,10 @@ def report(options: argparse.Namespace) -> None:
     found = read_edit_file(options.file).edit
     encoder = open_text_encoder(options.model, _encoder_name(options.encoder) or _fitting(options.model, found))
     _warn(encoder, options.quiet)
-    measured = measure_edit(encoder.tower, encoder.tokenizer(options.tokenizer), found, options.strength)
+    tokenizer = encoder.tokenizer(options.tokenizer)
+    measured = measure_edit(encoder.tower, tokenizer, found, options.strength)
+    update = LowRank(found.up * options.strength, found.down)
+    measured = measured.with_final(measure_final(encoder.tower, found.settings.layer, update, tokenizer))
     measured = _stored(encoder, found, measured, options.strength)
     own = weight_hash(encoder.tower.weight(found.weight_name)) == found.base
     if options.json:
@@ -105,13 +111,9 @@ def _fitting(model: str, found: WeightEdit) -> str | None:
 
 def _settings(options: argparse.Namespace) -> EditSettings:
     base = preset(options.preset)
-    return dataclasses.replace(
-        base,
-        layer=options.layer,
-        lam=base.lam if options.lam is None else options.lam,
-        positions=POSITIONS[options.positions],
-        preserve=(*base.preserve, *options.preserve),
-    )
+    lam = base.lam if options.lam is None else options.lam
+    changed = dataclasses.replace(base, layer=options.layer, lam=lam, positions=POSITIONS[options.positions])
+    return changed.keeping(options.preserve).keeping(options.hold, "hard")
 
 
 def _check_target(path: Path, encoder: TextEncoderFile, overwrite: bool) -> None:
@@ -124,13 +126,15 @@ def _check_target(path: Path, encoder: TextEncoderFile, overwrite: bool) -> None
         raise ValueError(f"There is no folder {path.absolute().parent}.")
 
 
-def _warn(encoder: TextEncoderFile, quiet: bool) -> None:
-    if not ENCODERS[encoder.encoder].causal and not quiet:
-        print(
-            f"diff-quickfix: warning: {encoder.encoder} is one of SDXL's text encoders. They hold no single causal "
-            "state (arXiv 2405.01008): the edit may well leave the concept in the pictures.",
-            file=sys.stderr,
+def _warn(encoder: TextEncoderFile, quiet: bool, notes: Sequence[str] = ()) -> None:
+    if not ENCODERS[encoder.encoder].causal:
+        notes = (
+            *notes,
+            f"{encoder.encoder} is one of SDXL's text encoders. They hold no single causal state (arXiv 2405.01008): "
+            "the edit may well leave the concept in the pictures.",
         )
+    for note in () if quiet else notes:
+        print(f"diff-quickfix: warning: {note}", file=sys.stderr)
 
 
 def _stored(encoder: TextEncoderFile, found: WeightEdit, report: EditReport, strength: float) -> EditReport:
@@ -164,7 +168,7 @@ def _inspection(path: str, file: EditFile) -> str:
         f"weight: {found.weight_name}, rank {found.rank}{kept}, {file.naming} names",
         f"base weight: sha256 {found.base or 'not known'}",
         f"settings: layer {settings.layer}, lambda {settings.lam}, {settings.positions}, {len(settings.preserve)} "
-        f"preserved prompts at weight {settings.preserve_weight:g}",
+        f"preserved prompts at weight {settings.preserve_weight:g}, {len(settings.hold)} held",
         f"concepts: {len(found.concepts)}",
         *(f"  {concept.source} -> {concept.target} ({concept.kind})" for concept in found.concepts[:_SHOWN]),
     ]

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from ..quickfix import ConceptEdit
+from ..quickfix import ConceptList, combine, parse_concepts, read_concepts
 
 
-def read_concepts(edits: Sequence[str], file: str | None, kind: str) -> list[ConceptEdit]:
-    """Concepts from ``source -> target`` texts and from the lines of a file; ``#`` starts a comment line.
+def asked_concepts(edits: Sequence[str], file: str | None, kind: str) -> ConceptList:
+    """Concepts from texts and from a file; ``kind`` is that of texts without settings of their own.
 
     Raises:
-        ValueError: a line is no edit; the message names it.
-        OSError: the file cannot be read.
+        ConceptListError: a text or the file cannot be read; one source has two targets.
     """
-    concepts = [_concept(text, kind, "--edit") for text in edits]
-    if file is not None:
-        for number, line in enumerate(Path(file).read_text(encoding="utf-8-sig").splitlines(), 1):
-            if line.strip() and not line.lstrip().startswith("#"):
-                concepts.append(_concept(line, kind, f"{file}:{number}"))
-    return concepts
-
-
-def _concept(text: str, kind: str, where: str) -> ConceptEdit:
-    source, arrow, target = text.partition("->")
-    if not arrow:
-        raise ValueError(f'{where}: {text.strip()!r} is no edit; expected "SOURCE -> TARGET".')
-    return ConceptEdit(source, target.strip() or None, kind)
+    own = parse_concepts("\n".join(edit if "|" in edit else f"{edit} | kind={kind}" for edit in edits))
+    listed = ConceptList(()) if file is None else read_concepts(file)
+    both = combine(own.concepts, listed.concepts)
+    return ConceptList(both.concepts, (*own.notes, *listed.notes, *both.notes))

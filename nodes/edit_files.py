@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from ..quickfix import NAMINGS, load_edit, measure_edit, save_edit, weight_hash
 from .api import WeightEditType, io, schema
 from .host.files import free_lora, lora_files, lora_path
-from .host.text_encoder import apply_edit, open_text_encoder
+from .host.text_encoder import apply_edit, open_text_encoder, stored_report
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -117,10 +119,9 @@ class LoadEdit(io.ComfyNode):
     @classmethod
     def execute(cls, clip, file: str, strength: float) -> io.NodeOutput:
         edit, encoder = load_edit(lora_path(file)), open_text_encoder(clip)
-        weight, delta = encoder.tower.weight(edit.weight_name), edit.delta(strength)
         measured = measure_edit(encoder.tower, encoder.tokenizer, edit, strength)
-        report = measured.with_storage(weight, delta, encoder.storage_dtype).text()
-        if edit.base not in ("", weight_hash(weight)):
+        report = stored_report(encoder, dataclasses.replace(edit, report=measured), strength).text()
+        if edit.base not in ("", weight_hash(encoder.tower.weight(edit.weight_name))):
             report = f"This is not the model that the edit was computed from.\n{report}"
         return io.NodeOutput(
             apply_edit(clip, encoder, edit, strength), edit, report, ui={"diff_quickfix_report": [report]}

@@ -97,6 +97,7 @@ def _measured(
     guard: Guard,
     probe: Probe,
 ) -> EditReport:
+    """The report of an update, for pairs, guard and probe at hand."""
     assert settings.lam is not None
     held = guard.held
     return EditReport(

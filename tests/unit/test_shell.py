@@ -65,7 +65,7 @@ def test_the_saved_edit_is_the_one_that_python_computes(model, shell, weights, t
 
 
 def test_every_option_reaches_the_edit(model, shell, tmp_path):
-    (tmp_path / "edits.txt").write_text("# styles\n\nvan gogh -> painting\n  snoopy->dog \n")
+    (tmp_path / "edits.txt").write_text("# lines\n\nvan gogh -> painting\n  snoopy->dog | kind=object|weight=2\n")
     code, _, err = shell(
         "edit", model, "--edits", "edits.txt", "--edit", "dog -> painting", "--kind", "object", "--preset", "paper",
         "--layer", "1", "--lambda", "0.5", "--positions", "last", "--preserve", "a cat", "--preserve", "",
@@ -73,8 +73,10 @@ def test_every_option_reaches_the_edit(model, shell, tmp_path):
     )  # fmt: skip
     assert code == 0, err
     file = read_edit_file("fix.safetensors")
-    pairs = [("dog", "painting"), ("van gogh", "painting"), ("snoopy", "dog")]
-    assert file.edit.concepts == tuple(ConceptEdit(*pair, kind="object") for pair in pairs)
+    assert file.edit.concepts == (
+        ConceptEdit("dog", "painting", "object"), ConceptEdit("van gogh", "painting"),
+        ConceptEdit("snoopy", "dog", "object", weight=2.0),
+    )  # fmt: skip
     assert file.edit.settings == EditSettings(1, 0.5, "last subject token", ("a cat", ""), PAPER.preserve_weight)
     assert (file.naming, file.energy) == ("comfyui", 0.9)
     assert all(value.dtype == torch.float16 for name, value in load_file("fix.safetensors").items() if "lora" in name)
@@ -195,18 +197,20 @@ def test_wrong_usage_is_2(shell, arguments, message):
     [
         (("edit", "missing.safetensors", *VAN_GOGH), "Cannot read missing.safetensors (No such file"),
         (("edit", "{model}", "--edits", "missing.txt"), "missing.txt"),
-        (("edit", "{model}", "--edits", "{model}"), "'utf-8' codec"),
-        (("edit", "{model}", "--edits", "bad.txt"), "bad.txt:2: 'snoopy' is no edit"),
+        (("edit", "{model}", "--edits", "{model}"), "ends in '.safetensors'; expected one of "),
+        (("edit", "{model}", "--edits", "bad.txt"), "bad.txt, line 2, column 10: nothing stands after ->"),
         (("edit", "{model}", *VAN_GOGH, "--layer", "40"), "no layer 40"),
         (("edit", "{model}", *VAN_GOGH, "--lambda", "-1"), "lambda is -1"),
         (("edit", "{model}", "--edit", "a -> A"), "different target"),
+        (("edit", "{model}", *VAN_GOGH, "--hold", "two cars"), "The prompts to hold"),
+        (("edit", "{model}", *VAN_GOGH, "--edit", "van gogh -> dog"), "two targets"),
         (("edit", "{model}", *VAN_GOGH, "--tokenizer", "nowhere"), "No CLIP vocabulary"),
         (("inspect", "{model}"), "not an edit saved by this pack"),
         (("report", "{model}", "missing.safetensors"), "There is no file"),
     ],
 )
 def test_errors_are_1_and_one_line_without_a_traceback(model, shell, tmp_path, monkeypatch, arguments, message):
-    (tmp_path / "bad.txt").write_text("van gogh -> painting\nsnoopy\n")
+    (tmp_path / "bad.txt").write_text("van gogh -> painting\nsnoopy ->\n")
     if "--tokenizer" in arguments:
         monkeypatch.delenv("COMFYUI_PATH")
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
