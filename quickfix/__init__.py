@@ -17,7 +17,6 @@ from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
 from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
 from .heldout import HELD_OUT_TEMPLATES
 from .ledger import Ledger, LedgerError
-from .measure import measure_edit
 from .nullspace import HeldError, HeldSpan
 from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .radar import KNOWN_NAMES, Hit, Radar, scan
