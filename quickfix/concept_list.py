@@ -223,7 +223,8 @@ def _row(columns: Sequence[str], row: Sequence[str], number: int) -> ConceptEdit
         )
     cells = dict(zip(columns, row, strict=False))
     templates = [template.strip() for template in cells.get("templates", "").split(_BAR) if template.strip()]
-    return _concept(*(cells.get(name, "") for name in COLUMNS[:4]), templates)
+    source, target, kind, weight = (cells.get(name, "") for name in COLUMNS[:4])
+    return _concept(source, target, kind, weight, templates)
 
 
 def _entry(entry: object, number: int) -> ConceptEdit:
