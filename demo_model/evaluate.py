@@ -39,13 +39,19 @@ def accuracy(reading: Reading, scenes: Sequence[Scene], attribute: str) -> float
 
 
 def quality(pipeline: ShapesPipeline, scorer: ShapesScorer, prompts: int, *, seed: int = 1) -> dict[str, float]:
-    """Paint held-out prompts and read them back: percent right for each attribute, and the mean CLIPScore."""
+    """Paint held-out prompts and read them back: percent right for each attribute, and the mean CLIPScore.
+
+    Each attribute is read alone, and "in context": among captions that differ in this attribute only.
+    """
     rng = np.random.default_rng(seed)
     scenes = sample_scenes(rng, prompts, unseen=True)
     texts = [caption(scene, rng)[0] for scene in scenes]
     pictures = pipeline.paint(texts, range(prompts))
     reading = read_all(scorer, pictures)
     result = {attribute: accuracy(reading, scenes, attribute) for attribute in PROBES}
+    for attribute in PROBES:
+        known = scorer.read_in_context(pictures, scenes, attribute)
+        result[f"{attribute} in context"] = accuracy({attribute: known}, scenes, attribute)
     return {**result, "clip_score": float(scorer.clip_score(pictures, texts).mean()), "prompts": prompts}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import normalize
 from ..vocabulary import clip_tokenizer
 from . import architecture as shape
 from .clip import Clip, load_clip
-from .scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, plural
+from .scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, Scene, caption, plural
 from .weights import WEIGHTS, tokenize
 
 # For each attribute, its values and the prompts whose mean embedding stands for a value.
@@ -64,3 +65,18 @@ class ShapesScorer:
         values = list(PROBES[attribute])
         best = (self.embed_pictures(pictures) @ self._probes[attribute].T).argmax(1)
         return [values[i] for i in best.tolist()]
+
+    @torch.no_grad()
+    def read_in_context(self, pictures: torch.Tensor, scenes: Sequence[Scene], attribute: str) -> list[str]:
+        """The value of an attribute whose caption fits each picture best, all else in the caption as its scene says.
+
+        :meth:`read` knows nothing of the picture, and takes three small hearts for rings; this asks only what is in
+        question.
+        """
+        values = list(PROBES[attribute])
+        seen = self.embed_pictures(pictures)
+        texts = [[caption(replace(scene, **{attribute: value}))[0] for value in values] for scene in scenes]
+        return [
+            values[int((self.embed_texts(choices) @ picture).argmax())]
+            for choices, picture in zip(texts, seen, strict=True)
+        ]

@@ -88,6 +88,24 @@ def test_the_score_prefers_pictures_of_the_value(scorer, name):
     assert (scores[:, 0] > scores[:, 1]).mean() > 0.85
 
 
+def test_pictures_are_read_alone_and_in_context(scorer):
+    """Painted scenes: color, background and style read right nearly always, outlines more often in context."""
+    rng = np.random.default_rng(3)
+    scenes = [Scene(*values) for values in (
+        ("circle", "red", "on grass", PLAIN), ("star", "blue", "on sand", "van gogh"),
+        ("square", "green", "at night", PLAIN),
+        ("triangle", "yellow", "on stone", "bridget riley"), ("ring", "white", "on roses", PLAIN),
+    )] * 4  # fmt: skip
+    pictures = torch.stack([torch.from_numpy(paint(s, 128, rng)).permute(2, 0, 1).float() / 255 for s in scenes])
+    for attribute_ in ("object", "color", "background", "style"):
+        truth = [getattr(scene, attribute_) for scene in scenes]
+        found = scorer.read_in_context(pictures, scenes, attribute_)
+        assert np.mean([a == b for a, b in zip(found, truth, strict=True)]) > 0.9, attribute_
+        swapped = scorer.read_in_context(pictures.flip(0), scenes[::-1], attribute_)
+        assert swapped == found[::-1]
+    assert np.mean([a == s.color for a, s in zip(scorer.read(pictures, "color"), scenes, strict=True)]) > 0.9
+
+
 def test_gradients_flow_from_a_score_to_every_site(pipeline, scorer, sampler):
     scene = Scene("circle", "red", "on grass", "van gogh")
     score = AttributeScore(scorer, sampler, ATTRIBUTES["style"], {PROMPT: scene.style})
