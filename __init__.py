@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from .prompts import PromptError, PromptTokenizer, SubjectError
     from .quickfix import (
         ConceptEdit,
+        ConceptList,
+        ConceptListError,
         EditFileError,
         EditReport,
         EditSettings,
+        Ledger,
         ModelFileError,
         SolveError,
         TensorFile,
@@ -36,20 +39,26 @@ if TYPE_CHECKING:
         TowerError,
         WeightEdit,
         compute_edit,
+        find_lambda,
         load_edit,
         measure_edit,
         open_text_encoder,
+        parse_concepts,
         preset,
         save_edit,
+        scan,
     )
 
 WEB_DIRECTORY = "./web"
 __version__ = "0.1.0"
 __all__ = [
     "ConceptEdit",
+    "ConceptList",
+    "ConceptListError",
     "EditFileError",
     "EditReport",
     "EditSettings",
+    "Ledger",
     "ModelFileError",
     "PromptError",
     "PromptTokenizer",
@@ -62,11 +71,14 @@ __all__ = [
     "TowerError",
     "WeightEdit",
     "compute_edit",
+    "find_lambda",
     "load_edit",
     "measure_edit",
     "open_text_encoder",
+    "parse_concepts",
     "preset",
     "save_edit",
+    "scan",
 ]
 _FROM_PROMPTS = ("PromptError", "PromptTokenizer", "SubjectError")
 
