@@ -10,7 +10,8 @@ const FONT = "12px/1.45 system-ui, sans-serif";
 const TONES = { strong: "#2f9e58", good: "#2f9e58", weak: "#c98a00", harmful: "#d6336c" };
 
 function bar({ name, value, good, filled }) {
-    const ink = (good ? filled > 0.5 : filled < 0.5) ? TONES.good : filled > (good ? 0.25 : 0.99) ? TONES.weak : TONES.harmful;
+    const quality = good ? filled : 1 - filled;
+    const ink = quality > 0.5 ? TONES.good : quality > 0 ? TONES.weak : TONES.harmful;
     const percent = `${(100 * value).toFixed(good ? 1 : 2)} %`;
     const track = element("div", {
         role: "meter", "aria-label": name, "aria-valuenow": value, "aria-valuetext": percent, "aria-valuemin": 0, "aria-valuemax": 1,
@@ -36,7 +37,7 @@ function worstHit(node, model) {
     const said = element("div", { "aria-live": "polite" });
     const rows = model.worst.map(({ text, drift }) => element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
         element("span", { style: { flex: "1 1 auto", overflowWrap: "anywhere" } }, text),
-        element("span", { style: { fontVariantNumeric: "tabular-nums" } }, `${(100 * drift).toFixed(2)} %`),
+        element("span", { style: { fontVariantNumeric: "tabular-nums", whiteSpace: "nowrap" } }, `${(100 * drift).toFixed(2)} %`),
         button("add to preserve", `keep "${text}" as it is`, () => { said.textContent = preserve(node, text); })));
     return [element("div", { style: { color: "var(--descrip-text)" } }, "Hit most:"), ...rows, said];
 }

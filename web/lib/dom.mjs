@@ -15,7 +15,7 @@ export function element(tag, props = {}, ...children) {
 
 const LOOK = {
     font: "12px/1.4 system-ui, sans-serif", color: "var(--input-text)", background: "var(--comfy-input-bg)",
-    border: "1px solid var(--border-color)", borderRadius: "4px", padding: "1px 6px", cursor: "pointer",
+    border: "1px solid var(--border-color)", borderRadius: "4px", padding: "1px 6px", cursor: "pointer", whiteSpace: "nowrap",
 };
 
 /** A small button that looks like the page. */
