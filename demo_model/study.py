@@ -34,7 +34,7 @@ from .scenes import COLORS, COUNTS, OBJECTS, PLAIN, POSITIONS, STYLES, Scene, ca
 from .scorer import ShapesScorer
 from .traced import TracedSampler, make_case
 
-COLUMNS = ("last subject token", "subject and later", "padding")
+COLUMNS = ("last subject token", "subject and later")
 UNET_KINDS = ("cross_attn", "self_attn")
 CONTROLS, ROWS = 2, 24
 
