@@ -10,6 +10,7 @@ import asyncio
 import functools
 import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -42,26 +43,30 @@ def prompt_tokens(prompt: str, subject: str) -> dict[str, Any]:
     (parts,) = _tokenizer().tokenize_with_weights(prompt).values()
     chunks = cut_prompt(prompt, parts, own.tokenizer, own.end_token)
     reader = PromptTokenizer(own.tokenizer, pad_token=own.pad_token)
-    marked, problem = (-1, set()), ""
+    marked: dict[int, set[int]] = {}
+    problem = ""
     try:
         number, ranges = find_in_parts(chunks, subject, reader)
-        marked = (number, set(itertools.chain.from_iterable(ranges)))
+        marked[number] = set(itertools.chain.from_iterable(ranges))
     except SubjectError as error:
         problem = str(error)
     words = []
     for part, chunk in enumerate(chunks):
-        own_marked = marked[1] if marked[0] == part else set()
-        words += _words(chunk.body, chunk.words, own.tokenizer, part, own_marked)
+        words += _words(chunk.body, chunk.words, own.tokenizer, part, marked.get(part, set()))
     return {"words": words, "problem": problem}
 
 
-def _words(ids: Any, ends: Any, tokenizer: Any, part: int, marked: set[int]) -> list[dict[str, Any]]:
+def _words(
+    ids: Sequence[int], ends: Sequence[bool], tokenizer: Any, part: int, marked: set[int]
+) -> list[dict[str, Any]]:
     pieces = tokenizer.convert_ids_to_tokens([max(i, 0) for i in ids])
-    words, start = [], 0
+    words: list[dict[str, Any]] = []
+    start = 0
     for stop, ends_here in enumerate(ends, 1):
         if ends_here or stop == len(pieces):
             words.append({
-                "text": tokenizer.convert_tokens_to_string(pieces[start:stop]).strip(),
+                # Which transformers release takes the end-of-word mark away differs.
+                "text": tokenizer.decode(ids[start:stop]).replace("</w>", " ").strip(),
                 "tokens": [piece.removesuffix("</w>") for piece in pieces[start:stop]],
                 "part": part,
                 "subject": bool(marked.intersection(range(start + 1, stop + 1))),

@@ -153,7 +153,7 @@ class Page:
             raise BrowserError(details.get("exception", {}).get("description", details["text"]) + f"\nin {code[:300]}")
         return answer["result"].get("value")
 
-    def wait(self, expression: str, *arguments: Any, timeout: float = 60) -> Any:
+    def wait(self, expression: str, *arguments: Any, timeout: float = 120) -> Any:
         """The expression's value once it is truthy.
 
         Raises:

@@ -68,7 +68,7 @@ def test_a_workflow_file_cannot_plant_anything_through_what_the_heat_map_keeps(p
     for data in (kept, HOSTILE, [], {"refused": HOSTILE}, {**kept, "sites": ["a"] * 100_000}):
         graph["nodes"][0]["properties"] = {"diff_quickfix_heatmap": state, "diff_quickfix_heatmap_data": data}
         page.load(json.loads(json.dumps(graph)))
-        page.wait(f"document.querySelector('{MAP}')")
+        page.wait(f"document.querySelector('{MAP}') !== null")
         assert page.run(f"document.querySelector('{MAP} canvas').height") < 200
     assert page.dialogs == [] and not page.own_complaints()
 
