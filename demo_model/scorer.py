@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -75,7 +74,7 @@ class ShapesScorer:
         """
         values = list(PROBES[attribute])
         seen = self.embed_pictures(pictures)
-        texts = [[caption(replace(scene, **{attribute: value}))[0] for value in values] for scene in scenes]
+        texts = [[caption(Scene(**{**vars(scene), attribute: value}))[0] for value in values] for scene in scenes]
         return [
             values[int((self.embed_texts(choices) @ picture).argmax())]
             for choices, picture in zip(texts, seen, strict=True)
