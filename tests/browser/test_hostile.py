@@ -2,10 +2,10 @@
 
 import json
 
-from test_heatmap import MAP, WORDS, add_heatmap, choose, press_button
-from test_picker import BOX as TOKENS
-from test_picker import add_picker
-from test_report import BOX as REPORT
+from test_heatmap_widget import MAP, WORDS, add_heatmap, choose, press_button
+from test_picker_widget import BOX as TOKENS
+from test_picker_widget import add_picker
+from test_report_widget import BOX as REPORT
 from traces import HOSTILE, HOSTILE_FILE
 
 HOSTILE_REPORT = {
