@@ -87,7 +87,7 @@ class CollateralRadar(io.ComfyNode):
             has_intermediate_output=True,
             description=(
                 "Ranks hundreds of names, things and captions by how far an edit moves them, without painting, and "
-                " proposes the worst hits as prompts to preserve in the next edit."
+                "proposes the worst hits as prompts to preserve in the next edit."
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder that the edit was computed for, edited or not."),
