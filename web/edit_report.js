@@ -1,4 +1,5 @@
-// The report of "Diff-QuickFix Edit" on the node itself: verdict, bars, and the prompts that were hit most.
+// Reports on the nodes themselves: of "Diff-QuickFix Edit" with verdict, bars and the prompts that were hit most, of its
+// companions in words.
 import { app } from "../../scripts/app.js";
 import { button, element } from "./lib/dom.mjs";
 import { addNodeView, isLinked, setWidget } from "./lib/node_output.mjs";
@@ -65,6 +66,8 @@ function make(node) {
     };
 }
 
-addNodeView(app, {
-    extension: "DiffQuickFix.EditReport", nodeId: "DiffQuickFix_Edit", output: "diff_quickfix_report", height: 190, make,
-});
+for (const name of ["Edit", "LoadEdit", "EditReport", "CollateralRadar", "FindLambda"]) {
+    addNodeView(app, {
+        extension: `DiffQuickFix.Report.${name}`, nodeId: `DiffQuickFix_${name}`, output: "diff_quickfix_report", height: 190, make,
+    });
+}
