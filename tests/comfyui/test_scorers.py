@@ -77,7 +77,7 @@ def test_a_folder_of_another_model_is_not_loaded(nodes, folder):
 
 
 @pytest.fixture(scope="module")
-def stock(towers):
+def stock(towers, tmp_path_factory):
     """The same CLIP's halves as ComfyUI's own CLIP_VISION and CLIP."""
     import comfy.clip_vision
     import comfy.sd
@@ -89,7 +89,9 @@ def stock(towers):
             "patch_size", "num_channels", "hidden_act")},
         "projection_dim": 768, "model_type": "clip_vision_model",
     }  # fmt: skip
-    vision = comfy.clip_vision.ClipVisionModel(config)
+    path = tmp_path_factory.mktemp("vision") / "config.json"
+    path.write_text(json.dumps(config))
+    vision = comfy.clip_vision.ClipVisionModel(str(path))
     missing, _ = vision.load_sd({k: v for k, v in state.items() if k.startswith(("vision_model.", "visual_proj"))})
     assert not missing
     clip = comfy.sd.load_text_encoder_state_dicts(
