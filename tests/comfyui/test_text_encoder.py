@@ -148,3 +148,23 @@ def test_nothing_is_left_behind_after_an_error(shapes, edit):
     assert clip.patcher.patches == patches
     assert all(not module._forward_hooks for module in clip.cond_stage_model.modules())
     assert torch.equal(encode(clip, PROMPT), before)
+
+
+def test_shapes_edited_clip_is_saved_by_the_stock_node(shapes, edit, tmp_path, monkeypatch):
+    """CLIPSave on the demo's CLIP: the file holds the base weight plus the edit, and everything else as it was."""
+    import folder_paths
+    from comfy_extras.nodes_model_merging import CLIPSave
+    from safetensors.torch import load_file
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    _, clip, _ = shapes
+    edited, change, _ = edit(clip)
+    with torch.inference_mode():
+        for name, which in (("before", clip), ("after", edited)):
+            CLIPSave().save(which, filename_prefix=name)
+    before, after = (load_file(next(tmp_path.glob(f"{name}*.safetensors"))) for name in ("before", "after"))
+    assert before.keys() == after.keys()
+    (changed,) = (key for key in before if not torch.equal(before[key], after[key]))
+    assert changed.endswith(TextTower.out_proj_name(0))
+    torch.testing.assert_close(after[changed] - before[changed], change.delta(), atol=1e-5, rtol=1e-4)
