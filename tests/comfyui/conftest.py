@@ -64,3 +64,10 @@ def edit(nodes):
 def shapes(nodes):
     """Shapes as ComfyUI objects: (model, clip, vae)."""
     return nodes["DiffQuickFix_LoadShapesDemo"].execute().args
+
+
+@pytest.fixture
+def inference():
+    """Inference mode, in which ComfyUI runs its nodes."""
+    with torch.inference_mode():
+        yield

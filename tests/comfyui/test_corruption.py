@@ -2,16 +2,12 @@
 
 import pytest
 import torch
-from conditioning import encode
+from conditioning import attention_outputs, encode
+
+pytestmark = pytest.mark.usefixtures("inference")
 
 PROMPT = "a red circle on grass, in the style of van gogh"
 FIRST = 11  # the start token, eight words and a comma stand before "van"
-
-
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture
@@ -71,14 +67,8 @@ def test_sd2s_encoder_is_restored_and_edited(nodes, sd2, corrupt, edit):
     idle, _, _ = edit(sd2, strength=0.0)
     assert torch.equal(encode(idle, PROMPT), before)
     edited, change, _ = edit(sd2, preset="paper", lam=1e-6, positions="last subject token")
-    outputs = []
-    layer = sd2.cond_stage_model.clip_h.transformer.text_model.encoder.layers[0].self_attn
-    handle = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output.detach().clone()))
-    try:
-        for which, text in ((sd2, "van gogh"), (sd2, "painting"), (edited, "van gogh")):
-            encode(which, text)
-    finally:
-        handle.remove()
+    runs = ((sd2, "van gogh"), (sd2, "painting"), (edited, "van gogh"))
+    outputs = attention_outputs(sd2.cond_stage_model.clip_h, runs)
     source, target, answer = outputs[0][0, 2], outputs[1][0, 1], outputs[2][0, 2]
     assert (answer - target).norm() < 0.02 * (source - target).norm()
     assert change.report.efficacy > 0.95

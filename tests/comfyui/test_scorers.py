@@ -6,11 +6,7 @@ import pytest
 import torch
 from random_models import cached, clip_l
 
-
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.inference_mode():
-        yield
+pytestmark = pytest.mark.usefixtures("inference")
 
 
 @pytest.fixture(scope="module")

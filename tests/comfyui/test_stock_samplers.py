@@ -4,14 +4,10 @@ import pytest
 import torch
 from conditioning import encode
 
+pytestmark = pytest.mark.usefixtures("inference")
+
 PROMPT = "a red circle on grass, in the style of van gogh"
 STEPS, SEED = 3, 5
-
-
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture

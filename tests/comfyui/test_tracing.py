@@ -11,14 +11,10 @@ from diff_quickfix.tracing.sites import unet_sites
 from PIL import Image
 from random_models import cached, sd15
 
+pytestmark = pytest.mark.usefixtures("inference")
+
 PROMPT = "a red circle on grass, in the style of van gogh"
 STEPS = 4
-
-
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.inference_mode():
-        yield
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from diff_quickfix.cli import main
 from diff_quickfix.demo_model.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.scorer import ShapesScorer
-from diff_quickfix.demo_model.server import PACK, ServerError
+from diff_quickfix.demo_model.server import ServerError
 from diff_quickfix.quickfix import load_edit
 
 NAME = "save-and-share"
@@ -70,12 +70,8 @@ def test_errors_reach_the_user_in_plain_words(server, workflow, node, changes, m
     assert not list(server.folder.parent.rglob("evil*"))
 
 
-def test_the_template_is_listed_and_agrees_with_the_tested_prompt(server, workflow):
-    (names,) = [names for pack, names in server.get_json("/workflow_templates").items() if "diff-quickfix" in pack]
-    assert NAME in names
-    template = json.loads((PACK / "workflows" / f"{NAME}.json").read_text())
-    kinds = sorted(node["type"] for node in template["nodes"] if node["type"] != "MarkdownNote")
-    assert kinds == sorted(node["class_type"] for node in workflow.values())
+def test_the_template_is_listed_and_agrees_with_the_tested_prompt(listed_template, workflow):
+    template = listed_template(NAME, workflow)
     links = {link[0]: (str(link[1]), link[2]) for link in template["links"]}
     for node in template["nodes"]:
         for socket in node["inputs"]:

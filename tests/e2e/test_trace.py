@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from diff_quickfix.demo_model.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.scorer import ShapesScorer
-from diff_quickfix.demo_model.server import PACK, ServerError
+from diff_quickfix.demo_model.server import ServerError
 from diff_quickfix.tracing.result import CausalTrace
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -104,14 +104,8 @@ def test_errors_reach_the_user_in_plain_words(server, changes, message):
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_the_template_is_listed_and_agrees_with_the_tested_prompt(server, name):
-    listed = server.get_json("/workflow_templates")
-    (names,) = [names for pack, names in listed.items() if "diff-quickfix" in pack]
-    assert name in names
-    assert (PACK / "workflows" / f"{name}.jpg").is_file()
-    template = json.loads((PACK / "workflows" / f"{name}.json").read_text())
-    kinds = sorted(node["type"] for node in template["nodes"] if node["type"] != "MarkdownNote")
-    assert kinds == sorted(node["class_type"] for node in load(name).values())
+def test_the_template_is_listed_and_agrees_with_the_tested_prompt(listed_template, name):
+    listed_template(name, load(name))
 
 
 def test_a_cancelled_trace_keeps_what_was_finished_and_goes_on(server):
