@@ -69,5 +69,5 @@ function make(node) {
 }
 
 addNodeView(app, {
-    extension: "DiffQuickFix.CausalHeatmap", nodeId: "DiffQuickFix_CausalHeatmap", output: STATE, height: 330, make,
+    extension: "DiffQuickFix.CausalHeatmap", nodeIds: ["DiffQuickFix_CausalHeatmap"], output: STATE, height: 330, make,
 });

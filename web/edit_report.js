@@ -66,8 +66,7 @@ function make(node) {
     };
 }
 
-for (const name of ["Edit", "LoadEdit", "EditReport", "CollateralRadar", "FindLambda"]) {
-    addNodeView(app, {
-        extension: `DiffQuickFix.Report.${name}`, nodeId: `DiffQuickFix_${name}`, output: "diff_quickfix_report", height: 190, make,
-    });
-}
+const KINDS = ["Edit", "LoadEdit", "EditReport", "CollateralRadar", "FindLambda"];
+addNodeView(app, {
+    extension: "DiffQuickFix.Report", nodeIds: KINDS.map((kind) => `DiffQuickFix_${kind}`), output: "diff_quickfix_report", height: 190, make,
+});

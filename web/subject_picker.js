@@ -104,5 +104,5 @@ function make(node) {
 }
 
 addNodeView(app, {
-    extension: "DiffQuickFix.SubjectPicker", nodeId: "DiffQuickFix_CorruptPrompt", output: "diff_quickfix_tokens", height: 90, make,
+    extension: "DiffQuickFix.SubjectPicker", nodeIds: ["DiffQuickFix_CorruptPrompt"], output: "diff_quickfix_tokens", height: 90, make,
 });

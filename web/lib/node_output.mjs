@@ -28,12 +28,12 @@ function chain(prototype, name, after) {
 }
 
 /**
- * Register an extension that gives every node of one kind a view in a DOM widget.
+ * Register an extension that gives every node of some kinds a view in a DOM widget.
  *
- * spec: extension (its name), nodeId, output (key of the node's `ui`, a list), height (least, in pixels), make(node), which
+ * spec: extension (its name), nodeIds (the kinds), output (key of the node's `ui`, a list), height (least, in pixels), make(node), which
  * returns {root, show?(...the list), restore?(), dispose?()}.
  */
-export function addNodeView(app, { extension, nodeId, output, height, make }) {
+export function addNodeView(app, { extension, nodeIds, output, height, make }) {
     const show = (node, outputs) => {
         const payload = outputs?.[output];
         if (Array.isArray(payload) && payload.length) views.get(node)?.show?.(...payload.slice(0, 2));
@@ -41,7 +41,7 @@ export function addNodeView(app, { extension, nodeId, output, height, make }) {
     app.registerExtension({
         name: extension,
         beforeRegisterNodeDef(nodeType, nodeData) {
-            if (nodeData.name !== nodeId) return;
+            if (!nodeIds.includes(nodeData.name)) return;
             const { prototype } = nodeType;
             chain(prototype, "onNodeCreated", function () {
                 const view = make(this);
@@ -62,7 +62,7 @@ export function addNodeView(app, { extension, nodeId, output, height, make }) {
             for (const [key, found] of Object.entries(outputs ?? {})) {
                 if (!found?.[output]) continue;
                 const node = nodeOf(app, key);
-                if (node?.comfyClass === nodeId) show(node, found);
+                if (nodeIds.includes(node?.comfyClass)) show(node, found);
             }
         },
     });
