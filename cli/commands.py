@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..quickfix import (
     ENCODERS,
+    PRECISIONS,
     EditFile,
     EditReport,
     EditSettings,
@@ -35,7 +34,6 @@ from .arguments import POSITIONS, SHORT_ENCODERS
 from .concepts import asked_concepts
 from .progress import progress
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SHOWN = 20
 
 
@@ -52,7 +50,7 @@ def edit(options: argparse.Namespace) -> None:
     report = _stored(encoder, computed, computed.report, options.strength)
     if options.out:
         save_edit(
-            computed, options.out, naming=options.naming, energy=options.energy, dtype=_DTYPES[options.dtype],
+            computed, options.out, naming=options.naming, energy=options.energy, dtype=PRECISIONS[options.dtype],
             overwrite=options.overwrite,
         )  # fmt: skip
     if options.apply:

@@ -10,7 +10,7 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 
 __all__ = [
     "CausalTraceType", "ComfyExtension", "ConceptEditsType", "CorruptionType", "ImageScorerType", "WeightEditType",
-    "image_of", "io", "schema",
+    "image_of", "io", "report_ui", "schema",
 ]  # fmt: skip
 
 WeightEditType = io.Custom("WEIGHT_EDIT")
@@ -23,6 +23,11 @@ ImageScorerType = io.Custom("IMAGE_SCORER")
 def image_of(pixels: np.ndarray) -> torch.Tensor:
     """A drawing (height, width, 3) uint8 as an IMAGE (1, height, width, 3) in [0, 1]."""
     return torch.from_numpy(pixels.copy())[None].float() / 255
+
+
+def report_ui(report: str, measures: dict[str, Any] | None = None) -> dict[str, list[Any]]:
+    """What a node returns for the page to show its report: the text, and the numbers behind it."""
+    return {"diff_quickfix_report": [report] if measures is None else [report, measures]}
 
 
 def schema(**fields: Any) -> io.Schema:

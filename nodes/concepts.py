@@ -7,9 +7,8 @@ from ..quickfix import ConceptEdit, ConceptList, combine, parse_concepts, read_c
 from ..quickfix.concept_list import READERS
 from .api import ConceptEditsType, io, schema
 from .edit import template_lines
-from .host.inputs import input_path, modified, text_files
+from .host.inputs import NO_FILE, input_path, modified, text_files
 
-NO_FILE = "none"
 _LISTED = 20
 
 
@@ -53,7 +52,7 @@ class ConceptEditList(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, edits: str = "", file: str = NO_FILE) -> tuple[str, str, float]:
-        return edits, file, 0.0 if file == NO_FILE else modified(file)
+        return edits, file, modified(file)
 
     @classmethod
     def execute(cls, edits: str, file: str) -> io.NodeOutput:

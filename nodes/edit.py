@@ -15,7 +15,7 @@ from ..quickfix import (
     preset,
     prompts_of_text,
 )
-from .api import ConceptEditsType, WeightEditType, io, schema
+from .api import ConceptEditsType, WeightEditType, io, report_ui, schema
 from .host.progress import progress_bar
 from .host.text_encoder import apply_edit, open_text_encoder, stored_report
 
@@ -32,6 +32,11 @@ def edit_settings(
     base = preset(name)
     settings = dataclasses.replace(base, layer=layer, lam=lam or base.lam, positions=positions)
     return settings.keeping(prompts_of_text(preserve), mode)
+
+
+def strength_input() -> io.Input:
+    return io.Float.Input("strength", default=1.0, min=-2.0, max=2.0, step=0.05,
+                          tooltip="How much of the edit is applied. 0 leaves the model exactly as it is.")  # fmt: skip
 
 
 class DiffQuickFixEdit(io.ComfyNode):
@@ -96,14 +101,7 @@ class DiffQuickFixEdit(io.ComfyNode):
                     tooltip="Which token positions of a caption are edited. The paper's edits take the last subject "
                     "token and everything after it.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-2.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="How much of the edit is applied. 0 leaves the model exactly as it is.",
-                ),
+                strength_input(),
                 io.String.Input(
                     "preserve",
                     multiline=True,
@@ -170,6 +168,5 @@ class DiffQuickFixEdit(io.ComfyNode):
         edit = dataclasses.replace(edit, report=stored_report(encoder, edit, strength))
         report = edit.report.text()
         return io.NodeOutput(
-            apply_edit(clip, encoder, edit, strength), edit, report,
-            ui={"diff_quickfix_report": [report, edit.report.as_dict()]},
-        )  # fmt: skip
+            apply_edit(clip, encoder, edit, strength), edit, report, ui=report_ui(report, edit.report.as_dict())
+        )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-
-from ..quickfix import NAMINGS, load_edit, measure_edit, save_edit, weight_hash
-from .api import WeightEditType, io, schema
+from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit, weight_hash
+from .api import WeightEditType, io, report_ui, schema
+from .edit import strength_input
 from .host.files import free_lora, lora_files, lora_path
 from .host.text_encoder import apply_edit, open_text_encoder, stored_report
-
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class SaveEditAsLoRA(io.ComfyNode):
@@ -49,7 +46,7 @@ class SaveEditAsLoRA(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(_DTYPES),
+                    options=list(PRECISIONS),
                     default="fp32",
                     tooltip="Numbers in the file. fp32 is exact; fp16 and bf16 halve the file.",
                 ),
@@ -68,7 +65,7 @@ class SaveEditAsLoRA(io.ComfyNode):
     @classmethod
     def execute(cls, edit, name: str, naming: str, energy: float, precision: str) -> io.NodeOutput:
         lora_name, path = free_lora(name)
-        save_edit(edit, path, naming=naming, energy=energy, dtype=_DTYPES[precision])
+        save_edit(edit, path, naming=naming, energy=energy, dtype=PRECISIONS[precision])
         return io.NodeOutput(lora_name)
 
 
@@ -90,14 +87,7 @@ class LoadEdit(io.ComfyNode):
                 io.Combo.Input(
                     "file", options=lora_files(), tooltip="The file, among ComfyUI's LoRAs. Only saved edits will do."
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-2.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="How much of the edit is applied. 0 leaves the model exactly as it is.",
-                ),
+                strength_input(),
             ],
             outputs=[
                 io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
@@ -123,6 +113,4 @@ class LoadEdit(io.ComfyNode):
         report = stored_report(encoder, dataclasses.replace(edit, report=measured), strength).text()
         if edit.base not in ("", weight_hash(encoder.tower.weight(edit.weight_name))):
             report = f"This is not the model that the edit was computed from.\n{report}"
-        return io.NodeOutput(
-            apply_edit(clip, encoder, edit, strength), edit, report, ui={"diff_quickfix_report": [report]}
-        )
+        return io.NodeOutput(apply_edit(clip, encoder, edit, strength), edit, report, ui=report_ui(report))

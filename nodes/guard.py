@@ -17,13 +17,11 @@ from ..quickfix import (
     text_of_prompts,
 )
 from ..quickfix.picture import draw_curve, draw_report
-from .api import WeightEditType, image_of, io, schema
+from .api import WeightEditType, image_of, io, report_ui, schema
 from .edit import edit_settings, template_lines
-from .host.inputs import modified, read_text_file, text_files
+from .host.inputs import NO_FILE, modified, read_text_file, text_files
 from .host.progress import progress_bar
 from .host.text_encoder import open_text_encoder
-
-NO_FILE = "none"
 
 
 class PreserveSet(io.ComfyNode):
@@ -55,7 +53,7 @@ class PreserveSet(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str = NO_FILE, **_) -> float:
-        return 0.0 if file == NO_FILE else modified(file)
+        return modified(file)
 
     @classmethod
     def execute(
@@ -110,7 +108,7 @@ class CollateralRadar(io.ComfyNode):
         prompts = prompts_of_text(names) or KNOWN_NAMES
         radar = scan(encoder.tower, encoder.tokenizer, edit, prompts, most=hits, progress=progress_bar())
         report = radar.text()
-        return io.NodeOutput(report, radar.preserve_text(), ui={"diff_quickfix_report": [report]})
+        return io.NodeOutput(report, radar.preserve_text(), ui=report_ui(report))
 
 
 class FindLambda(io.ComfyNode):
@@ -171,7 +169,7 @@ class FindLambda(io.ComfyNode):
         curve = find_lambda(encoder.tower, encoder.tokenizer, [concept], settings)
         picture = image_of(draw_curve(curve, title=f"{concept.source} -> {concept.target}"))
         report = curve.text()
-        return io.NodeOutput(curve.best, picture, report, ui={"diff_quickfix_report": [report]})
+        return io.NodeOutput(curve.best, picture, report, ui=report_ui(report))
 
 
 class EditReportNode(io.ComfyNode):
@@ -200,6 +198,4 @@ class EditReportNode(io.ComfyNode):
         title = ", ".join(f"{concept.source} -> {concept.target}" for concept in edit.concepts[:20])
         picture = image_of(draw_report(edit.report, width=width, title=title))
         text = edit.report.text()
-        return io.NodeOutput(
-            text, json.dumps(edit.report.as_dict(), indent=2), picture, ui={"diff_quickfix_report": [text]}
-        )
+        return io.NodeOutput(text, json.dumps(edit.report.as_dict(), indent=2), picture, ui=report_ui(text))

@@ -14,6 +14,10 @@ def _words_input() -> io.Input:
                            "prompt.")  # fmt: skip
 
 
+def _scorer_output() -> io.Output:
+    return ImageScorerType.Output(id="scorer", display_name="scorer", tooltip="For a causal trace.")
+
+
 class ShapesScorerNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -22,10 +26,8 @@ class ShapesScorerNode(io.ComfyNode):
             display_name="Shapes Scorer",
             category="Diff-QuickFix/score",
             description="Scores pictures of the Shapes demo model with the CLIP that it was trained with.",
-            inputs=[
-                _words_input(),
-            ],
-            outputs=[ImageScorerType.Output(id="scorer", display_name="scorer", tooltip="For a causal trace.")],
+            inputs=[_words_input()],
+            outputs=[_scorer_output()],
         )  # fmt: skip
 
     @classmethod
@@ -50,7 +52,7 @@ class LoadClipScorer(io.ComfyNode):
                                tooltip="A folder in models/clip_vision, models/text_encoders or models/diffusers."),
                 _words_input(),
             ],
-            outputs=[ImageScorerType.Output(id="scorer", display_name="scorer", tooltip="For a causal trace.")],
+            outputs=[_scorer_output()],
         )  # fmt: skip
 
     @classmethod
@@ -82,7 +84,7 @@ class ClipVisionScorer(io.ComfyNode):
                               "Diffusion 1.x checkpoint lacks the projection and is refused."),
                 _words_input(),
             ],
-            outputs=[ImageScorerType.Output(id="scorer", display_name="scorer", tooltip="For a causal trace.")],
+            outputs=[_scorer_output()],
         )  # fmt: skip
 
     @classmethod

@@ -11,7 +11,7 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 
 from .concept_list import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
 from .edit import compute_edit, find_lambda, measure_edit
-from .edit_file import EditFile, EditFileError, load_edit, read_edit_file, save_edit
+from .edit_file import PRECISIONS, EditFile, EditFileError, load_edit, read_edit_file, save_edit
 from .encoders import ENCODERS, NAMINGS, Encoder
 from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
 from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
@@ -50,6 +50,7 @@ __all__ = [
     "NAMINGS",
     "PAPER",
     "POSITIONS",
+    "PRECISIONS",
     "PRESERVED",
     "PRESERVE_MODES",
     "PRESERVE_SETS",

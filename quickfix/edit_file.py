@@ -25,6 +25,8 @@ from .request import ConceptEdit, EditSettings
 from .weight_edit import WeightEdit
 
 SCHEMA = 1
+# Numbers that a file may hold, by the name that users choose them by.
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _ENTRY = "diff_quickfix"
 _LARGEST_ENTRY = 50_000_000
 _OUT_PROJ = re.compile(r"encoder\.layers\.(\d{1,4})\.self_attn\.out_proj\.weight")

@@ -8,6 +8,8 @@ from pathlib import Path
 import folder_paths
 
 SUFFIX = ".txt"
+# What a menu of files offers for none of them.
+NO_FILE = "none"
 # Ten thousand prompts are about half of it.
 _LARGEST = 2**20
 
@@ -55,6 +57,6 @@ def read_text_file(name: str) -> str:
 
 
 def modified(name: str) -> float:
-    """When a text file was last changed; 0 where there is none."""
+    """When a text file was last changed; 0 where there is none, and for :data:`NO_FILE`."""
     path = Path(folder_paths.get_input_directory()) / name
     return path.stat().st_mtime if path.is_file() else 0.0
