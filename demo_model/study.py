@@ -22,8 +22,10 @@ import torch
 
 from ..quickfix import preset
 from ..tracing.attribution import attribute
+from ..tracing.cases import Case
 from ..tracing.heatmap import draw_heatmap
-from ..tracing.lockstep import Case, Plan, sweep
+from ..tracing.lockstep import sweep
+from ..tracing.plan import Plan
 from ..tracing.result import CausalTrace
 from ..tracing.sites import Site, select, text_sites, unet_sites, windows
 from ..tracing.statistics import beats_control, rank_correlation

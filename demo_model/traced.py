@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from ..prompts import PLACES, PromptTokenizer, find_subject, places
+from ..tracing.cases import Case
 from ..tracing.corruption import gaussian
 from ..tracing.interventions import Patch, patching
-from ..tracing.lockstep import Case
 from ..tracing.sites import unet_sites
 from . import architecture as shape
 from .pipeline import ShapesPipeline

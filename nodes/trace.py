@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..prompts import PLACES
-from ..tracing.lockstep import Restoration
+from ..tracing.cases import Restoration
 from ..tracing.sites import TEXT_KINDS, UNET_KINDS, select, unet_sites
 from .api import CausalTraceType, CorruptionType, ImageScorerType, io, schema
 from .host.causal_trace import DEFAULT_ROWS, TraceSettings, trace_text, trace_unet

@@ -21,8 +21,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from .cases import Case
 from .interventions import adding
-from .lockstep import Case, Plan, Score
+from .lockstep import Score
+from .plan import Plan
 from .result import CausalTrace, TraceError
 from .sites import Site
 

@@ -18,7 +18,9 @@ import latent_preview
 import torch
 
 from ...prompts import PLACES, places
-from ...tracing.lockstep import Case, Plan, Score, Sweep, sweep
+from ...tracing.cases import Case
+from ...tracing.lockstep import Score, Sweep, sweep
+from ...tracing.plan import Plan
 from ...tracing.scores import LATENT_DISTANCE, latent_distance
 from ...tracing.sites import Site, select, text_sites, unet_sites, windows
 from .corrupted import (

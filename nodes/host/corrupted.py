@@ -13,8 +13,8 @@ import comfy.sd
 import torch
 
 from ...prompts import PromptTokenizer, SubjectError, TokenizedPrompt, find_subject, places
+from ...tracing.cases import Case, Restoration, encode_rows
 from ...tracing.corruption import Corruption, CorruptionError, gaussian, replacement
-from ...tracing.lockstep import Case, Restoration, encode_rows
 from ...tracing.sites import select, text_sites
 from .text_encoder import only_encoder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import comfy.sample
 import comfy.samplers
 import torch
 
+from ...tracing.cases import Restoration
 from ...tracing.interventions import InterventionError, Patch, patching
-from ...tracing.lockstep import Restoration
 from ...tracing.sites import Site, unet_sites
 from .corrupted import CorruptedPrompt
 
@@ -127,15 +128,21 @@ def with_patches(
             "The MODEL is compiled or spread over GPUs; the tracer's hooks would not run. Trace the plain model."
         )
 
+    @functools.cache
+    def sites_of(unet: torch.nn.Module) -> dict[str, Site]:
+        return {site.name: site for site in unet_sites(unet)}
+
     def wrapper(executor: Any, *args: Any, **kwargs: Any) -> Any:
         options = _options_of(args, kwargs)
         parts = options["cond_or_uncond"]
         size = len(args[0]) // len(parts)
         chosen = [i for i, part in enumerate(parts) if branch == "both" or part == POSITIVE]
-        sites: dict[str, Site] = {site.name: site for site in unet_sites(executor.class_obj)}
         step = step_of(options)
         with patching(
-            sites, patches_of(size), index=lambda row: [part * size + row for part in chosen], step=lambda: step
+            sites_of(executor.class_obj),
+            patches_of(size),
+            index=lambda row: [part * size + row for part in chosen],
+            step=lambda: step,
         ):
             return executor(*args, **kwargs)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from diff_quickfix.tracing.attribution import attribute
 from diff_quickfix.tracing.interventions import patching
-from diff_quickfix.tracing.lockstep import Plan, sweep
+from diff_quickfix.tracing.lockstep import sweep
+from diff_quickfix.tracing.plan import Plan
 from diff_quickfix.tracing.result import TraceError
 from diff_quickfix.tracing.sites import select, text_sites, unet_sites, windows
 from diff_quickfix.tracing.statistics import rank_correlation

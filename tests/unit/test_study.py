@@ -12,7 +12,7 @@ from diff_quickfix.demo_model.study import ATTRIBUTES, AttributeScore, Finding, 
 from diff_quickfix.demo_model.traced import TracedSampler, make_case
 from diff_quickfix.prompts import PLACES, SubjectError
 from diff_quickfix.tracing.attribution import attribute
-from diff_quickfix.tracing.lockstep import Restoration, encode_rows
+from diff_quickfix.tracing.cases import Restoration, encode_rows
 from diff_quickfix.tracing.result import CausalTrace
 
 PROMPT = "a red circle on grass, in the style of van gogh"

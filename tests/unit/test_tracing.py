@@ -4,9 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from diff_quickfix.tracing.cases import Restoration, encode_rows
 from diff_quickfix.tracing.corruption import CorruptionError, gaussian, replacement
 from diff_quickfix.tracing.interventions import InterventionError, Patch, adding, patching
-from diff_quickfix.tracing.lockstep import Plan, Restoration, encode_rows, sweep
+from diff_quickfix.tracing.lockstep import sweep
+from diff_quickfix.tracing.plan import Plan
 from diff_quickfix.tracing.result import CausalTrace, TraceError
 from diff_quickfix.tracing.scores import latent_distance
 from diff_quickfix.tracing.sites import SiteError, group_name, select, text_sites, unet_sites, windows

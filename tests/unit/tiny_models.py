@@ -1,8 +1,8 @@
 """A text encoder and a UNet small enough to be traced in milliseconds, and a prompt with a corrupted subject."""
 
 import torch
+from diff_quickfix.tracing.cases import Case
 from diff_quickfix.tracing.corruption import gaussian
-from diff_quickfix.tracing.lockstep import Case
 from transformers import CLIPTextConfig, CLIPTextModel
 
 CONTEXT, WIDTH, LAYERS = 10, 32, 4
