@@ -5,7 +5,7 @@ import { line } from "./dom.mjs";
 const MEASURES = 12;
 const HITS = 8;
 // What is no share of anything, and so no bar.
-const OTHER = new Set(["pairs", "rank", "relative_norm", "nbytes"]);
+const OTHER = new Set(["pairs", "rank", "relative_norm", "nbytes", "condition"]);
 // A drift of ten percent is harmful: the bar's end.
 const WORST_DRIFT = 0.1;
 
@@ -22,6 +22,14 @@ function measure([key, value]) {
     return { name: line(key.replaceAll("_", " "), 30), value: found, good: !drift, filled };
 }
 
+/** Fields in their order; what is told by kind of concept, such as generality, as one field for each kind. */
+function fields(payload) {
+    return Object.entries(payload).slice(0, 60).flatMap(([key, value]) => {
+        if (key !== "generality" || typeof value !== "object" || value === null) return [[key, value]];
+        return Object.entries(value).slice(0, 4).map(([kind, reached]) => [`${key} (${kind})`, reached]);
+    });
+}
+
 function hit(entry) {
     const [text, drift] = Array.isArray(entry) ? entry : [];
     return typeof text === "string" && share(drift) !== null ? { text: line(text, 200), drift } : null;
@@ -30,7 +38,7 @@ function hit(entry) {
 /** The model of a report's payload, or null. Fields that are not known are shown as they come, if they are shares. */
 export function parse(payload) {
     if (typeof payload !== "object" || payload === null || Array.isArray(payload)) return null;
-    const measures = Object.entries(payload).slice(0, 60).map(measure).filter(Boolean).slice(0, MEASURES);
+    const measures = fields(payload).map(measure).filter(Boolean).slice(0, MEASURES);
     if (!measures.length) return null;
     const verdict = line(payload.verdict, 300);
     const worst = Array.isArray(payload.worst_hit) ? payload.worst_hit.slice(0, HITS).map(hit).filter(Boolean) : [];
