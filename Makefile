@@ -35,7 +35,7 @@ bench: ## time an edit on a real-size text encoder, stage by stage
 bench-trace: ## pictures per second of tracing, beside plain sampling and the published scheme
 	@$(IN) python -m diff_quickfix.benchmarks.trace
 
-study: ## trace every attribute of the demo model over many prompts into build/study (an hour on two cores)
+study: ## trace every attribute of the demo model over many prompts into build/study (two hours on two cores)
 	@$(IN) python -m diff_quickfix.demo_model.study trace --out build/study
 
 train: ## train the demo model from nothing (hours on two cores) into build/shapes

@@ -37,7 +37,8 @@ from .scorer import ShapesScorer
 from .traced import TracedSampler, make_case
 
 COLUMNS = ("last subject token", "subject and later")
-UNET_KINDS = ("cross_attn", "self_attn")
+ATTENTIONS, OTHERS = ("cross_attn", "self_attn"), ("feed_forward", "resnet")
+COMPONENTS = ("text", "unet", "unet-others", "unet-steps")
 CONTROLS, ROWS = 2, 24
 
 
@@ -160,16 +161,26 @@ def _first_prompts(trace: CausalTrace, number: int) -> CausalTrace:
     return dataclasses.replace(trace, prompts=trace.prompts[:number], subjects=trace.subjects[:number], **scores)
 
 
-def plans(pipeline: ShapesPipeline) -> dict[str, Plan]:
-    """What is swept: every self-attention of the text encoder at three places, and the UNet's attentions."""
+def plans(pipeline: ShapesPipeline, steps: int) -> dict[str, Plan]:
+    """What is swept, by :data:`COMPONENTS`.
+
+    Every self-attention of the text encoder; the UNet's attentions at all steps; its other layers at all steps; its
+    attentions at each of ``steps`` steps.
+    """
     text, unet = text_sites(pipeline.text_encoder), unet_sites(pipeline.unet)
+    each = tuple(range(step, step + 1) for step in range(steps))
 
     def groups(sites: tuple[Site, ...], kinds: Sequence[str]) -> tuple[tuple[Site, ...], ...]:
         return windows(select(sites, kinds=kinds), 1)
 
+    def of_unet(kinds: Sequence[str], columns: tuple[str, ...], windows_: tuple[range | None, ...]) -> Plan:
+        return Plan("unet", groups(unet, kinds), unet, columns, (1,), windows_, controls=CONTROLS)
+
     return {
         "text": Plan("text", groups(text, ["self_attn"]), text, COLUMNS, (1,), controls=CONTROLS),
-        "unet": Plan("unet", groups(unet, UNET_KINDS), unet, ("all steps",), (1,), (None,), controls=CONTROLS),
+        "unet": of_unet(ATTENTIONS, ("all steps",), (None,)),
+        "unet-others": of_unet(OTHERS, ("all steps",), (None,)),
+        "unet-steps": of_unet(ATTENTIONS, tuple(f"step {step + 1}" for step in range(steps)), each),
     }
 
 
@@ -186,7 +197,7 @@ def study_attribute(
         make_case(pipeline, text, kind.subject(scene), columns=COLUMNS, seed=number)
         for number, (scene, text) in enumerate(chosen)
     ]
-    plan = plans(pipeline)[component]
+    plan = plans(pipeline, steps)[component]
     inner = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
     common: dict[str, Any] = {
         "first_layer": inner.encoder.layers[0],
@@ -216,15 +227,17 @@ def page(findings: Sequence[Finding], component: str) -> str:
     return "\n".join(lines)
 
 
-def run_traces(out: Path, components: Sequence[str], *, prompts: int, estimated: int, steps: int) -> None:
-    """Trace every attribute; finished traces are read from ``out``."""
+def run_traces(
+    out: Path, components: Sequence[str], attributes: Sequence[str], *, prompts: int, estimated: int, steps: int
+) -> None:
+    """Trace attributes; finished traces are read from ``out``."""
     from PIL import Image
 
     out.mkdir(parents=True, exist_ok=True)
     pipeline, scorer = load_pipeline(), ShapesScorer()
     for component in components:
         findings = []
-        for name in ATTRIBUTES:
+        for name in attributes:
             found = study_attribute(
                 pipeline, scorer, name, component, prompts=prompts, estimated=estimated, steps=steps,
                 checkpoint=out / f"{component}-{name}.trace.safetensors",
@@ -250,7 +263,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=["trace", "layers"])
     parser.add_argument("--out", type=Path, default=Path("build/study"), help="folder for traces and heat maps")
-    parser.add_argument("--component", choices=["text", "unet", "both"], default="both")
+    parser.add_argument("--component", choices=[*COMPONENTS, "all"], default="all")
+    parser.add_argument("--attributes", nargs="+", choices=ATTRIBUTES, default=list(ATTRIBUTES), help="default: all")
     parser.add_argument("--prompts", type=int, help="prompts for each attribute (40), or of the edited style (16)")
     parser.add_argument("--estimated", type=int, default=10, help="prompts estimated by gradients (default: 10)")
     parser.add_argument("--steps", type=int, default=6, help="sampling steps of a trace (default: 6)")
@@ -260,10 +274,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.what == "layers":
         run_layers(options.style, options.preset, options.prompts or 16)
         return
-    components = ["text", "unet"] if options.component == "both" else [options.component]
+    components = COMPONENTS if options.component == "all" else [options.component]
     run_traces(
-        options.out, components, prompts=options.prompts or 40, estimated=options.estimated, steps=options.steps
-    )
+        options.out, components, options.attributes,
+        prompts=options.prompts or 40, estimated=options.estimated, steps=options.steps,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
