@@ -30,6 +30,7 @@ from .corrupted import (
     first_layer,
     parse_prompts,
 )
+from .progress import duration, say
 from .sampling import SamplerSettings, make_painter
 from .text_encoder import only_encoder
 
@@ -221,7 +222,7 @@ def _score(vae: comfy.sd.VAE, scorer: ImageScorer | None) -> Score:
 
 
 def _progress(model: comfy.model_patcher.ModelPatcher) -> Callable[[int, int, torch.Tensor], None]:
-    """ComfyUI's progress bar with a preview of the latest picture, and the time left in the log."""
+    """ComfyUI's progress bar with a preview of the latest picture, and the time left, on the node and in the log."""
     bar = comfy.utils.ProgressBar(1)
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
     started = time.monotonic()
@@ -231,7 +232,9 @@ def _progress(model: comfy.model_patcher.ModelPatcher) -> Callable[[int, int, to
         if previewer is not None:
             preview = previewer.decode_latent_to_preview_image("JPEG", results[-1:].to(model.load_device))
         bar.update_absolute(done, total, preview)
-        left = (time.monotonic() - started) / max(1, done) * (total - done)
-        log.info("Causal trace: %d of %d pictures, %.0f s left", done, total, left)
+        took = time.monotonic() - started
+        left = f"{duration(took / max(1, done) * (total - done))} left" if done < total else f"took {duration(took)}"
+        say(f"{done} of {total} pictures, {left}")
+        log.info("Causal trace: %d of %d pictures, %s", done, total, left)
 
     return show

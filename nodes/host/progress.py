@@ -1,4 +1,4 @@
-"""Progress and cancel of long work inside a node."""
+"""Progress, words and cancel of long work inside a node."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import comfy.model_management
 import comfy.utils
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
 
 
 def progress_bar() -> Callable[[int, int], None]:
@@ -20,3 +22,18 @@ def progress_bar() -> Callable[[int, int], None]:
         bar.update_absolute(done, total)
 
     return show
+
+
+def say(text: str) -> None:
+    """Show a line of text on the running node. Nothing happens outside a node or without a server."""
+    running, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    if running is not None and server is not None:
+        server.send_progress_text(text, running.node_id)
+
+
+def duration(seconds: float) -> str:
+    """As people say it: "40 s", "3 min", "2 h 5 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,41 @@
+"""What a node says while it works."""
+
+import importlib
+
+import pytest
+
+
+@pytest.fixture
+def progress(nodes):
+    return importlib.import_module("diff_quickfix.nodes.host.progress")
+
+
+def test_words_go_to_the_running_node_and_nowhere_without_one(progress, monkeypatch):
+    from comfy_execution.utils import CurrentNodeContext
+
+    class Server:
+        said: list = []
+
+        def send_progress_text(self, text, node_id, sid=None):
+            self.said.append((text, node_id, sid))
+
+    monkeypatch.setattr(progress.PromptServer, "instance", Server(), raising=False)
+    progress.say("nobody hears it")
+    with CurrentNodeContext("a prompt", "5:12"):
+        progress.say("3 of 4 pictures")
+    assert Server.said == [("3 of 4 pictures", "5:12", None)]
+
+
+def test_without_a_server_nothing_is_said(progress, monkeypatch):
+    from comfy_execution.utils import CurrentNodeContext
+
+    monkeypatch.delattr(progress.PromptServer, "instance", raising=False)
+    with CurrentNodeContext("a prompt", "1"):
+        progress.say("3 of 4 pictures")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 s"), (99.4, "99 s"), (100, "2 min"), (3599, "60 min"), (7500, "2 h 5 min")]
+)
+def test_durations_are_said_as_people_say_them(progress, seconds, words):
+    assert progress.duration(seconds) == words
