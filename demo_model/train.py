@@ -18,14 +18,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,138 +34,14 @@ from ..vocabulary import clip_tokenizer
 from . import architecture as shape
 from .autoencoder import Autoencoder
 from .clip import Clip
-from .scenes import Scene, caption, paint, sample_scenes
+from .fitting import fit
+from .scenes import Scene, caption
+from .training_set import RECIPE, Recipe, load_pictures, make_pictures, to_signed
 from .weights import export, tokenize
 
 log = logging.getLogger("diff_quickfix.demo_model")
 
 ATTRIBUTES = ("object", "color", "background", "style", "count", "position")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every number that the training depends on; written into the model card."""
-
-    seed: int = 20261124
-    pictures: int = 16_000
-    clip_steps: int = 1_200
-    clip_batch: int = 128
-    clip_rate: float = 1e-3
-    clip_reading: float = 1.0
-    autoencoder_steps: int = 700
-    autoencoder_batch: int = 16
-    autoencoder_rate: float = 2e-3
-    autoencoder_noise: float = 0.08
-    vision_steps: int = 1_400
-    vision_batch: int = 128
-    vision_rate: float = 1e-3
-    vision_noise: float = 0.3
-    unet_steps: int = 9_000
-    unet_batch: int = 16
-    unet_rate: float = 8e-4
-    unet_ema: float = 0.998
-    unet_drop_caption: float = 0.1
-    unet_snr_cap: float = 5.0
-    unet_offset_from: int = 4_700
-    unet_offset: float = 0.3
-    unet_noisy_from: int = 5_400
-    unet_noisy: float = 0.6
-    caption_omit: float = 0.12
-
-
-RECIPE = Recipe()
-
-
-# --- pictures --------------------------------------------------------------------------------------------------------
-
-
-def _paint_one(job: tuple[Scene, int, int]) -> np.ndarray:
-    scene, size, seed = job
-    return paint(scene, size, np.random.default_rng(seed))
-
-
-def make_pictures(recipe: Recipe, out: Path) -> None:
-    """Paint the training set once: ``pictures.npy`` (uint8) and ``scenes.json``."""
-    scenes = sample_scenes(np.random.default_rng(recipe.seed), recipe.pictures)
-    jobs = [(scene, shape.IMAGE_SIZE, recipe.seed + index) for index, scene in enumerate(scenes)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        pictures = np.stack(list(pool.map(_paint_one, jobs, chunksize=64)))
-    np.save(out / "pictures.npy", pictures)
-    (out / "scenes.json").write_text(json.dumps([vars(scene) for scene in scenes]))
-    log.info("painted %d pictures", len(scenes))
-
-
-def load_pictures(out: Path) -> tuple[np.ndarray, list[Scene]]:
-    pictures = np.load(out / "pictures.npy", mmap_mode="r")
-    return pictures, [Scene(**fields) for fields in json.loads((out / "scenes.json").read_text())]
-
-
-def to_signed(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """uint8 (n, h, w, 3) to float in [-1, 1], (n, 3, h, w)."""
-    return torch.as_tensor(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-# --- the loop that all three stages share ----------------------------------------------------------------------------
-
-
-def _fit(
-    name: str,
-    modules: dict[str, torch.nn.Module],
-    loss_of_step: Callable[[int], torch.Tensor],
-    *,
-    steps: int,
-    rate: float,
-    out: Path,
-    after_step: Callable[[int], None] = lambda step: None,
-    weight_decay: float = 0.01,
-    save_every: int = 200,
-) -> None:
-    """AdamW with warm-up and cosine decay; checkpoints ``<name>.safetensors`` and resumes from it."""
-    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay, betas=(0.9, 0.98))
-    warm_up = max(1, min(200, steps // 10))
-    checkpoint, moments = out / f"{name}.safetensors", out / f"{name}.optimizer.safetensors"
-    first = 0
-    if checkpoint.exists() and moments.exists():
-        state = load_file(checkpoint)
-        for prefix, module in modules.items():
-            module.load_state_dict({k[len(prefix) + 1:]: v for k, v in state.items() if k.startswith(prefix + ".")})
-        saved = load_file(moments)
-        first = int(saved.pop("step"))
-        for index, parameter in enumerate(parameters):
-            optimizer.state[parameter] = {key: saved[f"{index}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-        log.info("%s: resumed at step %d", name, first)
-
-    def save(step: int) -> None:
-        state = {f"{prefix}.{k}": v.contiguous() for prefix, m in modules.items() for k, v in m.state_dict().items()}
-        kept = {
-            f"{index}.{key}": torch.as_tensor(value).contiguous()
-            for index, parameter in enumerate(parameters)
-            for key, value in optimizer.state[parameter].items()
-        }
-        for path, tensors in ((checkpoint, state), (moments, {**kept, "step": torch.tensor(step)})):
-            save_file(tensors, f"{path}.part")
-            os.replace(f"{path}.part", path)
-
-    started, shown = time.monotonic(), []
-    for step in range(first, steps):
-        progress = max(0.0, (step - warm_up) / max(1, steps - warm_up))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi *
-            progress)))
-        loss = loss_of_step(step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        after_step(step)
-        shown.append(float(loss.detach()))
-        if (step + 1) % 25 == 0:
-            pace = (time.monotonic() - started) / (step + 1 - first)
-            log.info("%s %d/%d loss %.4f, %.2f s a step", name, step + 1, steps, float(np.mean(shown)), pace)
-            shown = []
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            save(step + 1)
 
 
 # --- CLIP ------------------------------------------------------------------------------------------------------------
@@ -234,9 +106,8 @@ def train_clip(recipe: Recipe, out: Path) -> None:
     def keep_scale_sane(step: int) -> None:
         clip.logit_scale.data.clamp_(max=math.log(100.0))
 
-    _fit("clip", {"clip": clip, "readers": readers}, loss_of_step, steps=recipe.clip_steps, rate=recipe.clip_rate,
-    out=out,
-         after_step=keep_scale_sane, weight_decay=0.05)
+    fit("clip", {"clip": clip, "readers": readers}, loss_of_step, steps=recipe.clip_steps, rate=recipe.clip_rate,
+        out=out, after_step=keep_scale_sane, weight_decay=0.05)
 
 
 # --- autoencoder -----------------------------------------------------------------------------------------------------
@@ -267,8 +138,8 @@ def train_autoencoder(recipe: Recipe, out: Path) -> None:
         error = drawn - to_signed(pictures[chosen])
         return error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
-    _fit("autoencoder", {"autoencoder": autoencoder}, loss_of_step, steps=recipe.autoencoder_steps,
-         rate=recipe.autoencoder_rate, out=out, weight_decay=0.0)
+    fit("autoencoder", {"autoencoder": autoencoder}, loss_of_step, steps=recipe.autoencoder_steps,
+        rate=recipe.autoencoder_rate, out=out, weight_decay=0.0)
 
 
 # --- vision tower on decoded pictures ------------------------------------------------------------------------------
@@ -310,8 +181,8 @@ def train_vision(recipe: Recipe, out: Path) -> None:
         contrast = _contrast(seen, words, clip.logit_scale, codes[chosen], said)
         return contrast + recipe.clip_reading * _reading(readers(seen), codes[chosen], sizes)
 
-    _fit("vision", {"vision": vision, "readers": readers}, loss_of_step, steps=recipe.vision_steps,
-         rate=recipe.vision_rate, out=out, weight_decay=0.05)
+    fit("vision", {"vision": vision, "readers": readers}, loss_of_step, steps=recipe.vision_steps,
+        rate=recipe.vision_rate, out=out, weight_decay=0.05)
 
 
 # --- UNet ------------------------------------------------------------------------------------------------------------
@@ -371,8 +242,8 @@ def train_unet(recipe: Recipe, out: Path) -> None:
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
 
-    _fit("unet", {"unet": unet, "average": average}, loss_of_step, steps=recipe.unet_steps, rate=recipe.unet_rate,
-         out=out, after_step=follow)
+    fit("unet", {"unet": unet, "average": average}, loss_of_step, steps=recipe.unet_steps, rate=recipe.unet_rate,
+        out=out, after_step=follow)
 
 
 STAGES: dict[str, Callable[[Recipe, Path], None]] = {

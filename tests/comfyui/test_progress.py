@@ -13,17 +13,17 @@ def progress(nodes):
 def test_words_go_to_the_running_node_and_nowhere_without_one(progress, monkeypatch):
     from comfy_execution.utils import CurrentNodeContext
 
-    class Server:
-        said: list = []
+    said = []
 
+    class Server:
         def send_progress_text(self, text, node_id, sid=None):
-            self.said.append((text, node_id, sid))
+            said.append((text, node_id, sid))
 
     monkeypatch.setattr(progress.PromptServer, "instance", Server(), raising=False)
     progress.say("nobody hears it")
     with CurrentNodeContext("a prompt", "5:12"):
         progress.say("3 of 4 pictures")
-    assert Server.said == [("3 of 4 pictures", "5:12", None)]
+    assert said == [("3 of 4 pictures", "5:12", None)]
 
 
 def test_without_a_server_nothing_is_said(progress, monkeypatch):
