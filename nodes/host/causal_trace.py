@@ -30,6 +30,7 @@ from .corrupted import (
     first_layer,
     parse_prompts,
 )
+from .memory import rows_that_fit
 from .progress import duration, say
 from .sampling import SamplerSettings, make_painter
 from .text_encoder import only_encoder
@@ -203,8 +204,9 @@ def _run(
         **settings.kept(), "branch": branch, "size": list(latent["samples"].shape[2:]),
         "model": fingerprint(model), "clip": fingerprint(clip.patcher),
     }
+    rows = rows_that_fit(model, latent["samples"].shape, settings.rows)
     done = sweep(
-        cases, plan, painter, _score(vae, scorer), first_layer=first_layer(clip), rows=settings.rows,
+        cases, plan, painter, _score(vae, scorer), rows=rows, first_layer=first_layer(clip),
         score_name=LATENT_DISTANCE if scorer is None else scorer.name, settings=kept, progress=_progress(model),
         checkpoint=checkpoint,
     )  # fmt: skip

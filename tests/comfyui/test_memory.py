@@ -1,0 +1,51 @@
+"""Tracing on a machine with little memory."""
+
+import importlib
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def memory(nodes):
+    return importlib.import_module("diff_quickfix.nodes.host.memory")
+
+
+def with_free(monkeypatch, memory, size):
+    monkeypatch.setattr(memory.comfy.model_management, "get_free_memory", lambda *_, **__: size)
+
+
+@pytest.mark.parametrize("free_for", [0, 0.5, 1, 1.01, 5, 11.99, 12, 1000])
+def test_no_more_rows_than_the_estimate_allows(shapes, memory, monkeypatch, free_for):
+    model, shape = shapes[0], (1, 4, 16, 16)
+    one = model.model.memory_required([1, *shape[1:]]) * 1.5
+    with_free(monkeypatch, memory, free_for * one)
+    assert memory.rows_that_fit(model, shape, 12) == min(12, max(1, int(free_for)))
+
+
+def test_larger_pictures_leave_room_for_fewer(shapes, memory, monkeypatch):
+    model = shapes[0]
+    with_free(monkeypatch, memory, 24 * model.model.memory_required([1, 4, 16, 16]) * 1.5)
+    assert memory.rows_that_fit(model, (1, 4, 16, 16), 24) > memory.rows_that_fit(model, (1, 4, 64, 64), 24) == 1
+
+
+def test_on_a_gpu_the_memory_of_other_models_counts_as_free_and_the_models_own_does_not(shapes, memory, monkeypatch):
+    class Loaded:
+        device = torch.device("cuda", 0)
+
+        @staticmethod
+        def model_loaded_memory():
+            return 500
+
+    class Model:
+        load_device = torch.device("cuda", 0)
+        model_size = staticmethod(lambda: 700)
+
+    class Elsewhere(Loaded):
+        device = torch.device("cpu")
+
+    with_free(monkeypatch, memory, 1000)
+    monkeypatch.setattr(memory.comfy.model_management, "current_loaded_models", [Loaded(), Elsewhere()])
+    assert memory.usable_memory(Model()) == 800
+    with_free(monkeypatch, memory, 100)
+    assert memory.usable_memory(Model()) == 0
