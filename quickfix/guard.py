@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -83,56 +82,57 @@ class PromptKeys:
 
 class GuardKeys:
     """The keys of all that some settings preserve, encoded when they are first needed and kept: the guard of any
-    concepts is a choice among them.
+    concepts is a choice among them. The text encoder that it is asked for must always be the same."""
 
-    Args:
-        tower, tokenizer: of the text encoder that is edited; its weights must stay as they are.
-        settings: of the edit.
-    """
-
-    def __init__(self, tower: TextTower, tokenizer: PromptTokenizer, settings: EditSettings) -> None:
-        self._tower, self._tokenizer, self.settings = tower, tokenizer, settings
-        self._made: Guard | None = None
-        self._kept: torch.Tensor | None = None
+    def __init__(self, settings: EditSettings) -> None:
+        self.settings = settings
+        self._keys: dict[tuple[str, ...], PromptKeys] = {}
+        self._made: tuple[Guard, torch.Tensor | None] | None = None
+        self._whole: torch.Tensor | None = None
         self._gram: torch.Tensor | None = None
 
-    def guard(self, concepts: Sequence[ConceptEdit]) -> Guard:
+    def guard(self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> Guard:
         """The guard of some concepts (see :func:`build_guard` for the errors)."""
-        soft, skipped = _without_concepts(self.settings.preserve, concepts, self._tokenizer)
-        hold, held_skipped = _without_concepts(self.settings.hold, concepts, self._tokenizer)
-        left_out = (*skipped, *held_skipped)
-        if self._made is None or self._made.skipped != left_out:
-            weight = self.settings.preserve_weight
-            self._kept = self._soft.used(soft) if weight and soft else None
-            keys = None if self._kept is None else self._soft.keys[self._kept]
-            held = HeldSpan.of(self._held.keys[self._held.used(hold)]) if hold else None
-            self._made, self._gram = Guard(keys, weight, held, left_out), None
-        return self._made
+        return self._chosen(tower, tokenizer, concepts)[0]
 
-    def gram(self, concepts: Sequence[ConceptEdit]) -> torch.Tensor:
+    def gram(self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> torch.Tensor:
         """:func:`~.solve.preserved_gram` (d, d) of the guard of some concepts, from the keys that it leaves out where
         they are fewer."""
-        guard, weight = self.guard(concepts), self.settings.preserve_weight
+        guard, kept = self._chosen(tower, tokenizer, concepts)
         if self._gram is None:
-            if guard.keys is None or guard.held is not None or 2 * len(guard.keys) < len(self._soft.keys):
-                self._gram = preserved_gram(self._tower.width, guard.keys, weight, guard.held)
+            weight, width = guard.weight, tower.width
+            if kept is None or guard.held is not None or 2 * int(kept.sum()) < len(kept):
+                self._gram = preserved_gram(width, guard.keys, weight, guard.held)
             else:
-                assert self._kept is not None
-                left_out = preserved_gram(self._tower.width, self._soft.keys[~self._kept], weight)
-                self._gram = self._whole_gram - left_out
+                keys = self._keys[self.settings.preserve].keys
+                self._whole = preserved_gram(width, keys, weight) if self._whole is None else self._whole
+                self._gram = self._whole - preserved_gram(width, keys[~kept], weight)
         return self._gram
 
-    @cached_property
-    def _whole_gram(self) -> torch.Tensor:
-        return preserved_gram(self._tower.width, self._soft.keys, self.settings.preserve_weight)
+    def _chosen(
+        self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]
+    ) -> tuple[Guard, torch.Tensor | None]:
+        """The guard of some concepts, and which of the softly preserved keys it has."""
+        settings = self.settings
+        soft, skipped = _without_concepts(settings.preserve, concepts, tokenizer)
+        hold, held_skipped = _without_concepts(settings.hold, concepts, tokenizer)
+        left_out = (*skipped, *held_skipped)
+        if self._made is None or self._made[0].skipped != left_out:
+            keys = kept = held = None
+            if soft and settings.preserve_weight:
+                every = self._encoded(tower, tokenizer, settings.preserve)
+                kept = every.used(soft)
+                keys = every.keys[kept]
+            if hold:
+                every = self._encoded(tower, tokenizer, settings.hold)
+                held = HeldSpan.of(every.keys[every.used(hold)])
+            self._made, self._gram = (Guard(keys, settings.preserve_weight, held, left_out), kept), None
+        return self._made
 
-    @cached_property
-    def _soft(self) -> PromptKeys:
-        return PromptKeys.of(self._tower, self._tokenizer, self.settings.preserve, self.settings.layer)
-
-    @cached_property
-    def _held(self) -> PromptKeys:
-        return PromptKeys.of(self._tower, self._tokenizer, self.settings.hold, self.settings.layer)
+    def _encoded(self, tower: TextTower, tokenizer: PromptTokenizer, prompts: tuple[str, ...]) -> PromptKeys:
+        if prompts not in self._keys:
+            self._keys[prompts] = PromptKeys.of(tower, tokenizer, prompts, self.settings.layer)
+        return self._keys[prompts]
 
 
 def build_guard(
@@ -144,7 +144,7 @@ def build_guard(
         PromptError: a preserved prompt, none of the built-in ones, names a concept that is edited.
         HeldError: the held prompts leave no room for any edit.
     """
-    return GuardKeys(tower, tokenizer, settings).guard(concepts)
+    return GuardKeys(settings).guard(tower, tokenizer, concepts)
 
 
 def prompts_of_text(text: str) -> tuple[str, ...]:

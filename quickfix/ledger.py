@@ -84,7 +84,7 @@ class Ledger:
 
     def __post_init__(self) -> None:
         if self._guard is None:
-            object.__setattr__(self, "_guard", GuardKeys(self.tower, self.tokenizer, self.settings))
+            object.__setattr__(self, "_guard", GuardKeys(self.settings))
 
     @classmethod
     def of(
@@ -170,19 +170,20 @@ class Ledger:
     def delta(self, settings: EditSettings | None = None) -> torch.Tensor:
         """What the edit adds to the weight, (d_out, d_in) in fp32, without a report: the quick part of :meth:`solve`.
 
-        One product, one Cholesky factor and two triangular solves in fp64; a lambda of None costs more, it is found first.
+        One product, one Cholesky factor and two triangular solves in fp64; where lambda is None, finding it costs more.
         For the arguments and errors, see there.
         """
         settings, guard = self._served(settings)
         weight, bias = edited_layer(self.tower, settings)
-        sums, made = self.sums(), guard.guard(self.concepts)
+        asked = self.tower, self.tokenizer, self.concepts
+        sums, made = self.sums(), guard.guard(*asked)
         lam = settings.lam
         if lam is None:
-            probe = everyday_probe(self.tower, self.tokenizer, self.concepts, settings.layer)
+            probe = everyday_probe(*asked, settings.layer)
             lam = lambda_curve(sums.statistics(weight, bias), made, probe).best
         # No update depends on the residuals' energy.
         statistics = Statistics(sums.gram, sums.cross(weight, bias), math.nan, sums.pairs)
-        return statistics.delta(lam=lam, kept=guard.gram(self.concepts), held=made.held).float()
+        return statistics.delta(lam=lam, kept=guard.gram(*asked), held=made.held).float()
 
     @torch.no_grad()
     def solve(self, settings: EditSettings | None = None) -> WeightEdit:
@@ -199,7 +200,7 @@ class Ledger:
         settings, guard = self._served(settings)
         watch = Stopwatch()
         with watch.stage("keys"):
-            made = guard.guard(self.concepts)
+            made = guard.guard(self.tower, self.tokenizer, self.concepts)
         with watch.stage("solve"):
             weight, bias = edited_layer(self.tower, settings)
             statistics = self.sums().statistics(weight, bias)
@@ -215,7 +216,7 @@ class Ledger:
             raise PromptError("The ledger holds no concepts; add at least one.")
         assert self._guard is not None
         own = _kept_settings(settings) == _kept_settings(self.settings)
-        return settings, self._guard if own else GuardKeys(self.tower, self.tokenizer, settings)
+        return settings, self._guard if own else GuardKeys(settings)
 
     def sums(self) -> KeySums:
         """The sums over all pairs of all concepts."""
@@ -230,7 +231,7 @@ class Ledger:
         places = [place for place, known in enumerate(every) if known == words]
         if not places:
             known_names = ", ".join(repr(concept.source) for concept in self.concepts[:8]) or "nothing"
-            raise LedgerError(f"The ledger holds no concept {source!r}; it holds {known_names}.")
+            raise LedgerError(f"The edit holds no concept {source!r}; it holds {known_names}.")
         return places[-1]
 
     @torch.no_grad()
