@@ -41,8 +41,7 @@ class ChangeEdit(io.ComfyNode):
             outputs=[
                 io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
                 WeightEditType.Output(id="changed_edit", display_name="edit", tooltip="The changed edit."),
-                io.String.Output(id="report", display_name="report",
-                                 tooltip="The concepts of the changed edit, and what it does."),
+                io.String.Output(id="report", display_name="report", tooltip="What the changed edit does."),
             ],
         )  # fmt: skip
 

@@ -55,9 +55,9 @@ class FindLambda(io.ComfyNode):
             ],
             outputs=[
                 io.Float.Output(id="lam", display_name="lambda", tooltip="The lambda at the knee."),
-                io.Image.Output(id="picture", display_name="picture",
+                io.Image.Output(id="curve", display_name="curve",
                                 tooltip="Efficacy and drift over lambda, the knee marked."),
-                io.String.Output(id="report", display_name="report", tooltip="The curve as a table."),
+                io.String.Output(id="report", display_name="report", tooltip="The same as a table."),
             ],
         )  # fmt: skip
 
