@@ -57,7 +57,4 @@ class ChangeEdit(io.ComfyNode):
         changed = dataclasses.replace(changed, report=stored_report(encoder, changed, strength))
         keep_ledger(clip, encoder, changed, ledger)
         report = f"{foreign_note(encoder, edit)}{changed.report.text()}"
-        return io.NodeOutput(
-            apply_edit(clip, encoder, changed, strength), changed, report,
-            ui=report_ui(report, changed.report.as_dict()),
-        )  # fmt: skip
+        return io.NodeOutput(apply_edit(clip, encoder, changed, strength), changed, report, ui=report_ui(report))

@@ -25,9 +25,8 @@ def ledger(small_tower, tokenizer):
 
 
 def test_all_at_once_is_the_edit_of_what_is_left(ledger, small_tower, tokenizer):
-    changes = parse_changes(
-        "# gone\n Van Gogh \n", "claude monet : 0.5\n\n", "snoopy -> dog | kind=object\nclaude monet -> painting|weight=0.5"
-    )
+    more = "snoopy -> dog | kind=object\nclaude monet -> painting|weight=0.5"
+    changes = parse_changes("# gone\n Van Gogh \n", "claude monet : 0.5\n\n", more)
     assert changes == Changes(
         ("Van Gogh",), (("claude monet", 0.5),), (SNOOPY, ConceptEdit("claude monet", "painting", weight=0.5))
     )
