@@ -20,11 +20,12 @@ import torch
 
 from .nullspace import HeldSpan
 from .solve import SolveError, Statistics, check_regularization, preserved_gram
+from .verdict import HARMFUL_DRIFT
 
 # Eight a decade: the knee is found to within a third.
 LAMBDAS = tuple(10.0 ** (step / 8) for step in range(-32, 25))
-# The drift that costs as much as the whole efficacy is worth; from there on an edit is called harmful (report.py).
-DRIFT_LIMIT = 0.1
+# The drift that costs as much as the whole efficacy is worth.
+DRIFT_LIMIT = HARMFUL_DRIFT
 
 
 @dataclass(frozen=True)
