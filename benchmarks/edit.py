@@ -4,7 +4,7 @@
 
 The textbook way encodes every caption with the whole encoder and solves (lambda W0 + V K^T)(lambda I + K K^T)^-1
 densely in fp32. It runs in turn with ours, and both are compared with its solution in fp64, over lambda. Longer lists
-are timed by stage, beside the floor that their matrix products set.
+are timed by stage, beside the floor that their matrix products set; and a ledger's changes beside a new edit.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from safetensors.torch import save
 
 from ..demo_model.weights import clip_tokenizer
 from ..prompts import PromptTokenizer
-from ..quickfix import PAPER, ConceptEdit, TextTower, WeightEdit, compute_edit
+from ..quickfix import GUARDED, PAPER, ConceptEdit, Ledger, TextTower, WeightEdit, compute_edit
 from ..quickfix.stream import CONCEPTS, symmetric_product, tokenize_pairs
 
 VAN_GOGH = ConceptEdit("van gogh", "painting")
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 COUNTS, MANY = (1, 10, 100, 1000), 10_000
+# Concepts of the ledger that is timed.
+LEDGER = 20
 COLUMNS = (
     "concepts", "pairs", "tokenize", "keys", "solve", "text to delta", "report", "CPU", "GFLOP", "floor", "memory",
     "file",
@@ -147,6 +149,22 @@ class Bench:
         )  # fmt: skip
         return "| " + " | ".join(map(str, cells)) + " |"
 
+    def ledger(self) -> Iterator[str]:
+        """Dropping a concept from a ledger and solving again, beside computing the edit of the rest anew."""
+        concepts = styles(LEDGER)
+        ledger = Ledger.of(self.tower, self.tokenizer, concepts, GUARDED)
+        ledger.delta()
+        work: dict[str, Callable[[], object]] = {
+            "change one concept": lambda: ledger.drop(concepts[1].source),
+            "sums to delta": ledger.delta,
+            "sums to edit, with its report": ledger.solve,
+            "the same edit anew": lambda: compute_edit(self.tower, self.tokenizer, concepts, GUARDED),
+        }
+        yield f"ledger of {LEDGER} concepts, guarded, least of {self.repeats}: milliseconds, wall and processor"
+        for name, done in work.items():
+            wall, processor = zip(*(both_clocks(done) for _ in range(self.repeats)), strict=True)
+            yield f"{name:>30} {1000 * min(wall):8.0f} {1000 * min(processor):8.0f}"
+
     def floor(self, pairs: int) -> tuple[float, float]:
         """Time and number of floating point operations of the products that no order of work avoids.
 
@@ -172,6 +190,13 @@ def stages(edits: Sequence[WeightEdit]) -> dict[str, float]:
     """Medians of the stages from text to delta, in milliseconds."""
     names = ("tokenize", "keys", "solve")
     return {name: statistics.median(dict(edit.report.milliseconds)[name] for edit in edits) for name in names}
+
+
+def both_clocks(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall time and processor time, in seconds."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -200,6 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(*bench.beside_the_textbook(), "", sep="\n", flush=True)
     for count in (1, 10):
         print(*bench.errors(count), "", sep="\n", flush=True)
+    print(*bench.ledger(), "", sep="\n", flush=True)
     print(LEGEND)
     print("|", " | ".join(COLUMNS), "|\n|" + "---|" * len(COLUMNS), flush=True)
     for count in (*sorted(options.concepts), *([MANY] if options.many else [])):

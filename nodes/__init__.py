@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from .api import ComfyExtension, io
+from .change import ChangeEdit
 from .concepts import AddConceptEdit, ConceptEditList
 from .edit import DiffQuickFixEdit
 from .edit_files import LoadEdit, SaveEditAsLoRA
-from .guard import CollateralRadar, EditReportNode, FindLambda, PreserveSet
+from .find import FindLambda, FindTarget
+from .guard import CollateralRadar, EditReportNode, PreserveSet
 from .score import ClipScore, ClipVisionScorer, LoadClipScorer, ShapesScorerNode
 from .shapes import LoadShapesDemo
 from .trace import (
@@ -25,9 +27,11 @@ NODES: list[type[io.ComfyNode]] = [
     PreserveSet,
     CollateralRadar,
     FindLambda,
+    FindTarget,
     EditReportNode,
     SaveEditAsLoRA,
     LoadEdit,
+    ChangeEdit,
     CorruptPrompt,
     RestoreTextState,
     RestoreUNetState,

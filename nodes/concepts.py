@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..prompts import KINDS
 from ..quickfix import ConceptEdit, ConceptList, combine, parse_concepts, read_concepts
 from ..quickfix.concept_list import READERS
 from .api import ConceptEditsType, io, schema
-from .edit import template_lines
+from .edit_inputs import kind_input, source_input, target_input, template_lines, templates_input
 from .host.inputs import NO_FILE, input_path, modified, text_files
 
 _LISTED = 20
@@ -76,18 +75,14 @@ class AddConceptEdit(io.ComfyNode):
             search_aliases=["chain concepts", "concept"],
             description="One more concept to edit. Nodes of this kind can be chained.",
             inputs=[
-                io.String.Input("source", default="claude monet",
-                                tooltip="The concept to edit away, as prompts write it."),
-                io.String.Input("target", default="painting",
-                                tooltip="What the concept becomes. Empty: the kind's own default."),
-                io.Combo.Input("kind", options=list(KINDS), default="style", tooltip="What the concept is."),
+                source_input("claude monet"),
+                target_input(),
+                kind_input(),
                 io.Float.Input("weight", default=1.0, min=0.001, max=1000.0, step=0.1, round=False,
                                tooltip="How much the concept counts beside the others."),
                 ConceptEditsType.Input("concepts", optional=True,
                                        tooltip="The concepts so far, from Concept Edit List or Add Concept Edit."),
-                io.String.Input("templates", multiline=True, optional=True,
-                                tooltip='For kind "custom": caption templates, one on each line, with {x} for the '
-                                "concept."),
+                templates_input(),
             ],
             outputs=[ConceptEditsType.Output(id="more_concepts", display_name="concepts",
                                              tooltip="The concepts so far and this one.")],

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit, weight_hash
+from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit
 from .api import WeightEditType, io, report_ui, schema
-from .edit import strength_input
+from .edit_inputs import clip_input, strength_input
 from .host.files import free_lora, lora_files, lora_path
-from .host.text_encoder import apply_edit, open_text_encoder, stored_report
+from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
 
 
 class SaveEditAsLoRA(io.ComfyNode):
@@ -83,7 +83,7 @@ class LoadEdit(io.ComfyNode):
                 "gives the edit with its concepts and settings."
             ),
             inputs=[
-                io.Clip.Input("clip", tooltip="The text encoder to edit. It is not changed."),
+                clip_input(),
                 io.Combo.Input(
                     "file", options=lora_files(), tooltip="The file, among ComfyUI's LoRAs. Only saved edits will do."
                 ),
@@ -111,6 +111,5 @@ class LoadEdit(io.ComfyNode):
         edit, encoder = load_edit(lora_path(file)), open_text_encoder(clip)
         measured = measure_edit(encoder.tower, encoder.tokenizer, edit, strength)
         report = stored_report(encoder, dataclasses.replace(edit, report=measured), strength).text()
-        if edit.base not in ("", weight_hash(encoder.tower.weight(edit.weight_name))):
-            report = f"This is not the model that the edit was computed from.\n{report}"
+        report = foreign_note(encoder, edit) + report
         return io.NodeOutput(apply_edit(clip, encoder, edit, strength), edit, report, ui=report_ui(report))

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import json
 
-from ..prompts import KINDS
-from ..quickfix import (
-    KNOWN_NAMES,
-    POSITIONS,
-    PRESERVE_MODES,
-    PRESERVE_SETS,
-    ConceptEdit,
-    find_lambda,
-    prompts_of_text,
-    scan,
-    text_of_prompts,
-)
-from ..quickfix.picture import draw_curve, draw_report
+from ..quickfix import KNOWN_NAMES, PRESERVE_SETS, prompts_of_text, scan, text_of_prompts
+from ..quickfix.picture import draw_report
 from .api import WeightEditType, image_of, io, report_ui, schema
-from .edit import edit_settings, template_lines
 from .host.inputs import NO_FILE, modified, read_text_file, text_files
 from .host.progress import progress_bar
 from .host.text_encoder import open_text_encoder
@@ -109,67 +97,6 @@ class CollateralRadar(io.ComfyNode):
         radar = scan(encoder.tower, encoder.tokenizer, edit, prompts, most=hits, progress=progress_bar())
         report = radar.text()
         return io.NodeOutput(report, radar.preserve_text(), ui=report_ui(report))
-
-
-class FindLambda(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return schema(
-            node_id="DiffQuickFix_FindLambda",
-            display_name="Find Lambda",
-            category="Diff-QuickFix/edit",
-            search_aliases=["regularization", "tune", "sweep"],
-            has_intermediate_output=True,
-            description=(
-                "Shows how far an edit goes and how much it moves everyday prompts, for every lambda, from one "
-                "decomposition, and gives the lambda at the knee. The preset auto of Diff-QuickFix Edit uses the same."
-            ),
-            inputs=[
-                io.Clip.Input("clip", tooltip="The text encoder to edit. It is not changed."),
-                io.String.Input("source", default="van gogh", tooltip="The concept to edit away, as prompts write it."),
-                io.String.Input("target", default="painting", tooltip="What the concept becomes."),
-                io.Combo.Input("kind", options=list(KINDS), default="style", tooltip="What the concept is."),
-                io.Combo.Input("preset", options=["guarded", "paper"], default="guarded",
-                               tooltip="The preset that the edit will use; its lambda does not count."),
-                io.Int.Input("layer", default=0, min=0, max=63, tooltip="The self-attention layer to be edited."),
-                io.Combo.Input("positions", options=list(POSITIONS), default=POSITIONS[1],
-                               tooltip="Which token positions of a caption will be edited."),
-                io.String.Input("preserve", multiline=True, optional=True,
-                                tooltip="Prompts that must keep their meaning, one on each line."),
-                io.Combo.Input("preserve_mode", options=list(PRESERVE_MODES), default=PRESERVE_MODES[0], optional=True,
-                               tooltip="How the prompts of `preserve` are kept: at a cost, or exactly."),
-                io.String.Input("templates", multiline=True, optional=True,
-                                tooltip='For kind "custom": caption templates, one on each line, with {x}.'),
-            ],
-            outputs=[
-                io.Float.Output(id="lam", display_name="lambda", tooltip="The lambda at the knee."),
-                io.Image.Output(id="curve", display_name="curve",
-                                tooltip="Efficacy and drift over lambda, the knee marked."),
-                io.String.Output(id="report", display_name="report", tooltip="The same as a table."),
-            ],
-        )  # fmt: skip
-
-    @classmethod
-    def execute(
-        cls,
-        clip,
-        source: str,
-        target: str,
-        kind: str,
-        preset: str,
-        layer: int,
-        positions: str,
-        preserve: str = "",
-        preserve_mode: str = PRESERVE_MODES[0],
-        templates: str = "",
-    ) -> io.NodeOutput:
-        concept = ConceptEdit(source, target.strip() or None, kind, template_lines(templates))
-        settings = edit_settings(preset, layer, 0.0, positions, preserve, preserve_mode)
-        encoder = open_text_encoder(clip)
-        curve = find_lambda(encoder.tower, encoder.tokenizer, [concept], settings)
-        picture = image_of(draw_curve(curve, title=f"{concept.source} -> {concept.target}"))
-        report = curve.text()
-        return io.NodeOutput(curve.best, picture, report, ui=report_ui(report))
 
 
 class EditReportNode(io.ComfyNode):

@@ -9,6 +9,7 @@
 Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arXiv 2310.13730.
 """
 
+from .changes import Changes, parse_changes
 from .concept_list import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
 from .edit import compute_edit, find_lambda, measure_edit
 from .edit_file import PRECISIONS, EditFile, EditFileError, load_edit, read_edit_file, save_edit
@@ -33,6 +34,7 @@ from .report import (
 )
 from .request import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, ConceptEdit, EditSettings, preset
 from .solve import LowRank, SolveError, Statistics, solve, solve_residuals
+from .targets import PLAIN_WORDS, Candidate, TargetRanking, find_target
 from .tensor_file import TensorFile, TensorFileError
 from .text_encoder_file import ModelFileError, TextEncoderFile, open_text_encoder
 from .tower import AttentionStates, TextTower, TowerError
@@ -49,6 +51,7 @@ __all__ = [
     "LAMBDAS",
     "NAMINGS",
     "PAPER",
+    "PLAIN_WORDS",
     "POSITIONS",
     "PRECISIONS",
     "PRESERVED",
@@ -56,6 +59,8 @@ __all__ = [
     "PRESERVE_SETS",
     "PRESETS",
     "AttentionStates",
+    "Candidate",
+    "Changes",
     "ConceptEdit",
     "ConceptList",
     "ConceptListError",
@@ -81,6 +86,7 @@ __all__ = [
     "Spectrum",
     "Statistics",
     "StorageRounding",
+    "TargetRanking",
     "TensorFile",
     "TensorFileError",
     "TextEncoderFile",
@@ -92,6 +98,7 @@ __all__ = [
     "combine",
     "compute_edit",
     "find_lambda",
+    "find_target",
     "load_edit",
     "match_positions",
     "measure_edit",
@@ -99,6 +106,7 @@ __all__ = [
     "measure_final",
     "open_text_encoder",
     "pair_tokens",
+    "parse_changes",
     "parse_concepts",
     "preserve_set",
     "preset",

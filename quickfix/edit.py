@@ -71,13 +71,13 @@ def edit_of_pairs(
     probe, lam = None, settings.lam
     if lam is None:
         with watch.stage("lambda"):
-            probe = _probe(tower, tokenizer, concepts, settings.layer)
-            lam = _curve(pairs.sums, guard, probe, LAMBDAS).best
+            probe = everyday_probe(tower, tokenizer, concepts, settings.layer)
+            lam = lambda_curve(pairs.sums, guard, probe).best
             settings = dataclasses.replace(settings, lam=lam)
     with watch.stage("solve"):
         update = pairs.solve(lam, guard)
     with watch.stage("report"):
-        probe = probe or _probe(tower, tokenizer, concepts, settings.layer)
+        probe = probe or everyday_probe(tower, tokenizer, concepts, settings.layer)
         report = _measured(tower, tokenizer, concepts, settings, update, pairs, guard, probe)
     report = dataclasses.replace(report, milliseconds=watch.milliseconds())
     name = tower.out_proj_name(settings.layer)
@@ -122,18 +122,25 @@ def measure_edit(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit,
     Raises:
         TowerError: the edit does not fit the text encoder.
     """
-    settings, weight = edit.settings, tower.weight(edit.weight_name)
-    tower.require_layer(settings.layer)
+    require_fit(tower, edit)
+    settings = edit.settings
+    return _measured(
+        tower, tokenizer, edit.concepts, settings, LowRank(edit.up * strength, edit.down),
+        gather_pairs(tower, tokenizer, edit.concepts, settings, Stopwatch()),
+        build_guard(tower, tokenizer, edit.concepts, settings),
+        everyday_probe(tower, tokenizer, edit.concepts, settings.layer),
+    )  # fmt: skip
+
+
+def require_fit(tower: TextTower, edit: WeightEdit) -> None:
+    """Refuse an edit of another kind of text encoder (TowerError)."""
+    tower.require_layer(edit.settings.layer)
+    weight = tower.weight(edit.weight_name)
     if tuple(weight.shape) != (edit.up.shape[0], edit.down.shape[1]):
         raise TowerError(
             f"The edit changes a weight of {edit.up.shape[0]} x {edit.down.shape[1]}; this text encoder's is "
             f"{' x '.join(map(str, weight.shape))}. It was made for another kind of model ({edit.encoder})."
         )
-    return _measured(
-        tower, tokenizer, edit.concepts, settings, LowRank(edit.up * strength, edit.down),
-        gather_pairs(tower, tokenizer, edit.concepts, settings, Stopwatch()),
-        build_guard(tower, tokenizer, edit.concepts, settings), _probe(tower, tokenizer, edit.concepts, settings.layer),
-    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -158,14 +165,17 @@ def find_lambda(
     refuse_conflicts(concepts, tokenizer)
     guard = build_guard(tower, tokenizer, concepts, settings)
     pairs = gather_pairs(tower, tokenizer, concepts, settings, Stopwatch(), progress)
-    return _curve(pairs.sums, guard, _probe(tower, tokenizer, concepts, settings.layer), lambdas)
+    return lambda_curve(pairs.sums, guard, everyday_probe(tower, tokenizer, concepts, settings.layer), lambdas)
 
 
-def _curve(sums: Statistics, guard: Guard, probe: Probe, lambdas: Sequence[float]) -> LambdaCurve:
+def lambda_curve(
+    sums: Statistics, guard: Guard, probe: Probe, lambdas: Sequence[float] = LAMBDAS
+) -> LambdaCurve:
+    """Efficacy against drift over lambda, for sums, guard and probe at hand."""
     return trace_lambda(Spectrum(sums, **guard.as_arguments()), probe.drift_grams(), lambdas)
 
 
-def _probe(tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], layer: int) -> Probe:
+def everyday_probe(tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], layer: int) -> Probe:
     """The everyday prompts that name no concept, as the edited layer sees them."""
     naming = naming_any(EVERYDAY, [concept.source for concept in concepts], tokenizer)
     prompts = [prompt for prompt in EVERYDAY if prompt not in naming]

@@ -16,6 +16,7 @@ from ..prompts import PromptError, PromptTokenizer, naming_any
 from .everyday import PRESERVE_SETS, PRESERVED
 from .nullspace import HeldSpan
 from .request import ConceptEdit, EditSettings
+from .solve import preserved_gram
 from .tower import TextTower
 
 _BUILT_IN = frozenset(PRESERVED).union(*PRESERVE_SETS.values())
@@ -44,6 +45,96 @@ class Guard:
         return {"preserve": self.keys, "preserve_weight": self.weight, "held": self.held}
 
 
+@dataclass(frozen=True)
+class PromptKeys:
+    """The keys of every position of some prompts.
+
+    Padding is among them. Stable Diffusion reads it, and a padding key carries what its prompt says: the concept's own
+    padding has attended to the concept, a preserved prompt's has not, so keeping the one leaves the other free.
+
+    Attributes:
+        prompts: the prompts.
+        keys: each distinct key once, (m, d).
+        rows: (prompts, positions), the key of each position.
+    """
+
+    prompts: tuple[str, ...]
+    keys: torch.Tensor
+    rows: torch.Tensor
+
+    @classmethod
+    def of(cls, tower: TextTower, tokenizer: PromptTokenizer, prompts: Sequence[str], layer: int) -> PromptKeys:
+        """The keys of at least one prompt."""
+        ids = [prompt.ids for prompt in tokenizer.tokenize_all(list(prompts))]
+        # The tower is causal: equal beginnings give equal keys (BOS is the same in all prompts).
+        numbers: dict[tuple[int, ...], int] = {}
+        rows = [[numbers.setdefault(row[: end + 1], len(numbers)) for end in range(len(row))] for row in ids]
+        places = {number: (i, j) for i, row in enumerate(rows) for j, number in enumerate(row)}
+        captions, positions = zip(*(places[number] for number in range(len(numbers))), strict=True)
+        keys = tower.attention_inputs(ids, layer)[list(captions), list(positions)]
+        return cls(tuple(prompts), keys, torch.tensor(rows))
+
+    def used(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Which keys some of the prompts have, (m,) of bool."""
+        wanted = torch.tensor([prompt in set(prompts) for prompt in self.prompts])
+        return torch.zeros(len(self.keys), dtype=torch.bool).index_fill(0, self.rows[wanted].flatten(), True)
+
+
+class GuardKeys:
+    """The keys of all that some settings preserve, encoded when they are first needed and kept: the guard of any
+    concepts is a choice among them. The text encoder that it is asked for must always be the same."""
+
+    def __init__(self, settings: EditSettings) -> None:
+        self.settings = settings
+        self._keys: dict[tuple[str, ...], PromptKeys] = {}
+        self._made: tuple[Guard, torch.Tensor | None] | None = None
+        self._whole: torch.Tensor | None = None
+        self._gram: torch.Tensor | None = None
+
+    def guard(self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> Guard:
+        """The guard of some concepts (see :func:`build_guard` for the errors)."""
+        return self._chosen(tower, tokenizer, concepts)[0]
+
+    def gram(self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> torch.Tensor:
+        """:func:`~.solve.preserved_gram` (d, d) of the guard of some concepts, from the keys that it leaves out where
+        they are fewer."""
+        guard, kept = self._chosen(tower, tokenizer, concepts)
+        if self._gram is None:
+            weight, width = guard.weight, tower.width
+            if kept is None or guard.held is not None or 2 * int(kept.sum()) < len(kept):
+                self._gram = preserved_gram(width, guard.keys, weight, guard.held)
+            else:
+                keys = self._keys[self.settings.preserve].keys
+                self._whole = preserved_gram(width, keys, weight) if self._whole is None else self._whole
+                self._gram = self._whole - preserved_gram(width, keys[~kept], weight)
+        return self._gram
+
+    def _chosen(
+        self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]
+    ) -> tuple[Guard, torch.Tensor | None]:
+        """The guard of some concepts, and which of the softly preserved keys it has."""
+        settings = self.settings
+        soft, skipped = _without_concepts(settings.preserve, concepts, tokenizer)
+        hold, held_skipped = _without_concepts(settings.hold, concepts, tokenizer)
+        left_out = (*skipped, *held_skipped)
+        if self._made is None or self._made[0].skipped != left_out:
+            keys = kept = held = None
+            if soft and settings.preserve_weight:
+                every = self._encoded(tower, tokenizer, settings.preserve)
+                kept = every.used(soft)
+                keys = every.keys[kept]
+            if hold:
+                every = self._encoded(tower, tokenizer, settings.hold)
+                held = HeldSpan.of(every.keys[every.used(hold)])
+            self._made, self._gram = (Guard(keys, settings.preserve_weight, held, left_out), kept), None
+        return self._made
+
+    def _encoded(self, tower: TextTower, tokenizer: PromptTokenizer, prompts: tuple[str, ...]) -> PromptKeys:
+        if prompts not in self._keys:
+            self._keys[prompts] = PromptKeys.of(tower, tokenizer, prompts, self.settings.layer)
+        return self._keys[prompts]
+
+
 def build_guard(
     tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], settings: EditSettings
 ) -> Guard:
@@ -53,30 +144,7 @@ def build_guard(
         PromptError: a preserved prompt, none of the built-in ones, names a concept that is edited.
         HeldError: the held prompts leave no room for any edit.
     """
-    soft, skipped = _without_concepts(settings.preserve, concepts, tokenizer)
-    hold, skipped_too = _without_concepts(settings.hold, concepts, tokenizer)
-    keys = preserved_keys(tower, tokenizer, soft, settings.layer) if settings.preserve_weight else None
-    held = preserved_keys(tower, tokenizer, hold, settings.layer)
-    return Guard(
-        keys, settings.preserve_weight, None if held is None else HeldSpan.of(held), (*skipped, *skipped_too)
-    )
-
-
-def preserved_keys(
-    tower: TextTower, tokenizer: PromptTokenizer, prompts: Sequence[str], layer: int
-) -> torch.Tensor | None:
-    """Keys (m, d) of every position of some prompts, each distinct one once; None without prompts.
-
-    Padding is preserved too. Stable Diffusion reads it, and a padding key carries what its prompt says: the concept's
-    own padding has attended to the concept, a preserved prompt's has not, so keeping the one leaves the other free.
-    """
-    if not prompts:
-        return None
-    ids = [prompt.ids for prompt in tokenizer.tokenize_all(list(prompts))]
-    # The tower is causal: equal beginnings give equal keys (BOS is the same in all prompts).
-    first = {row[: place + 1]: (number, place) for number, row in enumerate(ids) for place in range(len(row))}
-    rows, places = zip(*first.values(), strict=True)
-    return tower.attention_inputs(ids, layer)[list(rows), list(places)]
+    return GuardKeys(settings).guard(tower, tokenizer, concepts)
 
 
 def prompts_of_text(text: str) -> tuple[str, ...]:

@@ -1,17 +1,22 @@
 """The ledger of an edit: concepts that can be added, dropped and re-weighted, each for the cost of one.
 
+    ledger = Ledger.of_edit(tower, tokenizer, edit)
+    weight = base + ledger.drop("van gogh").delta()     # milliseconds
+    edit = ledger.drop("van gogh").solve()              # with the report
+
 An edit needs no more of its concepts than three sums (``stream.py``), and sums can be taken apart again, if nothing was
 rounded away. The ledger therefore adds in fixed point: each concept's share of a sum, in fp64, is cut into two integers
 of 2^-20 and 2^-60, and integers add up exactly, in any order. So the state depends on the concepts alone, not on what
 was done before: dropping what was added brings every bit back, and an edited ledger equals a new one.
 
-Memory: the integers, 28 MB for CLIP-L, whatever the number of concepts. Nothing is kept for a single concept; to take
-it out, its share is computed once more, from the tower.
+Memory: the integers, 28 MB for CLIP-L, whatever the number of concepts, and the keys of what is preserved, 11 MB.
+Nothing is kept for a single concept; to take it out, its share is computed once more, from the tower.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +25,10 @@ import torch
 
 from ..prompts import PromptError, PromptTokenizer
 from .conflicts import refuse_conflicts
-from .edit import edit_of_pairs
-from .guard import build_guard
+from .edit import edit_of_pairs, everyday_probe, lambda_curve, require_fit
+from .guard import GuardKeys
 from .request import GUARDED, ConceptEdit, EditSettings
+from .solve import Statistics
 from .stopwatch import Stopwatch
 from .stream import GatheredPairs, KeySums, edited_layer, encode_pairs, tokenize_pairs
 from .tower import TextTower
@@ -74,6 +80,11 @@ class Ledger:
     concepts: tuple[ConceptEdit, ...] = ()
     _sums: tuple[_Exact, ...] = dataclasses.field(default=(), repr=False)
     _pairs: int = dataclasses.field(default=0, repr=False)
+    _guard: GuardKeys | None = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self._guard is None:
+            object.__setattr__(self, "_guard", GuardKeys(self.settings))
 
     @classmethod
     def of(
@@ -102,6 +113,27 @@ class Ledger:
             if progress is not None:
                 progress(number, len(concepts))
         return ledger
+
+    @classmethod
+    def of_edit(
+        cls,
+        tower: TextTower,
+        tokenizer: PromptTokenizer,
+        edit: WeightEdit,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Ledger:
+        """The ledger of an edit, from its concepts and settings; the edit may come from a file.
+
+        Args:
+            tower, tokenizer: of the model that it is to be solved on, the edit's own or another of its kind.
+
+        Raises:
+            TowerError: the edit was made for another kind of text encoder.
+            PromptError, SubjectError: as :func:`compute_edit`.
+        """
+        require_fit(tower, edit)
+        return cls.of(tower, tokenizer, edit.concepts, edit.settings, progress=progress)
 
     def add(self, concept: ConceptEdit) -> Ledger:
         """With one concept more.
@@ -135,8 +167,27 @@ class Ledger:
         return self._changed(concepts, old, -1)._changed(concepts, new, 1)
 
     @torch.no_grad()
+    def delta(self, settings: EditSettings | None = None) -> torch.Tensor:
+        """What the edit adds to the weight, (d_out, d_in) in fp32, without a report: the quick part of :meth:`solve`.
+
+        One product, one Cholesky factor and two triangular solves in fp64; where lambda is None, finding it costs more.
+        For the arguments and errors, see there.
+        """
+        settings, guard = self._served(settings)
+        weight, bias = edited_layer(self.tower, settings)
+        asked = self.tower, self.tokenizer, self.concepts
+        sums, made = self.sums(), guard.guard(*asked)
+        lam = settings.lam
+        if lam is None:
+            probe = everyday_probe(*asked, settings.layer)
+            lam = lambda_curve(sums.statistics(weight, bias), made, probe).best
+        # No update depends on the residuals' energy.
+        statistics = Statistics(sums.gram, sums.cross(weight, bias), math.nan, sums.pairs)
+        return statistics.delta(lam=lam, kept=guard.gram(*asked), held=made.held).float()
+
+    @torch.no_grad()
     def solve(self, settings: EditSettings | None = None) -> WeightEdit:
-        """The edit of the concepts, as :func:`compute_edit` would make it.
+        """The edit of the concepts, as :func:`compute_edit` would make it: of least rank, with its report.
 
         Args:
             settings: other settings than the ledger's own; the layer, the positions and the bias must be the same.
@@ -144,20 +195,28 @@ class Ledger:
         Raises:
             LedgerError: other settings that the sums do not serve.
             PromptError: no concepts, or a preserved prompt names one.
+            HeldError: the held prompts leave the concepts no room.
         """
+        settings, guard = self._served(settings)
+        watch = Stopwatch()
+        with watch.stage("keys"):
+            made = guard.guard(self.tower, self.tokenizer, self.concepts)
+        with watch.stage("solve"):
+            weight, bias = edited_layer(self.tower, settings)
+            statistics = self.sums().statistics(weight, bias)
+        pairs = GatheredPairs(None, statistics, weight, bias)
+        return edit_of_pairs(self.tower, self.tokenizer, self.concepts, settings, pairs, made, watch)
+
+    def _served(self, settings: EditSettings | None) -> tuple[EditSettings, GuardKeys]:
+        """Settings that the sums serve, and their guard's keys; the ledger's own are kept from solve to solve."""
         settings = settings or self.settings
         if _key_settings(settings) != _key_settings(self.settings):
             raise LedgerError("The ledger's sums are of another layer or other positions; make a new ledger.")
         if not self.concepts:
             raise PromptError("The ledger holds no concepts; add at least one.")
-        watch = Stopwatch()
-        with watch.stage("keys"):
-            guard = build_guard(self.tower, self.tokenizer, self.concepts, settings)
-        with watch.stage("solve"):
-            weight, bias = edited_layer(self.tower, settings)
-            statistics = self.sums().statistics(weight, bias)
-        pairs = GatheredPairs(None, statistics, weight, bias)
-        return edit_of_pairs(self.tower, self.tokenizer, self.concepts, settings, pairs, guard, watch)
+        assert self._guard is not None
+        own = _kept_settings(settings) == _kept_settings(self.settings)
+        return settings, self._guard if own else GuardKeys(settings)
 
     def sums(self) -> KeySums:
         """The sums over all pairs of all concepts."""
@@ -172,7 +231,7 @@ class Ledger:
         places = [place for place, known in enumerate(every) if known == words]
         if not places:
             known_names = ", ".join(repr(concept.source) for concept in self.concepts[:8]) or "nothing"
-            raise LedgerError(f"The ledger holds no concept {source!r}; it holds {known_names}.")
+            raise LedgerError(f"The edit holds no concept {source!r}; it holds {known_names}.")
         return places[-1]
 
     @torch.no_grad()
@@ -189,3 +248,7 @@ class Ledger:
 
 def _key_settings(settings: EditSettings) -> tuple[Any, ...]:
     return settings.layer, settings.positions, settings.published_bias
+
+
+def _kept_settings(settings: EditSettings) -> tuple[Any, ...]:
+    return settings.preserve, settings.hold, settings.preserve_weight

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..drawing import as_pixels, new_figure, shorten
 from .report import EditReport
+from .targets import Candidate, TargetRanking
 from .tuning import DRIFT_LIMIT, LambdaCurve
 from .verdict import HARMFUL_DRIFT, WEAK_EFFICACY
 
 _GOOD, _BAD, _NEUTRAL, _MARK = "#2f6f8f", "#c8553d", "#8a8a8a", "#d1002f"
 _COLORS = {"strong": "#2e7d4f", "weak": "#b7791f", "harmful": _BAD}
 _BAR = 0.3
+# Candidates that are named in a picture.
+_LABELS = 24
 
 
 def draw_report(report: EditReport, *, width: int = 900, title: str = "") -> np.ndarray:
@@ -81,6 +85,58 @@ def draw_curve(curve: LambdaCurve, *, width: int = 900, title: str = "") -> np.n
         part.tick_params(labelsize=8)
         part.spines["top"].set_visible(False)
     return as_pixels(figure)
+
+
+def draw_targets(ranking: TargetRanking, *, width: int = 900) -> np.ndarray:
+    """Removal against drift, a point for each candidate, the best one marked, (height, width, 3) uint8.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+    """
+    height = 4.8
+    figure = new_figure(width, height)
+    title = f"What {shorten(ranking.source, 40)} could become"
+    figure.text(0.02, 1 - 0.3 / height, title, fontsize=13, weight="bold")
+    axes = figure.add_axes((0.09, 0.6 / height, 0.86, (height - 1.15) / height))
+    for number, one in enumerate(ranking.candidates):
+        color = _NEUTRAL if number else _MARK
+        axes.plot(one.drift, one.removal, "o", color=color, markersize=8 if number else 11)
+    most = max(1.25 * DRIFT_LIMIT, *(1.1 * one.drift for one in ranking.candidates))
+    low, high = (pick([0.0, 1.0, *(one.removal for one in ranking.candidates)]) for pick in (min, max))
+    axes.set_xlim(0.0, most)
+    axes.set_ylim(low - 0.05, high + 0.05)
+    _label_points(axes, ranking.candidates[:_LABELS])
+    axes.axvline(DRIFT_LIMIT, color=_BAD, linewidth=1, linestyle=":")
+    axes.axhline(0.0, color=_NEUTRAL, linewidth=1)
+    axes.set_xlabel("drift of everyday prompts; right of the line an edit is harmful", fontsize=9)
+    axes.set_ylabel("removal: how near to plain words", fontsize=9)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return as_pixels(figure)
+
+
+def _label_points(axes: Any, candidates: Sequence[Candidate]) -> None:
+    """Names in a column right of the points, in the points' order from the top, each with a thin line to its own."""
+    right = max(one.drift for one in candidates) + 0.02 * axes.get_xlim()[1]
+    low, high = axes.get_ylim()
+    line = (high - low) / (_LABELS + 1)
+    ordered = sorted(candidates, key=lambda one: -one.removal)
+    heights, free = [], high
+    for one in ordered:
+        heights.append(free := min(one.removal, free - line))
+    free = low
+    for number in reversed(range(len(heights))):
+        heights[number] = free = max(heights[number], free + line)
+    for one, height in zip(ordered, heights, strict=True):
+        best = one is candidates[0]
+        axes.annotate(
+            shorten(one.target, 30), (one.drift, one.removal), xytext=(right, height), va="center", fontsize=8,
+            color=_MARK if best else "black", weight="bold" if best else "normal",
+            arrowprops={"arrowstyle": "-", "color": _NEUTRAL, "linewidth": 0.6, "relpos": (0.0, 0.5)},
+        )  # fmt: skip
 
 
 def _reached_bars(report: EditReport) -> list[tuple[str, float]]:

@@ -119,13 +119,35 @@ def scan(
     return Radar(tuple(worst[: max(0, most)]), len(hits), len(distinct) - len(hits), median)
 
 
+@torch.no_grad()
+def names_gram(tower: TextTower, tokenizer: PromptTokenizer, layer: int, prompts: Sequence[str]) -> torch.Tensor:
+    """Gram matrix (d, d) of keys E scaled so that ||delta E|| is the root mean square of some prompts' drifts, those of
+    :class:`Hit`, under an update delta of a layer."""
+    asked = sorted(tokenizer.tokenize_all(list(prompts)), key=lambda prompt: prompt.eos)
+    total = torch.zeros(tower.width, tower.width, dtype=torch.float64)
+    for start in range(0, len(asked), _BATCH):
+        inputs, residual, counted = _words(tower, layer, asked[start : start + _BATCH])
+        sizes = (residual * counted).flatten(1).norm(dim=1)
+        rows = (inputs / sizes[:, None, None])[counted[..., 0]].double()
+        total = total.to(rows) + rows.T @ rows
+    return total / max(1, len(asked))
+
+
 def _drifts(tower: TextTower, layer: int, update: LowRank, prompts: Sequence[TokenizedPrompt]) -> list[float]:
     """Relative change at the words and the end of each prompt; the columns of ``update.up`` are orthogonal."""
+    inputs, residual, counted = _words(tower, layer, prompts)
+    change = inputs @ update.down.to(inputs).T * update.up.to(inputs).norm(dim=0)
+    moved, size = ((part * counted).flatten(1).norm(dim=1) for part in (change, residual))
+    return (moved / size).tolist()
+
+
+def _words(
+    tower: TextTower, layer: int, prompts: Sequence[TokenizedPrompt]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Attention states of prompts (n, positions, d), and which positions are words or the end, (n, positions, 1)."""
     ends = [prompt.eos for prompt in prompts]
     inputs, residual = tower.attention_states([prompt.ids[: max(ends) + 1] for prompt in prompts], layer)
     places = torch.arange(inputs.shape[1], device=inputs.device)
     # BOS is the same in all prompts, and large.
     counted = ((places > 0) & (places <= torch.tensor(ends, device=inputs.device)[:, None]))[..., None]
-    change = inputs @ update.down.to(inputs).T * update.up.to(inputs).norm(dim=0)
-    moved, size = ((part * counted).flatten(1).norm(dim=1) for part in (change, residual))
-    return (moved / size).tolist()
+    return inputs, residual, counted

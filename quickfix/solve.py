@@ -205,16 +205,26 @@ class Statistics:
         check_regularization(lam, preserve_weight)
         if not self.cross.any():
             return LowRank(self.cross[:, :0], self.cross[:0]).to(torch.float32)
-        free = self.projected(held)
-        penalty = free.gram + preserved_gram(len(self.gram), preserve, preserve_weight, held).to(self.gram)
-        penalty.diagonal().add_(lam)
-        delta = torch.cholesky_solve(free.cross.T, torch.linalg.cholesky(penalty)).T
+        kept = preserved_gram(len(self.gram), preserve, preserve_weight, held)
+        delta = self.delta(lam=lam, kept=kept, held=held)
         # The rows of down are delta's right singular vectors, so that up = delta @ down.T loses nothing.
         _, directions = torch.linalg.eigh(delta.T @ delta)
         basis = directions.flip(1)
         up = delta @ basis
         keep = _carrying(up.norm(dim=0), _NEGLIGIBLE)
         return LowRank(up[:, :keep].contiguous(), basis[:, :keep].T.contiguous()).to(torch.float32)
+
+    def delta(self, *, lam: float, kept: torch.Tensor, held: HeldSpan | None = None) -> torch.Tensor:
+        """The dense update of :meth:`solve`, (d_out, d_in) in fp64: a Cholesky factor and two triangular solves.
+
+        Args:
+            kept: :func:`preserved_gram` of what is preserved, (d, d).
+        """
+        check_regularization(lam, 0.0)
+        free = self.projected(held)
+        penalty = free.gram + kept.to(free.gram)
+        penalty.diagonal().add_(lam)
+        return torch.cholesky_solve(free.cross.T, torch.linalg.cholesky(penalty)).T
 
     def condition(
         self,

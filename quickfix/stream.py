@@ -140,12 +140,16 @@ class KeySums:
     def statistics(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Statistics:
         """What the solve needs, for the weight W0 (d_out, d) and, where the values carry it, the layer's bias."""
         w = weight.double()
-        cross, energy = w @ self.moment, float(((w @ self.change) * w).sum())
+        energy = float(((w @ self.change) * w).sum())
         if bias is not None:
             b = bias.double()
-            cross = cross + torch.outer(b, self.keys)
             energy += float(2 * b @ (w @ self.changes) + self.weight * (b @ b))
-        return Statistics(self.gram, cross, energy, self.pairs)
+        return Statistics(self.gram, self.cross(weight, bias), energy, self.pairs)
+
+    def cross(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """sum of w r k^T, (d_out, d), for the weight W0 and the bias of :meth:`statistics`."""
+        cross = weight.double() @ self.moment
+        return cross if bias is None else cross + torch.outer(bias.double(), self.keys)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ those d x d forms are made, a further lambda costs one multiplication by each of
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,11 +20,12 @@ import torch
 
 from .nullspace import HeldSpan
 from .solve import SolveError, Statistics, check_regularization, preserved_gram
+from .verdict import HARMFUL_DRIFT
 
 # Eight a decade: the knee is found to within a third.
 LAMBDAS = tuple(10.0 ** (step / 8) for step in range(-32, 25))
-# The drift that costs as much as the whole efficacy is worth; from there on an edit is called harmful (report.py).
-DRIFT_LIMIT = 0.1
+# The drift that costs as much as the whole efficacy is worth.
+DRIFT_LIMIT = HARMFUL_DRIFT
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,37 @@ class Spectrum:
         gram = free.gram + preserved_gram(len(free.gram), preserve, preserve_weight, held).to(free.gram)
         values, self._basis = torch.linalg.eigh(gram)
         self._values = values.clamp_min(0.0)
+        self._held = held
+        self._keys = self.turned(free.gram)
+        self._take(free)
+
+    def toward(self, sums: Statistics) -> Spectrum:
+        """The spectrum of the same keys with other values; the decomposition is shared.
+
+        Args:
+            sums: the statistics of the same keys, with the other residuals.
+        """
+        other = copy.copy(self)
+        other._take(sums.projected(self._held))
+        return other
+
+    def _take(self, free: Statistics) -> None:
         self._cross = free.cross @ self._basis
         self._products = self._cross.T @ self._cross
-        self._edited = self.form(free.gram)
-        self._energy = sums.energy
+        self._edited = self.form_of_turned(self._keys)
+        self._energy = free.energy
+
+    def turned(self, gram: torch.Tensor) -> torch.Tensor:
+        """The Gram matrix E E^T (d, d) of some keys in the basis of the decomposition, Q^T E E^T Q."""
+        return self._basis.T @ gram.to(self._basis) @ self._basis
 
     def form(self, gram: torch.Tensor) -> torch.Tensor:
         """For keys E with Gram matrix E E^T (d, d): the matrix B (d, d) with ||delta(lambda) E||^2 = h^T B h."""
-        return self._products * (self._basis.T @ gram.to(self._basis) @ self._basis)
+        return self.form_of_turned(self.turned(gram))
+
+    def form_of_turned(self, turned: torch.Tensor) -> torch.Tensor:
+        """:meth:`form` of a Gram matrix that is :meth:`turned` already."""
+        return self._products * turned
 
     def moved(self, form: torch.Tensor, lam: float) -> float:
         """||delta(lambda) E|| for a form of E."""
@@ -139,10 +164,17 @@ def trace_lambda(
     Raises:
         SolveError: no lambdas, one not above 0, or not in rising order.
     """
+    return trace_turned(spectrum, [spectrum.turned(gram) for gram in drifting], lambdas)
+
+
+def trace_turned(
+    spectrum: Spectrum, turned: Sequence[torch.Tensor], lambdas: Sequence[float] = LAMBDAS
+) -> LambdaCurve:
+    """:func:`trace_lambda` for Gram matrices that are :meth:`Spectrum.turned` already."""
     lambdas = tuple(float(lam) for lam in lambdas)
     if not lambdas or list(lambdas) != sorted(set(lambdas)):
         raise SolveError(f"lambdas are {lambdas}; expected at least one, in rising order.")
-    forms = [spectrum.form(gram) for gram in drifting]
+    forms = [spectrum.form_of_turned(gram) for gram in turned]
     efficacy = tuple(spectrum.efficacy(lam) for lam in lambdas)
     drift = tuple(max((spectrum.moved(form, lam) for form in forms), default=0.0) for lam in lambdas)
     worth = [reached - moved / DRIFT_LIMIT for reached, moved in zip(efficacy, drift, strict=True)]

@@ -1,14 +1,16 @@
 """A verdict on an edit, in plain words: does it do its work, does it do harm, and what helps.
 
-The thresholds stand where pictures changed. On Shapes ("van gogh" -> "painting", 12 prompts of it and 21 of other
-styles and none, nine settings):
+The thresholds stand where pictures changed. On Shapes ("van gogh" -> "painting" from lambda 0.001 to 3,000, with and
+without a preserve set, 21 edits; 12 prompts of it and 21 of other styles and none, of which 20 read right before):
 
-* ``HARMFUL_DRIFT``, of everyday prompts or the empty prompt. Edits with drifts up to 4 % left the other styles' share
-  of pictures that read right at 95 %; a drift of 10 % took it to 76 %, of 20 % and 43 % to 71 %, of 70 % to 43 %.
-* ``WEAK_EFFICACY``. At an efficacy of 67 % and above none of the 12 prompts read as van gogh any more; at 45 %, two
-  did.
-* ``WEAK_GENERALITY``, lower than that: it was 6 to 42 points below efficacy where van gogh was gone. A third is below
-  all that worked.
+* ``HARMFUL_DRIFT``, of everyday prompts or the empty prompt. Edits with drifts up to 10 % left the others as they were
+  (95 % to 100 % read right). From 12 % on most edits cost pictures: 81 % to 86 % read right at drifts of 12 % to 58 %,
+  52 % at 70 %, 38 % at 90 %. Three edits of 11 % to 15 %, at the largest lambdas, cost none: so near the line a harmful
+  edit may do no harm, but no edit below it did any.
+* ``WEAK_EFFICACY``. At an efficacy of 57 % and above none of the 12 prompts read as van gogh any more; at 45 % two did,
+  at 43 % eight, at 29 % and below all.
+* ``WEAK_GENERALITY``, lower than that: where van gogh was gone it was 34 % to 69 %, which is 7 to 63 points below
+  efficacy. A third is below all that worked.
 * ``WEAK_STORAGE``: a quarter of the edit lost by rounding brings a strong edit to the neighborhood of a weak one.
 """
 

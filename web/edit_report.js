@@ -66,7 +66,7 @@ function make(node) {
     };
 }
 
-const KINDS = ["Edit", "LoadEdit", "EditReport", "CollateralRadar", "FindLambda"];
+const KINDS = ["Edit", "LoadEdit", "EditReport", "CollateralRadar", "FindLambda", "FindTarget", "ChangeEdit"];
 addNodeView(app, {
     extension: "DiffQuickFix.Report", nodeIds: KINDS.map((kind) => `DiffQuickFix_${kind}`), output: "diff_quickfix_report", height: 190, make,
 });

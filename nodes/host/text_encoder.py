@@ -10,7 +10,7 @@ import comfy.sd
 import torch
 
 from ...prompts import PromptTokenizer
-from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final
+from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final, weight_hash
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.
@@ -129,3 +129,10 @@ def stored_report(encoder: TextEncoder, edit: WeightEdit, strength: float) -> Ed
     update = LowRank(edit.up * strength, edit.down)
     report = edit.report.with_final(measure_final(encoder.tower, edit.settings.layer, update, encoder.tokenizer))
     return report.with_storage(encoder.tower.weight(edit.weight_name), edit.delta(strength), encoder.storage_dtype)
+
+
+def foreign_note(encoder: TextEncoder, edit: WeightEdit) -> str:
+    """A line that says that the edit was computed from another model; nothing where it was not."""
+    if edit.base in ("", weight_hash(encoder.tower.weight(edit.weight_name))):
+        return ""
+    return "This is not the model that the edit was computed from.\n"

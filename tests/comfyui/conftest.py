@@ -45,6 +45,17 @@ def nodes(pack):
 
 
 @pytest.fixture
+def run(nodes):
+    """Run a node by its id, in inference mode as ComfyUI does; returns its outputs."""
+
+    def execute(name, *args, **inputs):
+        with torch.inference_mode():
+            return nodes[f"DiffQuickFix_{name}"].execute(*args, **inputs)
+
+    return execute
+
+
+@pytest.fixture
 def edit(nodes):
     """Run "Diff-QuickFix Edit" with its defaults; returns (clip, edit, report)."""
     node = nodes["DiffQuickFix_Edit"]

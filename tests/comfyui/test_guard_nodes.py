@@ -9,17 +9,6 @@ from diff_quickfix.quickfix import EVERYDAY, GUARDED, PRESERVE_SETS, prompts_of_
 
 
 @pytest.fixture
-def run(nodes):
-    """Run a node by its id; returns its outputs."""
-
-    def execute(name, *args, **inputs):
-        with torch.inference_mode():
-            return nodes[f"DiffQuickFix_{name}"].execute(*args, **inputs)
-
-    return execute
-
-
-@pytest.fixture
 def inputs_folder(monkeypatch, tmp_path):
     import folder_paths
 
@@ -147,6 +136,33 @@ def test_the_found_lambda_is_the_one_that_auto_takes(run, shapes, edit):
     assert auto.settings.preserve == GUARDED.preserve
     held = run("FindLambda", shapes[1], **LAMBDA_INPUTS, preserve='""', preserve_mode="hard").args[2]
     assert held != report
+
+
+def test_one_lambda_for_a_list_is_the_one_that_auto_takes(run, shapes, edit):
+    concepts, _ = run("ConceptEditList", "van gogh -> painting\ngeorges seurat -> painting", "none").args
+    lam = run("FindLambda", shapes[1], **{**LAMBDA_INPUTS, "source": ""}, concepts=concepts).args[0]
+    assert edit(shapes[1], preset="auto", source="", concepts=concepts)[1].settings.lam == lam
+    both = run("FindLambda", shapes[1], **{**LAMBDA_INPUTS, "source": "piet mondrian"}, concepts=concepts)
+    assert edit(shapes[1], preset="auto", source="piet mondrian", concepts=concepts)[1].settings.lam == both.args[0]
+    with pytest.raises(ValueError, match="source concept is empty"):
+        run("FindLambda", shapes[1], **{**LAMBDA_INPUTS, "source": ""})
+
+
+TARGET_INPUTS = {name: value for name, value in LAMBDA_INPUTS.items() if name != "target"}
+
+
+def test_a_rival_style_is_no_good_target_however_far_it_takes_the_concept(run, shapes, edit):
+    """Pictures of Shapes say so: edited towards "georges seurat", van gogh's prompts are painted as seurat's."""
+    rivals = ("georges seurat", "bridget riley", "katsushika hokusai")
+    output = run("FindTarget", shapes[1], **TARGET_INPUTS, candidates="\n".join((*rivals, "painting", "photo")))
+    target, lam, report, picture = output.args
+    assert target in ("painting", "photo") and output.ui == {"diff_quickfix_report": [report]}
+    rows = {line[:20].strip(): float(line[20:].split("%")[0]) for line in report.splitlines()[1:6]}
+    assert min(rows["painting"], rows["photo"]) > 50 > 20 > max(rows[rival] for rival in rivals)
+    assert picture.shape[0] == 1 and picture.shape[3] == 3 and 0 <= picture.min() < picture.max() <= 1
+    assert edit(shapes[1], target=target, preset="auto")[1].settings.lam == lam
+    plain = run("FindTarget", shapes[1], **TARGET_INPUTS).args
+    assert "drawing" in plain[2] and plain[0] in ("image", "picture", "painting", "artwork", "photo", "drawing")
 
 
 def test_a_report_in_words_as_json_and_as_a_picture(run, shapes, edit):

@@ -5,13 +5,33 @@ import dataclasses
 import pytest
 import torch
 from diff_quickfix.prompts import PromptError
-from diff_quickfix.quickfix import GUARDED, PAPER, POSITIONS, ConceptEdit, Ledger, LedgerError, compute_edit
+from diff_quickfix.quickfix import (
+    AUTO,
+    GUARDED,
+    PAPER,
+    POSITIONS,
+    ConceptEdit,
+    Ledger,
+    LedgerError,
+    TextTower,
+    TowerError,
+    compute_edit,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import CLIPTextConfig, CLIPTextModel
 
 VAN_GOGH, MONET = ConceptEdit("van gogh", "painting"), ConceptEdit("claude monet", "painting", weight=0.3)
 SNOOPY = ConceptEdit("snoopy", "dog", "object", weight=2.0)
 ALL = (VAN_GOGH, MONET, SNOOPY)
+
+
+@pytest.fixture(scope="module")
+def tower():
+    """Wide enough that a held prompt leaves room."""
+    torch.manual_seed(3)
+    config = CLIPTextConfig(hidden_size=128, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    return TextTower.from_module(CLIPTextModel(config))
 
 
 def same_bits(one, other):
@@ -98,3 +118,46 @@ def test_refusals(small_tower, tokenizer):
     told = []
     Ledger.of(small_tower, tokenizer, ALL, PAPER, progress=lambda *step: told.append(step))
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+HELD = dataclasses.replace(GUARDED, hold=("",), preserve=(*GUARDED.preserve, "a dog"))
+
+
+@pytest.mark.parametrize("kind", [PAPER, GUARDED, HELD, dataclasses.replace(PAPER, published_bias=True)])
+def test_the_quick_delta_is_that_of_the_edit(tower, tokenizer, kind):
+    """Through every choice of built-in prompts that the concepts leave out, in any order."""
+    ledger = Ledger.of(tower, tokenizer, ALL, kind)
+    for changed in (ledger, ledger.drop("van gogh"), ledger.drop("van gogh").drop("claude monet"), ledger):
+        quick, whole = changed.delta(), compute_edit(tower, tokenizer, changed.concepts, kind).delta()
+        assert quick.dtype == torch.float32 and (quick - whole).norm() < 1e-5 * whole.norm()
+        torch.testing.assert_close(quick, changed.solve().delta(), rtol=1e-4, atol=1e-6)
+    assert torch.equal(ledger.delta(), ledger.drop("snoopy").add(SNOOPY).delta()), "undo is exact"
+
+
+def test_what_is_preserved_is_encoded_once(small_tower, tokenizer, monkeypatch):
+    ledger = Ledger.of(small_tower, tokenizer, ALL, GUARDED)
+    ledger.delta()
+    encoded = []
+    inputs = TextTower.attention_inputs
+    monkeypatch.setattr(
+        TextTower, "attention_inputs", lambda self, ids, *a: (encoded.append(len(ids)), inputs(self, ids, *a))[1]
+    )
+    ledger.delta()
+    ledger.drop("van gogh").delta()
+    assert sum(encoded) == 8, "the captions of the dropped concept, and no more"
+
+
+def test_delta_finds_lambda_as_solve_does(small_tower, tokenizer):
+    ledger = Ledger.of(small_tower, tokenizer, ALL, AUTO)
+    assert (ledger.delta() - ledger.solve().delta()).norm() < 1e-5 * ledger.delta().norm()
+    with pytest.raises(PromptError, match="holds no concepts"):
+        Ledger(small_tower, tokenizer).delta()
+
+
+def test_an_edit_makes_its_ledger_on_a_model_of_its_kind(small_tower, tower, tokenizer):
+    edit = compute_edit(small_tower, tokenizer, ALL, GUARDED)
+    ledger = Ledger.of_edit(small_tower, tokenizer, edit)
+    assert (ledger.concepts, ledger.settings) == (edit.concepts, edit.settings)
+    assert (ledger.delta() - edit.delta()).norm() < 1e-5 * edit.delta().norm()
+    with pytest.raises(TowerError, match="64 x 64; this text encoder's is 128 x 128"):
+        Ledger.of_edit(tower, tokenizer, edit)

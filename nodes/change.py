@@ -1,0 +1,60 @@
+"""The node that changes the concepts of an edit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..quickfix import Changes, parse_changes
+from .api import ConceptEditsType, WeightEditType, io, report_ui, schema
+from .edit_inputs import clip_input, strength_input
+from .host.ledgers import keep_ledger, ledger_of
+from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
+
+
+class ChangeEdit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_ChangeEdit",
+            display_name="Change Edit",
+            category="Diff-QuickFix/edit",
+            search_aliases=["ledger", "undo", "drop concept", "add concept"],
+            has_intermediate_output=True,
+            description=(
+                "Drops, adds or re-weights concepts of an edit, be it fresh or from a file, and solves it again from "
+                "stored sums: the same as computing it anew, and quick."
+            ),
+            inputs=[
+                clip_input(),
+                WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit, Load Edit or another Change Edit."),
+                io.String.Input("drop", multiline=True, default="",
+                                tooltip="Concepts to take out of the edit, one on each line."),
+                io.String.Input("add", multiline=True, default="",
+                                tooltip="Concepts to add, one on each line, as in Concept Edit List: van gogh -> "
+                                "painting."),
+                io.String.Input("reweight", multiline=True, default="",
+                                tooltip="Concepts that should count more or less, one on each line: van gogh: 0.5."),
+                strength_input(),
+                ConceptEditsType.Input("concepts", optional=True,
+                                       tooltip="More concepts to add, from Concept Edit List or Add Concept Edit."),
+            ],
+            outputs=[
+                io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
+                WeightEditType.Output(id="changed_edit", display_name="edit", tooltip="The changed edit."),
+                io.String.Output(id="report", display_name="report", tooltip="What the changed edit does."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, clip, edit, drop: str, add: str, reweight: str, strength: float, concepts=None
+    ) -> io.NodeOutput:
+        written = parse_changes(drop, reweight, add)
+        changes = Changes(written.drop, written.reweight, (*written.add, *(concepts or ())))
+        encoder = open_text_encoder(clip)
+        ledger = changes.apply(ledger_of(clip, encoder, edit))
+        changed = ledger.solve()
+        changed = dataclasses.replace(changed, report=stored_report(encoder, changed, strength))
+        keep_ledger(clip, encoder, changed, ledger)
+        report = f"{foreign_note(encoder, edit)}{changed.report.text()}"
+        return io.NodeOutput(apply_edit(clip, encoder, changed, strength), changed, report, ui=report_ui(report))

@@ -1,0 +1,132 @@
+"""Inputs that several editing nodes share, and what their values mean."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from ..prompts import KINDS
+from ..quickfix import POSITIONS, PRESERVE_MODES, ConceptEdit, EditSettings, combine, preset, prompts_of_text
+from .api import ConceptEditsType, io
+
+
+def clip_input() -> io.Input:
+    return io.Clip.Input("clip", tooltip="The text encoder to edit. It is not changed.")
+
+
+def source_input(default: str = "van gogh") -> io.Input:
+    return io.String.Input("source", default=default, tooltip="The concept to edit away, as prompts write it.")
+
+
+def target_input() -> io.Input:
+    return io.String.Input(
+        "target",
+        default="painting",
+        tooltip='What the concept becomes. For a style, "painting"; for a character, its kind ("dog"). '
+        "Empty: the kind's own default.",
+    )
+
+
+def kind_input() -> io.Input:
+    return io.Combo.Input(
+        "kind",
+        options=list(KINDS),
+        default="style",
+        tooltip="What the concept is. It sets the caption templates and the default target; "
+        '"custom" uses your own templates.',
+    )
+
+
+def settled_preset_input() -> io.Input:
+    """The preset of a node that finds lambda itself."""
+    return io.Combo.Input("preset", options=["guarded", "paper"], default="guarded",
+                          tooltip="The preset that the edit will use; its lambda does not count.")  # fmt: skip
+
+
+def layer_input() -> io.Input:
+    return io.Int.Input(
+        "layer",
+        default=0,
+        min=0,
+        max=63,
+        tooltip="The self-attention layer to edit. The paper finds the knowledge in the first one, 0.",
+    )
+
+
+def positions_input() -> io.Input:
+    return io.Combo.Input(
+        "positions",
+        options=list(POSITIONS),
+        default=POSITIONS[1],
+        tooltip="Which token positions of a caption are edited. The paper's edits take the last subject "
+        "token and everything after it.",
+    )
+
+
+def strength_input() -> io.Input:
+    return io.Float.Input("strength", default=1.0, min=-2.0, max=2.0, step=0.05,
+                          tooltip="How much of the edit is applied. 0 leaves the model exactly as it is.")  # fmt: skip
+
+
+def preserve_input() -> io.Input:
+    return io.String.Input(
+        "preserve",
+        multiline=True,
+        optional=True,
+        tooltip="Prompts that must keep their meaning, one on each line; added to the preset's own. A "
+        'line "" is the empty prompt. Preserve Set and Collateral Radar make such lists.',
+    )
+
+
+def preserve_mode_input() -> io.Input:
+    return io.Combo.Input(
+        "preserve_mode",
+        options=list(PRESERVE_MODES),
+        default=PRESERVE_MODES[0],
+        optional=True,
+        tooltip="How the prompts of `preserve` are kept. soft: moving costs. hard: they do not move at "
+        "all; for a few prompts, about nine at most. The preset's own are always kept softly.",
+    )
+
+
+def templates_input() -> io.Input:
+    return io.String.Input(
+        "templates",
+        multiline=True,
+        optional=True,
+        tooltip='For kind "custom": caption templates, one on each line, with {x} for the concept.',
+    )
+
+
+def concepts_input() -> io.Input:
+    return ConceptEditsType.Input(
+        "concepts",
+        optional=True,
+        tooltip="More concepts, from Concept Edit List or Add Concept Edit, edited in the same solve. With "
+        "them, `source` may be empty.",
+    )
+
+
+def template_lines(text: str) -> tuple[str, ...] | None:
+    """Caption templates, one on each line; None where there are none."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip()) or None
+
+
+def wanted_concepts(
+    source: str, target: str, kind: str, templates: str, concepts: Sequence[ConceptEdit] | None
+) -> tuple[ConceptEdit, ...]:
+    """A node's own concept and those of its socket; the own one may be empty where there are others."""
+    others = tuple(concepts or ())
+    if others and not source.strip():
+        return others
+    own = ConceptEdit(source, target.strip() or None, kind, template_lines(templates))
+    return combine(others, (own,)).concepts
+
+
+def edit_settings(
+    name: str, layer: int, lam: float, positions: str, preserve: str = "", mode: str = PRESERVE_MODES[0]
+) -> EditSettings:
+    """A preset with a node's own values over it; lambda 0 keeps the preset's."""
+    base = preset(name)
+    settings = dataclasses.replace(base, layer=layer, lam=lam or base.lam, positions=positions)
+    return settings.keeping(prompts_of_text(preserve), mode)

@@ -1,0 +1,231 @@
+"""Targets ranked without painting: what is left of a concept once it has become each of some words?
+
+The source's keys are the same whatever it becomes, so one decomposition serves all candidates (``tuning.py``), and each
+is judged at its own best lambda.
+
+How far an edit goes does not tell a good target. Another artist's name takes "van gogh" away from itself as well as
+"painting" does, and brings another style. So what counts is where the edit *leads*: the final text states, which the
+image model reads, of captions that the edit has not seen, by their distance from those of :data:`PLAIN_WORDS`,
+
+    removal = 1 - ||edited source - plain words|| / ||source - plain words||
+
+0 for a target that is the source, 1 where nothing but a plain word is left, below 0 where the target says more than the
+source did. The best candidate has the largest removal - drift / 0.1, as the best lambda has the largest efficacy -
+drift / 0.1.
+
+On Shapes, "van gogh" (guarded, 12 pictures for each target, all 12 read as van gogh before): after the edit none did,
+whatever the target. Targets with a removal of 53 % to 74 % ("painting", "photo", "dog", ...) left 11 of 12 pictures
+without a style and all else as it was; "circle" (37 %) bent one of 12 objects; "red" (11 %) painted half of the shapes
+red; and the other styles that Shapes knows (8 % and less) painted 9 to 12 of 12 pictures in their own style, though
+their efficacy was as high or higher.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..prompts import PromptError, PromptTokenizer, TokenizedPrompt, expand, naming_any
+from .conflicts import refuse_conflicts
+from .edit import everyday_probe
+from .guard import build_guard
+from .heldout import HELD_OUT_TEMPLATES
+from .names import KNOWN_NAMES
+from .radar import names_gram
+from .request import GUARDED, ConceptEdit, EditSettings
+from .solve import Statistics
+from .stopwatch import Stopwatch
+from .stream import edited_layer, gather_pairs
+from .tower import TextTower
+from .tuning import DRIFT_LIMIT, Spectrum, trace_turned
+
+# Words that say as little as a concept of their kind can: what is left of a concept when all is removed, and what is
+# tried as a target when no candidates are given.
+PLAIN_WORDS: dict[str, tuple[str, ...]] = {
+    "style": ("painting", "picture", "image", "artwork", "drawing", "photo"),
+    "object": ("thing", "object", "figure", "toy", "animal", "person"),
+    "fact": ("person", "man", "woman", "leader", "stranger"),
+    "custom": ("thing", "picture", "object", "person"),
+}
+# Final states that are compared: at the end of a caption and in the padding right behind it.
+_STATES = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A target, judged at its own best lambda.
+
+    Attributes:
+        target: the word.
+        lam: the lambda at the knee.
+        removal: see the module's text.
+        change: ||delta K|| / ||W0 K||, how far the source's outputs move.
+        efficacy, drift: as in :class:`~.tuning.LambdaCurve`.
+        collateral: root mean square of the relative changes of well-known names (``radar.py``).
+    """
+
+    target: str
+    lam: float
+    removal: float
+    change: float
+    efficacy: float
+    drift: float
+    collateral: float
+
+    @property
+    def worth(self) -> float:
+        """removal - drift / 0.1."""
+        return self.removal - self.drift / DRIFT_LIMIT
+
+
+@dataclass(frozen=True)
+class TargetRanking:
+    """Candidates, the best first.
+
+    Attributes:
+        source: the concept that is to become one of them.
+        candidates: at least one.
+    """
+
+    source: str
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[0]
+
+    def text(self) -> str:
+        """The candidates as a small table, and the criterion."""
+        width = max(12, *(len(candidate.target[:40]) for candidate in self.candidates)) + 2
+        lines = [f"{'target':{width}}removal   change efficacy   drift collateral  lambda"]
+        for one in self.candidates:
+            lines.append(
+                f"{one.target[:40]:{width}}{one.removal:7.1%} {one.change:8.1%} {one.efficacy:8.1%} {one.drift:7.2%} "
+                f"{one.collateral:10.2%}  {one.lam:<.4g}" + (" <- best" if one is self.best else "")
+            )
+        lines.append(
+            f"Best target of {self.source!r}: {self.best.target!r}, the one with the most removal at the least drift "
+            f"(a drift of {DRIFT_LIMIT:.0%} weighs as much as all of the concept). Removal is how near the edit brings "
+            "the concept's text states to those of plain words; below 0, the target says more than the concept did."
+        )
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts, ready for JSON."""
+        return {
+            "source": self.source, "best": self.best.target,
+            "candidates": [{**dataclasses.asdict(one), "worth": one.worth} for one in self.candidates],
+        }  # fmt: skip
+
+
+@torch.no_grad()
+def find_target(
+    tower: TextTower,
+    tokenizer: PromptTokenizer,
+    source: str,
+    kind: str = "style",
+    candidates: Sequence[str] = (),
+    settings: EditSettings = GUARDED,
+    *,
+    templates: tuple[str, ...] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TargetRanking:
+    """Rank what a concept could become (see the module's text).
+
+    Args:
+        source, kind, templates: as of :class:`ConceptEdit`.
+        candidates: targets; none for the :data:`PLAIN_WORDS` of the kind.
+        settings: of the edit; its lambda counts nothing.
+        progress: called with (candidates done, all); an exception it raises ends the work.
+
+    Raises:
+        PromptError, SubjectError, HeldError, TowerError: as :func:`compute_edit`, for any of the candidates.
+    """
+    tower.require_layer(settings.layer)
+    wanted = list(dict.fromkeys(candidates)) or [
+        word for word in PLAIN_WORDS.get(kind, ()) if tokenizer.word_ids(word) != tokenizer.word_ids(source)
+    ]
+    concepts = [ConceptEdit(source, word, kind, templates) for word in wanted]
+    for concept in concepts:
+        refuse_conflicts([concept], tokenizer)
+    if not concepts:
+        raise PromptError(f"Unknown kind of concept {kind!r}; expected one of {', '.join(PLAIN_WORDS)}.")
+    judge, judged = _Judge(tower, tokenizer, concepts[0], settings), []
+    for number, concept in enumerate(concepts, 1):
+        judged.append(judge(concept))
+        if progress is not None:
+            progress(number, len(concepts))
+    return TargetRanking(concepts[0].source, tuple(sorted(judged, key=lambda one: -one.worth)))
+
+
+class _Judge:
+    """What all candidates of one source share."""
+
+    def __init__(
+        self, tower: TextTower, tokenizer: PromptTokenizer, concept: ConceptEdit, settings: EditSettings
+    ) -> None:
+        self._tower, self._tokenizer, self._settings = tower, tokenizer, settings
+        sums, layer = self._sums(concept), settings.layer
+        guard = build_guard(tower, tokenizer, [concept], settings)
+        self._spectrum = Spectrum(sums, **guard.as_arguments())
+        weight = edited_layer(tower, settings)[0].double()
+        self._size = float(((weight @ sums.gram) * weight).sum()) ** 0.5
+        naming = naming_any(KNOWN_NAMES, [concept.source], tokenizer)
+        names = [name for name in KNOWN_NAMES if name not in naming]
+        probe = everyday_probe(tower, tokenizer, [concept], layer)
+        self._keys, self._names, *self._everyday = (
+            self._spectrum.turned(gram)
+            for gram in (sums.gram, names_gram(tower, tokenizer, layer, names), *probe.drift_grams())
+        )
+        self._captions = [
+            template for template in HELD_OUT_TEMPLATES[concept.kind] if template not in (concept.templates or ())
+        ] or list(concept.templates or ())
+        self._source, self._plain_words = self._prompts(concept.source), PLAIN_WORDS[concept.kind]
+
+    def __call__(self, concept: ConceptEdit) -> Candidate:
+        spectrum = self._spectrum.toward(self._sums(concept))
+        curve = trace_turned(spectrum, self._everyday)
+        lam, knee = curve.best, curve.knee
+        change, collateral = (
+            spectrum.moved(spectrum.form_of_turned(turned), lam) for turned in (self._keys, self._names)
+        )
+        removal = 1.0 - self._distance(spectrum.delta(lam)) / self._whole_distance
+        return Candidate(
+            concept.target or "", lam, removal, change / self._size, curve.efficacy[knee], curve.drift[knee], collateral
+        )
+
+    def _sums(self, concept: ConceptEdit) -> Statistics:
+        return gather_pairs(self._tower, self._tokenizer, [concept], self._settings, Stopwatch()).sums
+
+    def _prompts(self, word: str) -> list[TokenizedPrompt]:
+        return self._tokenizer.tokenize_all(list(expand(self._captions, word)))
+
+    @cached_property
+    def _plain(self) -> torch.Tensor:
+        """Mean end states of the captions with plain words, (captions, states, d)."""
+        states = [self._end_states(self._prompts(word)) for word in self._plain_words]
+        return torch.stack(states).mean(0)
+
+    @cached_property
+    def _whole_distance(self) -> float:
+        return max(self._distance(), torch.finfo(torch.float32).tiny)
+
+    def _distance(self, delta: torch.Tensor | None = None) -> float:
+        """||source - plain words|| over the end states, before or after an update."""
+        return float((self._end_states(self._source, delta) - self._plain).norm())
+
+    def _end_states(self, prompts: Sequence[TokenizedPrompt], delta: torch.Tensor | None = None) -> torch.Tensor:
+        """Last hidden states at the end of some captions and behind it, (captions, states, d)."""
+        longest, layer = max(prompt.eos for prompt in prompts) + _STATES, self._settings.layer
+        inputs, residual = self._tower.attention_states([prompt.ids[:longest] for prompt in prompts], layer)
+        if delta is not None:
+            residual = residual + inputs @ delta.to(inputs).T
+        states = self._tower.finish(residual, layer)
+        last = states.shape[1] - 1
+        places = [[min(prompt.eos + step, last) for step in range(_STATES)] for prompt in prompts]
+        return states[torch.arange(len(prompts))[:, None], torch.tensor(places)]
