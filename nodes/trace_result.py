@@ -95,7 +95,10 @@ class SaveTrace(io.ComfyNode):
                 io.String.Input("name", default="trace", tooltip="Beginning of the file's name."),
                 io.Boolean.Input("csv", default=False, tooltip="Also write every score as a CSV table."),
             ],
-            outputs=[io.String.Output(id="file", display_name="file", tooltip="The name of the file, for Load Trace.")],
+            outputs=[
+                # Of any type: a menu takes no text, and a link makes no list of files go stale.
+                io.AnyType.Output(id="file", display_name="file", tooltip="The name of the file, for Load Trace.")
+            ],
             is_output_node=True,
         )
 
@@ -121,9 +124,10 @@ class LoadTrace(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> float:
-        path = trace_path(file)
-        return path.stat().st_mtime if path.exists() else 0.0
+    def fingerprint_inputs(cls, file: str | None) -> float:
+        # None: the name comes through a link.
+        path = trace_path(file) if file else None
+        return path.stat().st_mtime if path and path.exists() else 0.0
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

@@ -37,7 +37,8 @@ def randomized(module: torch.nn.Module, prefix: str, seed: int) -> dict[str, tor
     return state
 
 
-def clip_l(prefix: str = "") -> dict[str, torch.Tensor]:
+def clip_l(prefix: str = "", *, projected: bool = False) -> dict[str, torch.Tensor]:
+    """CLIP-L's text tower; projected: with the projection that checkpoints of Stable Diffusion 1.x lack."""
     import comfy.ops
     from comfy.clip_model import CLIPTextModel_
 
@@ -46,7 +47,21 @@ def clip_l(prefix: str = "") -> dict[str, torch.Tensor]:
         "hidden_act": "quick_gelu", "max_position_embeddings": 77, "eos_token_id": 49407,
     }
     tower = CLIPTextModel_(config, torch.float32, "cpu", comfy.ops.disable_weight_init)
-    return randomized(tower, f"{prefix}text_model.", 1)
+    state = randomized(tower, f"{prefix}text_model.", 1)
+    if projected:
+        state |= randomized(torch.nn.Linear(768, 768, bias=False), f"{prefix}text_projection.", 4)
+    return state
+
+
+def clip_vision_l() -> dict[str, torch.Tensor]:
+    """CLIP-L's vision tower, under transformers' names."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=224,
+        patch_size=14, projection_dim=768,
+    )  # fmt: skip
+    return randomized(CLIPVisionModelWithProjection(config), "", 5)
 
 
 def sd15() -> dict[str, torch.Tensor]:

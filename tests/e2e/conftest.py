@@ -1,9 +1,12 @@
 """One stock ComfyUI server with the pack, for all end-to-end tests."""
 
-import json
+import os
+import sys
 
 import pytest
-from diff_quickfix.demo_model.server import PACK, running_server
+import templates
+from diff_quickfix.demo_model.server import running_server
+from random_models import cached
 
 
 @pytest.fixture(scope="session")
@@ -12,18 +15,35 @@ def server(comfyui, tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="session")
+def known(server):
+    """What the server knows of all nodes."""
+    return server.get_json("/object_info")
+
+
 @pytest.fixture
-def listed_template(server):
-    """Check that the template browser lists a template, with a picture, and that it has a tested prompt's nodes."""
+def template(known):
+    """The API prompt that the page makes of a template of the pack, by the template's name."""
+    return lambda name: templates.prompt_of(templates.read(name), known)
 
-    def check(name, prompt):
-        listed = server.get_json("/workflow_templates")
-        (names,) = [names for pack, names in listed.items() if "diff-quickfix" in pack]
-        assert name in names
-        assert (PACK / "workflows" / f"{name}.jpg").is_file()
-        template = json.loads((PACK / "workflows" / f"{name}.json").read_text())
-        kinds = sorted(node["type"] for node in template["nodes"] if node["type"] != "MarkdownNote")
-        assert kinds == sorted(node["class_type"] for node in prompt.values())
-        return template
 
-    return check
+@pytest.fixture(scope="session")
+def put_model(server, comfyui):
+    """Put a real-size model with random weights where the server's loaders look, under a name.
+
+    It is built with ComfyUI's own classes when the cache lacks it.
+    """
+
+    def put(name, build, **options):
+        link = server.folder / "models" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        sys.path.insert(0, str(comfyui))
+        try:
+            kept_as = "-".join((build.__name__.replace("_", "-"), *options))
+            path = cached(kept_as, lambda: build(**options))
+        finally:
+            sys.path.remove(str(comfyui))
+        if not link.exists():
+            os.symlink(path, link)
+
+    return put

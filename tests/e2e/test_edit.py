@@ -1,16 +1,11 @@
 """The stock server runs the pack's workflows, and Shapes' own CLIP looks at what came out."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from diff_quickfix.demo_model.demo import EDITED, as_tensor, compare, demo_scenes
 from diff_quickfix.demo_model.evaluate import edit_prompts
 from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.server import PACK, ServerError
-
-PROMPTS = Path(__file__).parent / "prompts"
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +14,8 @@ def scorer():
 
 
 @pytest.fixture
-def workflow():
-    return json.loads((PROMPTS / "remove-a-style.json").read_text())
+def workflow(template):
+    return template("remove-a-style")
 
 
 def pictures(server, outputs, node):
@@ -102,10 +97,6 @@ def test_the_pages_scripts_and_help_are_served(server):
     folder = scripts[0].rsplit("/", 1)[0]
     for page in (PACK / "web" / "docs").glob("*.md"):
         assert server.get(f"{folder}/docs/{page.name}").decode() == page.read_text()
-
-
-def test_the_template_is_listed_and_agrees_with_the_tested_prompt(listed_template, workflow):
-    listed_template("remove-a-style", workflow)
 
 
 def test_the_servers_log_has_no_complaint_about_the_pack(server):

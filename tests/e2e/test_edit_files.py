@@ -1,8 +1,5 @@
 """The template that saves and shares an edit, on the stock server: three ways to the same pictures."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from diff_quickfix.cli import main
@@ -11,13 +8,12 @@ from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.server import ServerError
 from diff_quickfix.quickfix import load_edit
 
-NAME = "save-and-share"
 BEFORE, NODE, LORA, LOAD = "12", "17", "22", "27"
 
 
 @pytest.fixture
-def workflow():
-    return json.loads((Path(__file__).parent / "prompts" / f"{NAME}.json").read_text())
+def workflow(template):
+    return template("save-and-share")
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +64,3 @@ def test_errors_reach_the_user_in_plain_words(server, workflow, node, changes, m
     with pytest.raises(ServerError, match=message):
         server.run(workflow)
     assert not list(server.folder.parent.rglob("evil*"))
-
-
-def test_the_template_is_listed_and_agrees_with_the_tested_prompt(listed_template, workflow):
-    template = listed_template(NAME, workflow)
-    links = {link[0]: (str(link[1]), link[2]) for link in template["links"]}
-    for node in template["nodes"]:
-        for socket in node["inputs"]:
-            assert workflow[str(node["id"])]["inputs"][socket["name"]] == list(links[socket["link"]])

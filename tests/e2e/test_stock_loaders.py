@@ -1,13 +1,10 @@
 """Models of Stable Diffusion 1.5's real size (random weights) through ComfyUI's own loader, saver and sampler nodes."""
 
-import os
-import sys
-
 import numpy as np
 import pytest
 import torch
 from diff_quickfix.demo_model.server import ServerError
-from random_models import cached, clip_l, sd15
+from random_models import clip_l, sd15
 from safetensors.torch import load_file
 
 PROMPT = "a house in the style of van gogh"
@@ -15,19 +12,10 @@ KEY = "text_model.encoder.layers.0.self_attn.out_proj.weight"
 
 
 @pytest.fixture(scope="module")
-def models(server, comfyui):
-    """The files lie where the stock loaders look; they are built with ComfyUI's own classes when the cache is empty."""
-    sys.path.insert(0, str(comfyui))
-    try:
-        paths = {"checkpoints/random.safetensors": cached("sd15", sd15), "text_encoders/random.safetensors":
-                 cached("clip-l", clip_l)}  # fmt: skip
-    finally:
-        sys.path.remove(str(comfyui))
-    for name, path in paths.items():
-        link = server.folder / "models" / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
-            os.symlink(path, link)
+def models(server, put_model):
+    """The server, with the files where the stock loaders look."""
+    put_model("checkpoints/random.safetensors", sd15)
+    put_model("text_encoders/random.safetensors", clip_l)
     return server
 
 

@@ -1,0 +1,210 @@
+"""Keep the templates in workflows/ alike: API prompts from graphs, thumbnails, and versions for Stable Diffusion 1.5.
+
+    python3 scripts/bootstrap.py run -- python scripts/templates.py            write every template's SD-1.5 version
+    python3 scripts/bootstrap.py run -- python scripts/templates.py NAME ...   paint the thumbnails of these before
+
+A template is a graph in ComfyUI's UI format, as its page saves it. `NAME.json` paints with Shapes, the demo model;
+`NAME-sd15.json` is the same with a checkpoint loader. Change the first, and run this.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from diff_quickfix.demo_model.server import Server, running_server
+from PIL import Image, ImageDraw, ImageFont
+
+Graph = dict[str, Any]
+FOLDER = Path(__file__).resolve().parent.parent / "workflows"
+SUFFIX = "-sd15"
+SHAPES, SCORER, CLIP_SCORER = "DiffQuickFix_LoadShapesDemo", "DiffQuickFix_ShapesScorer", "DiffQuickFix_LoadCLIPScorer"
+CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+NOTES = ("MarkdownNote", "Note")
+OWN_MODEL = "With your own model"
+BAND = 22  # pixels of a thumbnail
+_WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+_MUTED, _BYPASSED = 2, 4
+
+
+def read(name: str) -> Graph:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def shapes_templates() -> list[str]:
+    """Names of the templates that paint with Shapes, from which the others are made."""
+    return sorted(path.stem for path in FOLDER.glob("*.json") if not path.stem.endswith(SUFFIX))
+
+
+def widget_names(info: dict[str, Any]) -> list[str | None]:
+    """A node's widgets in the order in which a graph keeps their values; None for what only the page has.
+
+    Args:
+        info: the node's entry of ``/object_info``.
+    """
+    names: list[str | None] = []
+    for part in ("required", "optional"):
+        for name, (kind, *options) in info["input"].get(part, {}).items():
+            rules = options[0] if options else {}
+            if (isinstance(kind, list) or kind in _WIDGETS) and not rules.get("forceInput"):
+                names.append(name)
+                # The page adds "control after generate" behind every seed.
+                if kind == "INT" and rules.get("control_after_generate", name in ("seed", "noise_seed")):
+                    names.append(None)
+    return names
+
+
+def prompt_of(graph: Graph, known: dict[str, Any]) -> dict[str, Any]:
+    """The API prompt that the page makes of a graph.
+
+    Args:
+        graph: in UI format, without subgraphs; bypassed nodes are not supported.
+        known: ``/object_info``.
+    """
+    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    prompt = {}
+    for node in graph["nodes"]:
+        assert node["mode"] != _BYPASSED, node["type"]
+        if node["type"] in NOTES or node["mode"] == _MUTED:
+            continue
+        names = widget_names(known[node["type"]])
+        values = node["widgets_values"]
+        assert len(values) <= len(names), f"{node['type']} has {len(values)} values for {names}"
+        inputs = {name: value for name, value in zip(names, values, strict=False) if name is not None}
+        inputs |= {socket["name"]: links[socket["link"]] for socket in node["inputs"] if socket["link"] is not None}
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return prompt
+
+
+def for_sd15(graph: Graph) -> Graph:
+    """The same graph with a checkpoint loader at 512 x 512, and without the scorer that knows Shapes alone.
+
+    What the Shapes Scorer fed is fed by the template's Load CLIP Scorer, if it has one, and else by nothing: a trace
+    then measures latents.
+    """
+    graph = copy.deepcopy(graph)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    kinds = {node["type"]: node for node in graph["nodes"]}
+    _use_checkpoint(kinds[SHAPES])
+    for node in nodes.values():
+        if node["type"] == "EmptyLatentImage":
+            node["widgets_values"][:2] = [512, 512]
+        if node["type"] == "MarkdownNote":
+            node["widgets_values"] = [_sd15_note(node["widgets_values"][0], scored=SCORER in kinds)]
+    if SCORER in kinds:
+        _without_scorer(graph, kinds[SCORER], kinds.get(CLIP_SCORER))
+    return graph
+
+
+def _use_checkpoint(loader: Graph) -> None:
+    loader["type"] = loader["properties"]["Node name for S&R"] = "CheckpointLoaderSimple"
+    loader["widgets_values"] = [CHECKPOINT]
+    for output in loader["outputs"]:
+        output["name"] = output["name"].upper()
+
+
+def _without_scorer(graph: Graph, scorer: Graph, heir: Graph | None) -> None:
+    (output,) = scorer["outputs"]
+    for link in [link for link in graph["links"] if link[0] in output["links"]]:
+        if heir:
+            link[1:3] = [heir["id"], 0]
+            heir["outputs"][0]["links"].append(link[0])
+            heir["mode"] = 0
+            continue
+        graph["links"].remove(link)
+        (target,) = (node for node in graph["nodes"] if node["id"] == link[3])
+        target["inputs"][link[4]]["link"] = None
+    graph["nodes"].remove(scorer)
+
+
+def _sd15_note(text: str, *, scored: bool) -> str:
+    """A note with the paragraph about the reader's own model replaced by one about the checkpoint."""
+    kept = [part for part in text.split("\n\n") if not part.startswith(OWN_MODEL)]
+    kept.append(
+        "Choose your Stable Diffusion 1.x or 2.x file in *Load Checkpoint*, and name something that it knows in the "
+        "prompts. The picture in the template list was painted with Shapes, the demo model."
+    )
+    if scored and "CLIP" not in text:
+        kept.append(
+            "Without a scorer the trace measures how near the latent comes to the clean one. To measure words instead, "
+            "connect *Load CLIP Scorer* or *CLIP Vision Scorer*."
+        )
+    return "\n\n".join(kept)
+
+
+def written(graph: Graph) -> str:
+    return json.dumps(graph, indent=1) + "\n"
+
+
+def thumbnail(server: Server, name: str) -> Image.Image:
+    """What a template saves, painted by the server: one row a Save Image node, from the top of the graph down."""
+    graph = read(name)
+    outputs = server.run(prompt_of(graph, server.get_json("/object_info")), timeout=1800)
+    savers = [node for node in graph["nodes"] if node["type"] == "SaveImage"]
+    savers.sort(key=lambda node: node["pos"][::-1])
+    rows = [
+        [Image.fromarray(server.picture(image)) for image in outputs[str(node["id"])]["images"][:8]] for node in savers
+    ]
+    width = max(600 if row[0].width > 600 else sum(picture.width for picture in row) for row in rows)
+    return _stacked([_row(row, width) for row in rows], width)
+
+
+def _row(pictures: list[Image.Image], width: int) -> Image.Image:
+    """Pictures side by side; one that is wider than the row is made narrower."""
+    if pictures[0].width > width:
+        height = round(pictures[0].height * width / pictures[0].width)
+        return pictures[0].resize((width, height), Image.Resampling.LANCZOS)
+    row = Image.new("RGB", (width, pictures[0].height), "white")
+    left = (width - sum(picture.width for picture in pictures)) // 2
+    for picture in pictures:
+        row.paste(picture, (left, 0))
+        left += picture.width
+    return row
+
+
+def _stacked(rows: list[Image.Image], width: int) -> Image.Image:
+    whole = Image.new("RGB", (width, sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        whole.paste(row, (0, top))
+        top += row.height
+    return whole
+
+
+def sd15_picture(path: Path) -> Image.Image:
+    """A template's thumbnail with a band that tells its SD-1.5 version from it."""
+    picture = Image.open(path).convert("RGB")
+    banded = Image.new("RGB", (picture.width, picture.height + BAND), (40, 40, 46))
+    banded.paste(picture, (0, BAND))
+    ImageDraw.Draw(banded).text(
+        (8, BAND // 2), "Stable Diffusion 1.x / 2.x (pictures: Shapes)", fill="white", anchor="lm",
+        font=ImageFont.load_default(14),
+    )  # fmt: skip
+    return banded
+
+
+def paint_thumbnails(names: list[str]) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(Path(os.environ["COMFYUI_PATH"]), Path(folder)) as server,
+    ):
+        for name in names:
+            thumbnail(server, name).save(FOLDER / f"{name}.jpg", quality=88)
+
+
+def main(names: list[str]) -> int:
+    if names:
+        paint_thumbnails(names)
+    for name in shapes_templates():
+        (FOLDER / f"{name}{SUFFIX}.json").write_text(written(for_sd15(read(name))), encoding="utf-8")
+        sd15_picture(FOLDER / f"{name}.jpg").save(FOLDER / f"{name}{SUFFIX}.jpg", quality=85)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

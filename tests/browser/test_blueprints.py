@@ -1,0 +1,126 @@
+"""The subgraph blueprints: found in the node search, inserted as one node, and run."""
+
+import numpy as np
+from diff_quickfix.demo_model.demo import EDITED, as_tensor
+from diff_quickfix.demo_model.scorer import ShapesScorer
+
+PROMPT = f"a red circle on grass, in the style of {EDITED}"
+SUBGRAPH = "window.app.graph._nodes.find((node) => node.isSubgraphNode?.())"
+SOCKETS = f"""[{SUBGRAPH}.inputs.filter((one) => !one.widget).map((one) => one.name),
+    {SUBGRAPH}.widgets.map((one) => one.name), {SUBGRAPH}.outputs.map((one) => one.name)]"""
+SENT = "window.app.graphToPrompt().then(({ output }) => Object.values(output))"
+
+
+def insert(page, name):
+    """Search for a blueprint, take it, and put it down; returns the new node's id."""
+    page.clear()
+    page.view()
+    page.run("window.app.extensionManager.command.execute('Workspace.SearchBox.Toggle').then(() => true)")
+    page.wait("document.activeElement?.getAttribute('role') === 'combobox'")
+    for key in name:
+        page.press(key)
+    page.wait("(name) => document.activeElement.value === name", name)
+    page.wait("(name) => document.querySelector('[role=option]')?.textContent.includes(name)", name)
+    page.rest(1)
+    page.press("Enter")
+    page.wait(f"Boolean({SUBGRAPH})")
+    page.rest(1)
+    # The node follows the pointer until a click puts it down.
+    page.click(640, 300)
+    page.wait(f"!{SUBGRAPH}.flags.ghost", timeout=20)
+    page.run(f"() => {{ {SUBGRAPH}.pos = [420, 120]; window.app.canvas.setDirty(true, true); }}")
+    return page.run(f"{SUBGRAPH}.id")
+
+
+def connect_all(page, wires):
+    for source, output, target, into in wires:
+        page.connect(source, output, target, into)
+
+
+def set_widgets(page, **values):
+    code = f"""(values) => {{
+        for (const [name, value] of Object.entries(values))
+            {SUBGRAPH}.widgets.find((widget) => widget.name === name).value = value;
+    }}"""
+    page.run(code, values)
+
+
+def last_outputs(page):
+    history = page.server.get_json("/history")
+    return max(history.values(), key=lambda entry: entry["prompt"][0])["outputs"]
+
+
+def output_of(page, node):
+    return last_outputs(page)[str(node)]
+
+
+def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page):
+    blueprint = insert(page, "remove-a-concept")
+    assert page.run(SOCKETS) == [["clip"], ["source", "target", "kind", "preset", "strength"],
+                                 ["clip", "edit", "report"]]  # fmt: skip
+    loader = page.add("DiffQuickFix_LoadShapesDemo", at=(60, 120))
+    latent = page.add("EmptyLatentImage", at=(60, 320), widgets={"width": 128, "height": 128, "batch_size": 2})
+    positive = page.add("CLIPTextEncode", at=(860, 120), widgets={"text": PROMPT})
+    negative = page.add("CLIPTextEncode", at=(860, 360))
+    settings = {"seed": 7, "steps": 12, "cfg": 5, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
+    sampler = page.add("KSampler", at=(1160, 120), widgets=settings)
+    decode = page.add("VAEDecode", at=(1160, 480))
+    save = page.add("SaveImage", at=(1160, 600))
+    show = page.add("PreviewAny", at=(420, 420))
+    connect_all(page, (
+        (loader, "clip", blueprint, "clip"), (blueprint, "report", show, "source"),
+        (loader, "model", sampler, "model"), (positive, "CONDITIONING", sampler, "positive"),
+        (negative, "CONDITIONING", sampler, "negative"), (latent, "LATENT", sampler, "latent_image"),
+        (sampler, "LATENT", decode, "samples"), (loader, "vae", decode, "vae"), (decode, "IMAGE", save, "images"),
+    ))  # fmt: skip
+    styles = {}
+    for clip in (loader, blueprint):
+        connect_all(page, ((clip, "clip", positive, "clip"), (clip, "clip", negative, "clip")))
+        page.queue()
+        pictures = np.stack([page.server.picture(image) for image in output_of(page, save)["images"]])
+        styles[clip] = ShapesScorer().read(as_tensor(pictures), "style")
+    assert styles[loader] == [EDITED] * 2 and EDITED not in styles[blueprint]
+    page.rest(1)
+    page.shot("blueprint-remove-a-concept")
+    assert not page.own_complaints()
+
+
+def test_its_settings_reach_both_passes(page):
+    blueprint = insert(page, "remove-a-concept")
+    loader = page.add("DiffQuickFix_LoadShapesDemo", at=(60, 120))
+    show = page.add("PreviewAny", at=(860, 120))
+    connect_all(page, ((loader, "clip", blueprint, "clip"), (blueprint, "report", show, "source")))
+    set_widgets(page, source="piet mondrian", target="drawing", preset="paper", strength=0.5)
+    sent = [node["inputs"] for node in page.run(SENT) if node["class_type"] == "DiffQuickFix_Edit"]
+    shared = [(one["source"], one["target"], one["preset"]) for one in sent]
+    assert shared == [("piet mondrian", "drawing", "paper")] * 2
+    assert sorted(one["strength"] for one in sent) == [0.5, 1]
+    page.queue()
+    (report,) = output_of(page, show)["text"]
+    assert "efficacy" in report
+
+
+def test_trace_a_prompt_finds_the_layer(page):
+    blueprint = insert(page, "trace-a-prompt")
+    assert page.run(SOCKETS) == [
+        ["model", "clip", "vae", "scorer"],
+        ["prompts", "kind", "width", "height", "steps", "cfg", "noise"],
+        ["trace", "heatmap", "examples", "layer", "report"],
+    ]
+    loader = page.add("DiffQuickFix_LoadShapesDemo", at=(60, 120))
+    scorer = page.add("DiffQuickFix_ShapesScorer", at=(60, 320), widgets={"words": f"a {EDITED} painting"})
+    picture = page.add("PreviewImage", at=(900, 120), size=(460, 300))
+    show = page.add("PreviewAny", at=(900, 480))
+    connect_all(page, (
+        (loader, "model", blueprint, "model"), (loader, "clip", blueprint, "clip"), (loader, "vae", blueprint, "vae"),
+        (scorer, "scorer", blueprint, "scorer"), (blueprint, "heatmap", picture, "images"),
+        (blueprint, "report", show, "source"),
+    ))  # fmt: skip
+    prompt = f"a red circle, in the style of [{EDITED}]"
+    set_widgets(page, prompts=prompt, width=128, height=128, steps=6, cfg=5)
+    page.queue(timeout=600)
+    (report,) = output_of(page, show)["text"]
+    assert "text.0.self_attn" in report
+    page.rest(1)
+    page.shot("blueprint-trace-a-prompt")
+    assert not page.own_complaints()

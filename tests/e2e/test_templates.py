@@ -1,0 +1,227 @@
+"""The templates as the stock server lists and runs them: those that no other file tests, and the SD-1.5 versions."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import templates
+import torch
+from diff_quickfix.demo_model.demo import EDITED, as_tensor
+from diff_quickfix.demo_model.scorer import ShapesScorer
+from diff_quickfix.demo_model.server import PACK
+from diff_quickfix.tracing.clip_score import preprocess
+from diff_quickfix.tracing.result import CausalTrace, compare
+from random_models import clip_l, clip_vision_l, sd15
+
+NAMES = templates.shapes_templates()
+WORDS = "a van gogh painting of a shape"
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return ShapesScorer()
+
+
+def titled(name):
+    """A template's nodes' ids by title, or by type where they have none."""
+    return {node.get("title", node["type"]): str(node["id"]) for node in templates.read(name)["nodes"]}
+
+
+def pictures(server, outputs, node):
+    return np.stack([server.picture(image) for image in outputs[node]["images"]])
+
+
+def styles(server, scorer, outputs, node):
+    return scorer.read(as_tensor(pictures(server, outputs, node)), "style")
+
+
+def test_every_template_is_listed_with_its_picture(server):
+    (pack,) = [pack for pack in server.get_json("/workflow_templates") if "diff-quickfix" in pack]
+    listed = server.get_json("/workflow_templates")[pack]
+    assert sorted(listed) == sorted([*NAMES, *(name + templates.SUFFIX for name in NAMES)])
+    for name in listed:
+        assert server.get_json(f"/api/workflow_templates/{pack}/{name}.json")["nodes"]
+        assert server.get(f"/api/workflow_templates/{pack}/{name}.jpg").startswith(b"\xff\xd8")
+
+
+def test_every_node_has_tooltips_a_help_page_and_a_template(known):
+    used = {node["type"] for name in NAMES for node in templates.read(name)["nodes"]}
+    ours = {name: info for name, info in known.items() if info["python_module"].endswith("diff-quickfix")}
+    assert len(ours) >= 24 and used >= ours.keys()
+    for name, info in ours.items():
+        inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+        assert all(options.get("tooltip") for _, options in inputs.values()), name
+        assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"]), name
+        assert (PACK / "web" / "docs" / f"{name}.md").read_text().startswith(f"# {info['display_name']}\n")
+
+
+def test_restore_a_layer(server, scorer, template):
+    prompt, at = template("restore-a-layer"), titled("restore-a-layer")
+    outputs = server.run(prompt)
+    clean, corrupted = (styles(server, scorer, outputs, at[title]) for title in ("Clean", "Corrupted"))
+    assert clean.count(EDITED) >= 3 and EDITED not in corrupted
+    assert styles(server, scorer, outputs, at["Restored in the text encoder"]).count(EDITED) >= 3
+    # Words reach the UNet through cross-attention alone: with all of it restored, the picture is the clean one.
+    whole = pictures(server, outputs, at["Restored in the UNet"]).astype(int)
+    assert np.abs(whole - pictures(server, outputs, at["Clean"])).max() <= 2
+
+
+def test_guard_an_edit(server, scorer, template):
+    at = titled("guard-an-edit")
+    outputs = server.run(template("guard-an-edit"))
+    painted = [title for title in at if title.startswith(("Other style,", "Edited"))]
+    read = {title: styles(server, scorer, outputs, at[title]) for title in painted}
+    other = styles(server, scorer, outputs, at["Other style, before"])[0]
+    assert read["Other style, plain edit"].count(other) <= 1
+    assert read["Other style, guarded edit"].count(other) >= 3
+    assert EDITED not in read["Edited style, guarded edit"]
+    plain, guarded = (outputs[at[title]]["diff_quickfix_report"][1] for title in ("Plain edit", "Guarded edit"))
+    assert guarded["drift"] < plain["drift"] / 3
+    for title in ("Efficacy against drift", "What the guarded edit does"):
+        assert pictures(server, outputs, at[title]).shape[2] == 900
+
+
+def test_compare_traces(server, template):
+    """Two layers at four steps; the table is the difference of the two traces' effects."""
+    prompt, at = template("compare-traces"), titled("compare-traces")
+    for trace in ("Trace: noise", "Trace: other words"):
+        prompt[at[trace]]["inputs"].update(sites="text.0.*, text.4.*", steps=4)
+    prompt["900"] = {"class_type": "DiffQuickFix_SaveTrace", "inputs": {
+        "trace": [at["Trace: other words"], 0], "name": "words", "csv": False,
+    }}  # fmt: skip
+    outputs = server.run(prompt)
+    folder = server.folder / "output" / "causal_traces"
+    noise, words = (CausalTrace.load(folder / f"{name}_00001.trace.safetensors") for name in ("noise", "words"))
+    assert (folder / "noise_00001.trace.csv").is_file()
+    wanted = compare(noise, words).difference.flatten().tolist()
+    (table,) = outputs[at["Noise - other words"]]["text"]
+    found = [float(line.rsplit(",", 1)[1]) for line in table.splitlines()[1:]]
+    assert len(found) >= 8 and found == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def scored(server, known):
+    """What *score-with-clip* gives as it is, with Shapes' own scorer."""
+    return server.run(templates.prompt_of(templates.read("score-with-clip"), known))
+
+
+def test_the_scores_fall_behind_the_edit(server, scorer, scored):
+    at, means = titled("score-with-clip"), {}
+    for when in ("before", "after"):
+        seen = as_tensor(pictures(server, scored, at[when.capitalize()]))
+        (lines,) = scored[at[f"Each picture ({when})"]]["text"]
+        scores = [float(line) for line in lines.splitlines()]
+        # The pictures came back as 8-bit files.
+        assert scores == pytest.approx(scorer.clip_score(seen, [WORDS] * len(seen)).tolist(), abs=0.02)
+        means[when] = float(scored[at[f"Mean ({when})"]]["text"][0])
+        assert means[when] == pytest.approx(np.mean(scores), abs=1e-3)
+    assert means["after"] < means["before"] - 0.1
+
+
+@pytest.fixture(scope="module")
+def clip_folder(server, comfyui):
+    """A small CLIP in transformers' form, random, where Load CLIP Scorer looks; and the model."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    torch.manual_seed(1)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**shape, "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
+    vision = {**shape, "image_size": 64, "patch_size": 16}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=32)).eval()
+    path = server.folder / "models" / "clip_vision" / "clip-vit-large-patch14"
+    model.save_pretrained(path)
+    CLIPTokenizer.from_pretrained(comfyui / "comfy" / "sd1_tokenizer").save_pretrained(path)
+    return model
+
+
+def rescored(known, kind):
+    """The template with one of the muted scorers unmuted and connected in place of Shapes'."""
+    graph = templates.read("score-with-clip")
+    for node in graph["nodes"]:
+        node["mode"] = 0
+    whole = templates.prompt_of(graph, known)
+    (scorer,) = (key for key, node in whole.items() if node["class_type"] == kind)
+    for node in whole.values():
+        if node["class_type"] == "DiffQuickFix_CLIPScore":
+            node["inputs"]["scorer"] = [scorer, 0]
+    return whole
+
+
+def test_a_clip_in_a_folder_scores_the_same_pictures(server, known, scored, clip_folder, tokenizer):
+    at = titled("score-with-clip")
+    outputs = server.run(rescored(known, "DiffQuickFix_LoadCLIPScorer"))
+    ids = torch.tensor([tokenizer.tokenize(WORDS).ids])
+    for when in ("before", "after"):
+        seen = as_tensor(pictures(server, scored, at[when.capitalize()])).permute(0, 2, 3, 1)
+        with torch.no_grad():
+            out = clip_folder(input_ids=ids, pixel_values=preprocess(seen, 64))
+        wanted = (out.logits_per_image[:, 0] / clip_folder.logit_scale.exp()).tolist()
+        (lines,) = outputs[at[f"Each picture ({when})"]]["text"]
+        assert [float(line) for line in lines.splitlines()] == pytest.approx(wanted, abs=0.01)
+
+
+def test_comfyuis_own_clip_loaders_feed_the_scorer(server, known, put_model):
+    at = titled("score-with-clip")
+    put_model("clip_vision/clip_vision_l.safetensors", clip_vision_l)
+    put_model("text_encoders/clip_l.safetensors", clip_l, projected=True)
+    prompt = rescored(known, "DiffQuickFix_CLIPVisionScorer")
+    outputs = server.run(prompt)
+    scores = [float(line) for when in ("before", "after")
+              for line in outputs[at[f"Each picture ({when})"]]["text"][0].splitlines()]  # fmt: skip
+    assert len(set(scores)) == 8 and all(-1 <= score <= 1 for score in scores)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(put_model):
+    put_model(f"checkpoints/{templates.CHECKPOINT}", sd15)
+
+
+def test_an_sd15_version_paints(server, template, checkpoint):
+    """Random weights of the real size, at 64 x 64 in two steps: the edit reaches the picture."""
+    prompt, at = template("remove-a-style-sd15"), titled("remove-a-style-sd15")
+    for node in prompt.values():
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"] = {"width": 64, "height": 64, "batch_size": 1}
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = 2
+    outputs = server.run(prompt)
+    before, after = (pictures(server, outputs, at[title]) for title in ("Before", "After"))
+    assert before.shape == after.shape == (1, 64, 64, 3) and not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_server_accepts_an_sd15_version(server, template, checkpoint, clip_folder, name):
+    reply = json.loads(server.post("/prompt", {"prompt": template(name + templates.SUFFIX)}))
+    assert not reply["node_errors"]
+    server.post("/queue", {"clear": True})
+    server.interrupt()
+    ends = time.monotonic() + 120
+    while any(server.get_json("/queue").values()):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("name", ["remove-a-concept", "trace-a-prompt"])
+def test_the_server_lists_a_blueprint_of_nodes_that_it_knows(server, known, name):
+    listed = server.get_json("/global_subgraphs")
+    (entry,) = [key for key, one in listed.items()
+                if one["name"] == name and one["info"]["node_pack"] == "custom_nodes.diff-quickfix"]  # fmt: skip
+    graph = json.loads(server.get_json(f"/global_subgraphs/{entry}")["data"])
+    (subgraph,), (node,) = graph["definitions"]["subgraphs"], graph["nodes"]
+    assert node["type"] == subgraph["id"] and subgraph["description"]
+    for inside, outside in ((subgraph["inputs"], node["inputs"]), (subgraph["outputs"], node["outputs"])):
+        assert [(one["name"], one["type"]) for one in inside] == [(one["name"], one["type"]) for one in outside]
+    inner = {one["id"]: one for one in subgraph["nodes"]}
+    links = {link["id"]: link for link in subgraph["links"]}
+    for link in links.values():
+        if link["target_id"] in inner:
+            assert inner[link["target_id"]]["inputs"][link["target_slot"]]["link"] == link["id"]
+        if link["origin_id"] in inner:
+            assert link["id"] in inner[link["origin_id"]]["outputs"][link["origin_slot"]]["links"]
+    for place, socket in enumerate(subgraph["inputs"]):
+        for number in socket["linkIds"]:
+            assert (links[number]["origin_id"], links[number]["origin_slot"]) == (-10, place)
+    for one in inner.values():
+        if one["type"] != "MarkdownNote":
+            assert len(one["widgets_values"]) <= len(templates.widget_names(known[one["type"]]))

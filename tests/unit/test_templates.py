@@ -1,0 +1,88 @@
+"""The templates in workflows/: the graphs hold together, and their SD-1.5 versions differ in the loader alone."""
+
+import pytest
+import templates
+from PIL import Image
+
+NAMES = templates.shapes_templates()
+OWN = {templates.SHAPES, templates.SCORER, "CheckpointLoaderSimple"}
+
+
+def every_name():
+    return [*NAMES, *(name + templates.SUFFIX for name in NAMES)]
+
+
+def kinds(graph):
+    return {node["id"]: node["type"] for node in graph["nodes"]}
+
+
+def wires(graph):
+    return {tuple(link[:6]) for link in graph["links"]}
+
+
+def test_nothing_else_lies_in_the_folder():
+    found = {path.name for path in templates.FOLDER.iterdir()}
+    assert found == {name + ending for name in every_name() for ending in (".json", ".jpg")}
+
+
+@pytest.mark.parametrize("name", every_name())
+def test_links_and_sockets_agree(name):
+    graph = templates.read(name)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    assert len(nodes) == len(graph["nodes"]) and max(nodes) <= graph["last_node_id"]
+    ends = set()
+    for number, source, output, target, place, kind in graph["links"]:
+        out, socket = nodes[source]["outputs"][output], nodes[target]["inputs"][place]
+        assert number in out["links"] and socket["link"] == number and kind == out["type"]
+        ends |= {("out", number), ("in", number)}
+    for node in nodes.values():
+        held = [("out", number) for out in node["outputs"] for number in out["links"]]
+        held += [("in", socket["link"]) for socket in node["inputs"] if socket["link"] is not None]
+        assert set(held) <= ends, node["type"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_is_a_note_and_a_picture(name):
+    assert any(node["type"] == "MarkdownNote" for node in templates.read(name)["nodes"])
+    assert Image.open(templates.FOLDER / f"{name}.jpg").width >= 400
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sd15_version_is_what_the_script_makes(name):
+    other = templates.FOLDER / f"{name}{templates.SUFFIX}.json"
+    assert other.read_text() == templates.written(templates.for_sd15(templates.read(name))), "run scripts/templates.py"
+    picture, banded = (Image.open(templates.FOLDER / f"{name}{end}.jpg") for end in ("", templates.SUFFIX))
+    assert banded.size == (picture.width, picture.height + templates.BAND)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sd15_version_differs_in_the_loader_and_the_size_alone(name):
+    graph, other = templates.read(name), templates.read(name + templates.SUFFIX)
+    before, after = kinds(graph), kinds(other)
+    assert {before[node] for node in before.keys() - after.keys()} <= {templates.SCORER}
+    changed = {node for node in after if after[node] != before[node]}
+    assert [(before[node], after[node]) for node in changed] == [(templates.SHAPES, "CheckpointLoaderSimple")]
+    assert {link for link in wires(graph) if before[link[1]] != templates.SCORER} <= wires(other)
+    values = {node["id"]: node["widgets_values"] for node in graph["nodes"]}
+    for node in other["nodes"]:
+        if node["type"] == "EmptyLatentImage":
+            assert node["widgets_values"] == [512, 512, values[node["id"]][2]]
+        elif node["type"] not in ("MarkdownNote", "CheckpointLoaderSimple"):
+            assert node["widgets_values"] == values[node["id"]]
+        elif node["type"] == "MarkdownNote":
+            assert "-sd15" not in node["widgets_values"][0] and "Load Shapes" not in node["widgets_values"][0]
+
+
+def test_a_prompt_takes_widgets_in_order_and_links_over_them():
+    known = {"A": {"input": {
+        "required": {"text": ["STRING", {}], "seed": ["INT", {}], "image": ["IMAGE", {}], "mode": [["x", "y"], {}]},
+        "optional": {"words": ["STRING", {"forceInput": True}], "size": ["INT", {}]},
+    }}}  # fmt: skip
+    assert templates.widget_names(known["A"]) == ["text", "seed", None, "mode", "size"]
+    node = {"id": 7, "type": "A", "mode": 0, "widgets_values": ["hi", 3, "fixed", "y"],
+            "inputs": [{"name": "image", "link": 4}, {"name": "mode", "link": 5}, {"name": "words", "link": None}]}
+    muted = {**node, "id": 8, "mode": 2}
+    note = {"id": 9, "type": "MarkdownNote", "mode": 0}
+    graph = {"nodes": [node, muted, note], "links": [[4, 1, 0, 7, 2, "IMAGE"], [5, 2, 1, 7, 3, "COMBO"]]}
+    inputs = {"text": "hi", "seed": 3, "image": ["1", 0], "mode": ["2", 1]}
+    assert templates.prompt_of(graph, known) == {"7": {"class_type": "A", "inputs": inputs}}
