@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..prompts import PLACES
 from ..tracing.cases import Restoration
+from ..tracing.examples import MOST_CELLS as MOST_PICTURES
 from ..tracing.sites import TEXT_KINDS, UNET_KINDS, select, unet_sites
 from .api import CausalTraceType, CorruptionType, ImageScorerType, io, schema
 from .host.causal_trace import DEFAULT_ROWS, TraceSettings, trace_text, trace_unet
@@ -182,11 +183,19 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
     ]  # fmt: skip
 
 
+def _pictures() -> io.Input:
+    return io.Int.Input(
+        "pictures", default=1, min=1, max=MOST_PICTURES, optional=True,
+        tooltip="How many of the strongest cells get a restored picture among the examples, for Causal Heatmap to "
+        "show when they are pinned.",
+    )  # fmt: skip
+
+
 def _sweep_outputs() -> list[io.Output]:
     return [
         CausalTraceType.Output(id="trace", display_name="trace", tooltip="Every score, for the heat map."),
         io.Image.Output(id="examples", display_name="examples",
-                        tooltip="Clean, corrupted, and restored at the site with the largest effect."),
+                        tooltip="Clean, corrupted, then restored at the cells with the largest effects, in that order."),
     ]  # fmt: skip
 
 
@@ -206,6 +215,7 @@ def _sweep_settings(values: dict) -> TraceSettings:
         sampler=SamplerSettings(values["steps"], values["cfg"], values["sampler_name"], values["scheduler"]),
         sever=None if values["sever"] == "nothing" else values["sever"],
         rows=values["batch_size"],
+        pictures=values.get("pictures", 1),
     )
 
 
@@ -231,6 +241,7 @@ class CausalTraceText(io.ComfyNode):
                 io.Combo.Input("columns", options=["tokens", "places"], default="tokens",
                                tooltip="tokens: each token of one prompt. places: last subject token, later tokens, "
                                "padding and so on, which several prompts share."),
+                _pictures(),
             ],
             outputs=_sweep_outputs(),
         )  # fmt: skip
@@ -262,6 +273,7 @@ class CausalTraceUNet(io.ComfyNode):
                              tooltip="1: restore at all steps. More: divide the steps into that many windows."),
                 io.Combo.Input("branch", options=["cond", "both"], default="cond",
                                tooltip="Which half of the guidance is restored: the prompt's, or both."),
+                _pictures(),
             ],
             outputs=_sweep_outputs(),
         )  # fmt: skip

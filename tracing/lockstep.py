@@ -28,6 +28,8 @@ from .plan import Job, Plan, jobs_of
 from .result import CausalTrace, TraceError
 
 _SAVE_EVERY_S = 15.0
+# What is kept of the first case's results while sweeping; examples beyond it are painted again.
+_MOST_KEPT_BYTES = 256 * 2**20
 
 
 class Painter(Protocol):
@@ -50,12 +52,14 @@ class Sweep:
 
     Attributes:
         trace: every score.
-        examples: results of the first prompt, seed and draw, (3, ...): clean, corrupted, and restored at the cell with
-            the largest average indirect effect.
+        examples: results of the first prompt, seed and draw, (2 + len(cells), ...), on the CPU: clean, corrupted, and
+            restored at each of ``cells``.
+        cells: (row, column) of the restored examples, the largest average indirect effect first.
     """
 
     trace: CausalTrace
     examples: torch.Tensor
+    cells: tuple[tuple[int, int], ...]
 
 
 def sweep(
@@ -71,6 +75,7 @@ def sweep(
     progress: Progress = lambda done, total, results: None,
     checkpoint: Path | None = None,
     out_of_memory: tuple[type[BaseException], ...] = (torch.cuda.OutOfMemoryError,),
+    examples: int = 1,
 ) -> Sweep:
     """Run every restoration of the plan on every case.
 
@@ -79,6 +84,8 @@ def sweep(
         rows: pictures painted at once; halved when memory runs out.
         checkpoint: a trace file that is kept up to date. When it exists and was made by the same plan, what it holds is
             not measured again; after an error or a cancel it holds what was finished.
+        examples: how many of the strongest cells are among the sweep's examples. What a checkpoint spared is painted
+            for them.
 
     Raises:
         TraceError: nothing to trace, or the checkpoint belongs to another trace.
@@ -95,6 +102,7 @@ def sweep(
     total = len(cases) * len(plan.seeds) * len(jobs)
     saved = time.monotonic()
     done = 0
+    kept: dict[Job, torch.Tensor] = {}
     try:
         for (p, case), (s, seed) in itertools.product(enumerate(cases), enumerate(plan.seeds)):
             todo = [job for job in jobs if not board.has(p, s, job)]
@@ -111,6 +119,8 @@ def sweep(
                                      "number for each.")
                 for job, value in zip(batch, scores.tolist(), strict=True):
                     board.put(p, s, job, value)
+                if p == s == 0:
+                    _keep(kept, batch, results)
                 done += len(batch)
                 progress(done, total, results)
                 if checkpoint is not None and time.monotonic() - saved > _SAVE_EVERY_S:
@@ -120,11 +130,26 @@ def sweep(
         if checkpoint is not None and board.anything():
             board.trace().save(checkpoint, overwrite=True)
     trace = board.trace()
-    effects = trace.average_indirect_effect()
-    group, column = divmod(int(effects.argmax()), len(plan.columns))
-    shown = [jobs[0], jobs[1], Job(0, group, column)]
-    painted = _paint(cases[0], plan, shown, plan.seeds[0], painter, first_layer, len(shown), ())
-    return Sweep(trace, torch.cat([results for _, results in painted]))
+    cells = _strongest(trace, examples)
+    shown = [Job(None), Job(0), *(Job(0, group, column) for group, column in cells)]
+    missing = [job for job in shown if job not in kept]
+    for batch, results in _paint(cases[0], plan, missing, plan.seeds[0], painter, first_layer, rows, out_of_memory):
+        kept.update(zip(batch, results.detach().cpu(), strict=True))
+    return Sweep(trace, torch.stack([kept[job] for job in shown]), cells)
+
+
+def _keep(kept: dict[Job, torch.Tensor], batch: Sequence[Job], results: torch.Tensor) -> None:
+    """Take in results of the first draw while they fit."""
+    room = _MOST_KEPT_BYTES // max(1, results[0].nbytes)
+    for job, result in zip(batch, results, strict=True):
+        if not job.draw and job.control is None and len(kept) < room:
+            kept[job] = result.detach().to("cpu", copy=True)
+
+
+def _strongest(trace: CausalTrace, count: int) -> tuple[tuple[int, int], ...]:
+    """Cells by their average indirect effect, the largest first."""
+    order = trace.average_indirect_effect().flatten().sort(descending=True, stable=True).indices[:count].tolist()
+    return tuple(divmod(place, len(trace.columns)) for place in order)
 
 
 def _paint(

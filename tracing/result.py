@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..files import whole_file
+from .examples import Examples
 
 SCHEMA = 1
 FLOOR = 1e-3
@@ -70,6 +71,7 @@ class CausalTrace:
         control: (P, S, D, C) restored scores of the null: random cells, restored from another corrupted run.
         score: what was measured, with its scale.
         settings: everything else that made the trace; JSON values.
+        examples: which pictures were painted with it, if any.
 
     The scores are kept as CPU copies in fp32.
 
@@ -91,6 +93,7 @@ class CausalTrace:
     control: torch.Tensor
     score: str
     settings: dict[str, Any] = field(default_factory=dict)
+    examples: Examples | None = None
 
     def __post_init__(self) -> None:
         if self.component not in ("text", "unet") or self.column_axis not in _AXES:
@@ -119,6 +122,9 @@ class CausalTrace:
         for name in _TENSORS:
             if getattr(self, name).isinf().any():
                 raise TraceError(f"{name} holds infinite scores; expected numbers, or NaN where nothing was measured.")
+        cells = self.examples.cells if self.examples else ()
+        if any(row >= len(self.sites) or column >= len(self.columns) for row, column in cells):
+            raise TraceError("The examples show a cell that is not in the trace.")
 
     def indirect_effects(self) -> torch.Tensor:
         """score(restored) - score(corrupted), signed, (P, S, D, L, K)."""
@@ -183,7 +189,8 @@ class CausalTrace:
         """
         path = Path(path)
         try:
-            text = json.dumps({"schema": SCHEMA, **{name: getattr(self, name) for name in _LABELS}})
+            labels = {"schema": SCHEMA, **{name: getattr(self, name) for name in _LABELS}}
+            text = json.dumps({**labels, "examples": self.examples.labels()} if self.examples else labels)
         except (TypeError, ValueError, RecursionError) as error:
             raise TraceError(f"The trace's labels and settings are no JSON values: {error}. Use plain ones.") from error
         if len(text) > _LARGEST_HEADER:
@@ -282,8 +289,9 @@ def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> Ca
     ):
         raise TraceError(f"{name} has damaged metadata: a label is missing or of another type. Take another copy.")
     try:
-        return CausalTrace(**fields, seeds=tuple(seeds), draws=draws, settings=settings)
-    except TraceError as error:
+        examples = None if labels.get("examples") is None else Examples.from_labels(labels["examples"])
+        return CausalTrace(**fields, seeds=tuple(seeds), draws=draws, settings=settings, examples=examples)
+    except ValueError as error:
         raise TraceError(f"{name} is damaged: {error}") from error
 
 

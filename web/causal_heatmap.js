@@ -1,15 +1,14 @@
 // The interactive heat map on "Causal Heatmap".
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { addNodeView, isLinked, setWidget } from "./lib/node_output.mjs";
+import { addNodeView, isLinked, keep, setWidget } from "./lib/node_output.mjs";
 import { parse } from "./lib/heatmap_model.mjs";
 import { HeatmapView } from "./lib/heatmap_view.mjs";
+import { t } from "./lib/texts.mjs";
 
 const EDIT = "DiffQuickFix_Edit";
 const STATE = "diff_quickfix_heatmap";
 const DATA = "diff_quickfix_heatmap_data";
-// Larger traces are not kept in the workflow; they come back when the node runs again.
-const MOST_KEPT = 150_000;
 
 /** All nodes that a node's inputs come from, at any distance. */
 function upstream(node, found = new Set()) {
@@ -34,13 +33,15 @@ function connectedEdits(node) {
 
 /** Set the layer on the connected edit nodes; returns what happened, for people. */
 function sendLayer(node, site, layer, kind) {
-    if (layer === null || kind !== "self_attn") return `${site} is no self-attention layer of the text encoder; Diff-QuickFix edits only those.`;
+    if (layer === null || kind !== "self_attn") {
+        return t("{site} is no self-attention layer of the text encoder; Diff-QuickFix edits only those.", { site });
+    }
     const edits = connectedEdits(node);
-    if (!edits.length) return "No Diff-QuickFix Edit here shares a model loader with this trace; connect one first.";
+    if (!edits.length) return t("No Diff-QuickFix Edit here shares a model loader with this trace; connect one first.");
     const free = edits.filter((edit) => !isLinked(edit, "layer"));
-    if (!free.length) return "The layer of Diff-QuickFix Edit is fed by a link; disconnect it to set the layer from here.";
+    if (!free.length) return t("The layer of Diff-QuickFix Edit is fed by a link; disconnect it to set the layer from here.");
     free.forEach((edit) => setWidget(edit, "layer", layer));
-    return `Diff-QuickFix Edit now edits layer ${layer}.`;
+    return t("Diff-QuickFix Edit now edits layer {layer}.", { layer });
 }
 
 function make(node) {
@@ -50,20 +51,20 @@ function make(node) {
         pictureUrl: (file) => api.apiURL(`/view?${new URLSearchParams(file)}`),
     });
     const display = (payload) => {
-        const why = typeof payload?.refused === "string" ? payload.refused : "The trace could not be read; run again.";
+        const why = typeof payload?.refused === "string" ? payload.refused : t("The trace could not be read; run again.");
         view.show(parse(payload), why);
     };
     return {
         root: view.root,
         show(payload) {
-            if (JSON.stringify(payload).length <= MOST_KEPT) node.properties[DATA] = payload;
-            else delete node.properties[DATA];
+            keep(node, DATA, payload);
             display(payload);
         },
         restore() {
             view.adopt(node.properties?.[STATE]);
             if (node.properties?.[DATA]) display(node.properties[DATA]);
         },
+        scaled: (scale) => view.scaled(scale),
         dispose: () => view.dispose(),
     };
 }

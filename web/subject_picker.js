@@ -3,6 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { element, line } from "./lib/dom.mjs";
 import { addNodeView, isLinked, setWidget } from "./lib/node_output.mjs";
+import { t } from "./lib/texts.mjs";
 
 const LONGEST = 4000;
 const MOST_WORDS = 600;
@@ -25,7 +26,7 @@ function chip(word, chosen) {
         style: { borderLeft: place ? "1px dotted currentColor" : "none", padding: "0 3px" },
     }, token));
     return element("button", {
-        type: "button", "aria-pressed": String(word.subject), title: `${word.text}: ${word.tokens.length} token${word.tokens.length > 1 ? "s" : ""}`,
+        type: "button", "aria-pressed": String(word.subject), title: t("{word}, tokens: {count}", { word: word.text, count: word.tokens.length }),
         style: {
             font: "12px/1.5 system-ui, sans-serif", cursor: "pointer", borderRadius: "4px", padding: "0 2px", color: word.subject ? "#fff" : "var(--input-text)",
             background: word.subject ? "#b3261e" : "transparent", border: "1px solid var(--border-color)", fontWeight: word.subject ? "bold" : "normal",
@@ -34,8 +35,21 @@ function chip(word, chosen) {
     }, ...tokens);
 }
 
+/** Hear when the user changes a widget; returns what ends that. */
+function follow(widget, changed) {
+    const before = widget.callback;
+    const heard = function (...args) {
+        changed();
+        return before?.apply(this, args);
+    };
+    widget.callback = heard;
+    return () => {
+        if (widget.callback === heard) widget.callback = before;
+    };
+}
+
 function make(node) {
-    const chips = element("div", { role: "group", "aria-label": "words of the prompt; shift and click for several", style: { display: "flex", flexWrap: "wrap", gap: "3px" } });
+    const chips = element("div", { role: "group", "aria-label": t("words of the prompt; shift and click for several"), style: { display: "flex", flexWrap: "wrap", gap: "3px" } });
     const said = element("div", { "aria-live": "polite", style: { font: "12px/1.4 system-ui, sans-serif", overflowWrap: "anywhere", marginTop: "4px" } });
     const root = element("div", {
         class: "diff-quickfix-tokens",
@@ -50,7 +64,7 @@ function make(node) {
     let anchor = null;
 
     function choose(words, place, extend) {
-        if (isLinked(node, "subject")) return say("The subject is fed by a link; disconnect it to choose here.", true);
+        if (isLinked(node, "subject")) return say(t("The subject is fed by a link; disconnect it to choose here."), true);
         const from = extend && anchor !== null && words[anchor]?.part === words[place].part ? anchor : place;
         if (!extend) anchor = place;
         const [first, last] = [Math.min(from, place), Math.max(from, place)];
@@ -67,15 +81,15 @@ function make(node) {
     function show({ words, problem }) {
         chips.replaceChildren(...words.map((word, place) => chip(word, (extend) => choose(words, place, extend))));
         const count = words.reduce((sum, word) => sum + word.tokens.length, 0);
-        say(problem || `${count} tokens; the subject is marked. Click a word to choose it, shift and click for several.`, problem);
+        say(problem || t("{count} tokens; the subject is marked. Click a word to choose it, shift and click for several.", { count }), problem);
     }
 
     async function ask() {
         const prompt = value("prompt");
-        if (isLinked(node, "prompt")) return say("The prompt is fed by a link; its words are known when it runs.", false);
-        if (prompt.length > LONGEST) return say(`Prompts of more than ${LONGEST} characters are not shown here.`, false);
+        if (isLinked(node, "prompt")) return say(t("The prompt is fed by a link; its words are known when it runs."), false);
+        if (prompt.length > LONGEST) return say(t("Prompts of more than {count} characters are not shown here.", { count: LONGEST }), false);
         const number = ++asked;
-        let answer = { problem: "The tokens could not be read from the server." };
+        let answer = { problem: t("The tokens could not be read from the server.") };
         try {
             const reply = await api.fetchApi("/diff_quickfix/tokens", {
                 method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ prompt, subject: value("subject").slice(0, 500) }),
@@ -90,17 +104,17 @@ function make(node) {
         timer = setTimeout(ask, pause);
     }
 
-    for (const name of ["prompt", "subject"]) {
-        const widget = node.widgets?.find((one) => one.name === name);
-        if (!widget) continue;
-        const before = widget.callback;
-        widget.callback = function (...args) {
-            refresh();
-            return before?.apply(this, args);
-        };
-    }
+    const followed = ["prompt", "subject"].map((name) => node.widgets?.find((one) => one.name === name)).filter(Boolean);
+    const letGo = followed.map((widget) => follow(widget, () => refresh()));
     refresh();
-    return { root, restore: () => refresh(0), dispose: () => clearTimeout(timer) };
+    return {
+        root,
+        restore: () => refresh(0),
+        dispose() {
+            clearTimeout(timer);
+            letGo.forEach((end) => end());
+        },
+    };
 }
 
 addNodeView(app, {

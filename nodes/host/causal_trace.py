@@ -19,6 +19,7 @@ import torch
 
 from ...prompts import PLACES, places
 from ...tracing.cases import Case
+from ...tracing.examples import examples_of
 from ...tracing.lockstep import Score, Sweep, sweep
 from ...tracing.plan import Plan
 from ...tracing.scores import LATENT_DISTANCE, latent_distance
@@ -61,6 +62,7 @@ class TraceSettings:
         corruption: how the subjects are hidden.
         seed: first seed of the initial noise.
         seeds: how many initial noises, counted up from ``seed``.
+        pictures: how many of the strongest cells get a restored picture.
     """
 
     prompts: str
@@ -74,10 +76,11 @@ class TraceSettings:
     sampler: SamplerSettings
     sever: str | None = None
     rows: int = DEFAULT_ROWS
+    pictures: int = 1
 
     def kept(self) -> dict[str, Any]:
-        """What goes into the trace's file; how many rows fit into memory does not change a trace."""
-        return {key: value for key, value in asdict(self).items() if key not in ("prompts", "rows")}
+        """What goes into the trace's file: not what changes no score, so that a checkpoint can go on without it."""
+        return {key: value for key, value in asdict(self).items() if key not in ("prompts", "rows", "pictures")}
 
 
 def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
@@ -109,7 +112,7 @@ def trace_text(
         columns: "tokens" (every token from the subject on; one prompt only) or "places" (roles that all prompts share).
 
     Returns:
-        The sweep, and its three example pictures (3, height, width, 3).
+        The sweep, and its example pictures (2 + cells, height, width, 3), which the trace knows again.
     """
     corrupted = _corrupt_all(clip, settings)
     if columns == "tokens" and len(corrupted) > 1:
@@ -208,9 +211,10 @@ def _run(
     done = sweep(
         cases, plan, painter, _score(vae, scorer), rows=rows, first_layer=first_layer(clip),
         score_name=LATENT_DISTANCE if scorer is None else scorer.name, settings=kept, progress=_progress(model),
-        checkpoint=checkpoint,
+        checkpoint=checkpoint, examples=settings.pictures,
     )  # fmt: skip
-    return done, vae.decode(done.examples)
+    pictures = vae.decode(done.examples)
+    return replace(done, trace=replace(done.trace, examples=examples_of(done.cells, pictures))), pictures
 
 
 def _score(vae: comfy.sd.VAE, scorer: ImageScorer | None) -> Score:

@@ -4,39 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.utils
 import torch
 from comfy_api.v0_0_2 import ui
 
+from ...tracing.examples import UNRESTORED
 from ...tracing.payload import heatmap_payload
 from ...tracing.result import CausalTrace, TraceError
 
-EXAMPLES = ("clean", "corrupted", "restored")
+# In pixels; the node shows them smaller.
+LONGEST_SIDE = 256
 
 
 def heatmap_output(trace: CausalTrace, pictures: torch.Tensor | None = None) -> dict[str, Any]:
     """The payload of one trace; a trace that is too large for the page gives its reason under ``refused``.
 
     Args:
-        pictures: the trace node's three examples (3, height, width, 3): clean, corrupted, and restored at the cell with
-            the largest effect.
-
-    Raises:
-        ValueError: not three pictures.
+        pictures: the trace node's examples (n, height, width, 3), all or some of them. ``payload["pictures"]`` holds
+            the files of "clean" and "corrupted", and of each "restored" picture as [row, column, file]; files are None
+            where a picture is not among those given. A picture that is not one of the trace's is not shown.
     """
-    if pictures is not None and len(pictures) != len(EXAMPLES):
-        raise ValueError(
-            f"Causal Heatmap got {len(pictures)} pictures; expected the three of the output examples of the Causal "
-            "Trace node that made this trace (clean, corrupted, restored)."
-        )
     try:
         payload = heatmap_payload(trace)
     except TraceError as error:
         return {"refused": str(error)}
     if pictures is not None:
-        files = ui.PreviewImage(pictures).values
-        best = trace.best()
-        payload["pictures"] = {
-            "cell": [trace.sites.index(best.site), trace.columns.index(best.column)],
-            **{name: dict(file) for name, file in zip(EXAMPLES, files, strict=True)},
-        }
+        payload["pictures"] = _files_of(trace, pictures)
     return payload
+
+
+def _files_of(trace: CausalTrace, pictures: torch.Tensor) -> dict[str, Any]:
+    places = trace.examples.places(pictures) if trace.examples else (None,) * UNRESTORED
+    cells = trace.examples.cells if trace.examples else ()
+    used = sorted({place for place in places if place is not None})
+    files: dict[int | None, Any] = {None: None}
+    if used:
+        saved = ui.PreviewImage(_small(pictures[used])).values
+        files |= {place: dict(file) for place, file in zip(used, saved, strict=True)}
+    clean, corrupted, *restored = (files[place] for place in places)
+    return {
+        "clean": clean,
+        "corrupted": corrupted,
+        "restored": [[*cell, file] for cell, file in zip(cells, restored, strict=True) if file],
+    }
+
+
+def _small(pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures (n, height, width, 3) of at most ``LONGEST_SIDE``."""
+    height, width = pictures.shape[1:3]
+    scale = LONGEST_SIDE / max(height, width)
+    if scale >= 1:
+        return pictures
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return comfy.utils.common_upscale(pictures.movedim(-1, 1), *size, "area", "disabled").movedim(1, -1)

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as xml
 import pytest
 from comfy_page import node_of
 from diff_quickfix.tracing.payload import heatmap_payload
-from traces import BEST, make_trace
+from traces import BEST, COLORS, PICTURED, make_trace
 
 MAP = ".diff-quickfix-heatmap"
 NODE = node_of("DiffQuickFix_CausalHeatmap")
@@ -192,26 +192,66 @@ def test_the_site_is_copied_and_files_are_saved(page, heatmap, tmp_path):
     assert [float(row["effect"]) for row in rows] == pytest.approx(effects, rel=1e-3)
 
 
-def test_the_examples_stand_beside_their_cell_and_no_other_claims_one(page):
-    heat = add_heatmap(page)
-    blank = page.add("EmptyImage", at=(20, 300), widgets={"width": 64, "height": 64, "batch_size": 3})
-    page.connect(blank, "IMAGE", heat, "pictures")
+PANEL = f"{MAP} + div"
+# Names of the pinned cell's pictures, with the color of each.
+SHOWN = f"""[...document.querySelectorAll('{PANEL} figure')].map((figure) => {{
+    const image = figure.querySelector('img');
+    if (!image.naturalWidth) throw Error('still loading');
+    const context = document.createElement('canvas').getContext('2d');
+    context.drawImage(image, 0, 0);
+    const [red, green, blue] = context.getImageData(5, 5, 1, 1).data;
+    return [figure.querySelector('figcaption').textContent, (red << 16) + (green << 8) + blue];
+}})"""
+
+
+def add_pictures(page, heat, colors):
+    """Feed the heat map one picture of each color."""
+    images = [page.add("EmptyImage", at=(20, 300), widgets={"width": 64, "height": 64, "color": c}) for c in colors]
+    last = images[0]
+    for image in images[1:]:
+        batch = page.add("ImageBatch", at=(20, 500))
+        page.connect(last, "IMAGE", batch, "image1")
+        page.connect(image, "IMAGE", batch, "image2")
+        last = batch
+    page.connect(last, "IMAGE", heat, "pictures")
+
+
+def test_each_pinned_cell_has_its_own_restored_picture_beside_clean_and_corrupted(page):
+    heat = add_heatmap(page, "pictured")
+    # In an order that is not the trace's.
+    add_pictures(page, heat, [COLORS[3], COLORS[0], COLORS[2], COLORS[1]])
+    page.queue()
+    page.wait(f"{WORDS}.includes('runs a cell')")
+    for cell, color in zip(PICTURED, COLORS[2:], strict=True):
+        page.click(*cell_at(page, *cell))
+        page.wait(f"{KEPT}.pinned?.column === {cell[1]} && {SHOWN}.length === 3")
+        assert page.run(SHOWN) == [["clean", COLORS[0]], ["corrupted", COLORS[1]], ["restored", color]]
+        page.shot(f"heatmap-pinned-{cell[1]}")
+    x, y = cell_at(page, 1, 0)
+    page.click(x, y)
+    page.wait(f"{KEPT}.pinned?.row === 1 && {SHOWN}.length === 2")
+    effects = make_trace().average_indirect_effect()
+    needed = int((effects >= effects[1, 0]).sum())
+    assert f"set pictures on Causal Trace to {needed} or more" in page.text_of(PANEL)[0]
+    assert not page.own_complaints()
+
+
+def test_pictures_of_another_trace_are_never_shown(page):
+    heat = add_heatmap(page, "pictured")
     page.queue()
     page.wait(f"{WORDS}.includes('runs a cell')")
     page.click(*cell_at(page, 0, 1))
-    panel = f"{MAP} + div"
-    page.wait(f"[...document.querySelectorAll('{panel} img')].filter((i) => i.naturalWidth === 64).length === 3")
-    assert page.text_of(f"{panel} figcaption") == ["clean", "corrupted", "restored"]
-    page.shot("heatmap-pinned")
-    page.click(*cell_at(page, 0, 2))
-    page.wait(f"document.querySelectorAll('{panel} img').length === 2")
-    assert "No restored picture was kept" in page.text_of(panel)[0]
+    page.wait(f"document.querySelector('{PANEL}').textContent.includes('connect the examples')")
+    add_pictures(page, heat, [0x123456, 0x345678, 0x56789A])
+    page.queue()
+    page.wait(f"document.querySelector('{PANEL}').textContent.includes('not of this trace')")
+    assert page.run(f"document.querySelectorAll('{PANEL} img').length") == 0
 
 
 LIGHT = "window.app.extensionManager.setting.set('Comfy.ColorPalette', '{}').then(() => true)"
 
 
-def test_it_is_readable_in_the_light_theme_and_zoomed_out(page, heatmap):
+def test_it_is_readable_in_the_light_theme(page, heatmap):
     page.run(LIGHT.format("light"))
     page.rest(1)
     style = f"getComputedStyle(document.querySelector('{MAP}').parentElement)"
@@ -220,11 +260,69 @@ def test_it_is_readable_in_the_light_theme_and_zoomed_out(page, heatmap):
     assert min(page.run(background)[:3]) > 180
     assert page.run(corner) == page.run(background)[:3]
     page.shot("heatmap-light")
-    page.view(scale=0.4)
-    page.move(*cell_at(page, 0, 1))
-    page.wait(f"{WORDS}.includes('site: {BEST[0]}')")
-    page.shot("heatmap-far")
     page.run(LIGHT.format("dark"))
+
+
+def type_on_screen(page, element):
+    """The size of an element's type as it is on the screen, in pixels."""
+    return page.run(f"""((element, scale) => parseFloat(getComputedStyle(element).fontSize) * scale)(
+        {element}, window.app.canvas.ds.scale)""")
+
+
+def test_far_away_the_main_finding_is_written_large(page, heatmap):
+    words = f"document.querySelector('{MAP}').previousElementSibling"
+    for scale in (0.4, 0.25):
+        page.view(scale=scale, offset=(100, 400))
+        page.wait(f"{WORDS} === '{BEST[0]} \u00b7 {BEST[1]} \u00b7 indirect effect {make_trace().best().effect:.3f}'")
+        page.wait(f"{words}.previousElementSibling.offsetHeight === 0")
+        assert type_on_screen(page, words) >= 12
+        assert page.run(f"{words}.scrollWidth <= {words}.clientWidth && {words}.scrollHeight <= {words}.clientHeight + 2")
+        page.shot(f"heatmap-far-{scale}")
+    # The map fills its place, and answers.
+    place = page.box(MAP)
+    page.move(place["left"] + 0.3 * place["width"], place["top"] + 0.01 * place["height"] + 1)
+    page.wait(f"{WORDS}.startsWith('{BEST[0]} \u00b7 {BEST[1]}')")
+    page.move(place["x"], place["y"])
+    page.wait(f"!{WORDS}.startsWith('{BEST[0]} ')")
+    page.move(5, 5)
+    page.view()
+    page.wait(f"{WORDS}.includes('runs a cell') && {words}.previousElementSibling.offsetHeight > 0")
+
+
+LAYERS = f"[...document.querySelectorAll('{MAP} canvas')]"
+
+
+@pytest.mark.parametrize("size", [(640, 760), (360, 420)])
+def test_labels_of_rows_and_columns_stay_in_view(page, size):
+    heat = add_heatmap(page, "large")
+    page.run("(id, size) => window.app.graph.getNodeById(id).setSize(size)", heat, list(size))
+    page.queue()
+    page.wait(f"{WORDS}.includes('runs a cell')")
+    press_button(page, "zoom in")
+    page.wait(f"{KEPT}.zoom === 1.5")
+    corner = f"""((map) => {LAYERS}.map((layer) => {{
+        const [a, b] = [layer, map].map((one) => one.getBoundingClientRect());
+        return [Math.round(a.left - b.left), Math.round(a.top - b.top)];
+    }}))(document.querySelector('{MAP}'))"""
+    page.wait(f"((map) => map.scrollWidth > map.clientWidth + 200)(document.querySelector('{MAP}'))")
+    assert page.run(corner) == [[0, 0]] * 3
+    page.run(f"document.querySelector('{MAP}').scrollTo(200, 500)")
+    page.rest(0.3)
+    cells, rows, columns = page.run(corner)
+    assert cells == [-200, -500]
+    assert rows == [0, -500], "the rows' labels move up with their rows and stay at the left"
+    assert columns == [-200, 0], "the columns' labels move left with their columns and stay at the top"
+    page.shot(f"heatmap-scrolled-{size[0]}")
+    # What lies under the labels is not hit.
+    box = page.box(MAP)
+    page.move(box["left"] + 8, box["y"])
+    page.rest(0.3)
+    assert "runs a cell" in page.run(WORDS)
+    page.move(box["x"], box["y"])
+    page.wait(f"{WORDS}.includes('restored score')")
+    page.run(f"document.querySelector('{MAP}').focus()")
+    page.press("Home")
+    page.wait(f"document.querySelector('{MAP}').scrollLeft === 0")
 
 
 COUNT = f"document.querySelectorAll('{MAP}').length"
@@ -268,7 +366,7 @@ def test_it_survives_undo_copying_and_a_subgraph(page, heatmap):
         canvas.pasteFromClipboard();
     }"""
     page.run(f"({code})()")
-    page.wait(f"{COUNT} === 2 && [...document.querySelectorAll('{MAP} canvas')].every((c) => c.height > 100)")
+    page.wait(f"{COUNT} === 2 && [...document.querySelectorAll('{MAP} canvas:first-child')].every((c) => c.height > 100)")
     page.run("window.app.canvas.selectItems([...window.app.canvas.graph._nodes])")
     command(page, "Comfy.Graph.ConvertToSubgraph")
     page.wait("window.app.graph._nodes.length === 1")

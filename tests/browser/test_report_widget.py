@@ -1,6 +1,7 @@
 """The report on "Diff-QuickFix Edit": bars, verdict, and prompts to preserve."""
 
-from comfy_page import widget_of
+from comfy_page import node_of, widget_of
+from test_heatmap_widget import CHECK, command, type_on_screen
 
 BOX = ".diff-quickfix-report"
 METERS = f"[...document.querySelectorAll('{BOX} [role=meter]')]"
@@ -64,3 +65,84 @@ def test_reports_of_other_versions_show_what_they_hold(page):
     for broken in (None, [], {}, {"verdict": "good"}, 3):
         page.run(code, "only words", broken)
         assert page.text_of(BOX) == ["only words"]
+
+
+EDIT = node_of("DiffQuickFix_Edit")
+DRAWN = f"{METERS}.length >= 4"
+
+
+def test_the_report_is_there_after_a_reload_another_tab_and_undo(page):
+    run_edit(page, preset="paper")
+    value = page.run(f"{METERS}[0].getAttribute('aria-valuenow')")
+    page.run(CHECK)
+    command(page, "Comfy.NewBlankWorkflow")
+    page.wait(f"document.querySelectorAll('{BOX}').length === 0")
+    command(page, "Workspace.PreviousOpenedWorkflow")
+    page.wait(DRAWN)
+    page.rest(1.5)
+    page.open()
+    page.wait(DRAWN)
+    assert page.run(f"{METERS}[0].getAttribute('aria-valuenow')") == value
+    page.run(f"{EDIT}.setSize([480, 830])")
+    page.run(CHECK)
+    command(page, "Comfy.Undo")
+    page.wait(f"{EDIT}.size[0] === 460 && {DRAWN}")
+    assert not page.own_complaints()
+
+
+def test_a_copy_shows_no_report_of_another_node_and_a_subgraph_keeps_its_own(page):
+    run_edit(page, preset="paper")
+    code = f"""((canvas) => {{
+        canvas.deselectAll();
+        canvas.select({EDIT});
+        canvas.copyToClipboard();
+        canvas.pasteFromClipboard();
+    }})(window.app.canvas)"""
+    page.run(code)
+    page.wait(f"document.querySelectorAll('{BOX}').length === 2")
+    texts = sorted(page.text_of(BOX), key=len)
+    assert texts[0] == "The report appears here after a run." and "efficacy" in texts[1]
+    # Neither after the workflow was saved and opened again.
+    page.load(page.run("window.app.graph.serialize()"))
+    page.wait(f"document.querySelectorAll('{BOX}').length === 2")
+    texts = sorted(page.text_of(BOX), key=len)
+    assert texts[0] == "The report appears here after a run." and "efficacy" in texts[1]
+    page.run(f"((canvas) => {{ canvas.deselectAll(); canvas.select({EDIT}); }})(window.app.canvas)")
+    command(page, "Comfy.Graph.ConvertToSubgraph")
+    page.wait("window.app.graph._nodes.some((node) => node.subgraph)")
+    page.run("""((app) => {
+        const node = app.graph._nodes.find((one) => one.subgraph);
+        app.canvas.openSubgraph(node.subgraph, node);
+    })(window.app)""")
+    page.wait(f"document.querySelectorAll('{BOX}').length >= 1 && {DRAWN}")
+    assert not page.own_complaints()
+
+
+def test_far_away_the_verdict_is_written_large(page):
+    run_edit(page, preset="paper")
+    full = page.text_of(BOX)
+    page.view(scale=0.3, offset=(100, 400))
+    page.wait(f"{METERS}.length === 0")
+    (words,) = page.text_of(BOX)
+    assert "efficacy" in words and len(words) < 60
+    assert type_on_screen(page, f"document.querySelector('{BOX}')") >= 12
+    page.shot("report-far")
+    page.view()
+    page.wait(DRAWN)
+    assert page.text_of(BOX) == full
+
+
+def test_a_workflow_file_cannot_plant_a_report_that_is_none(page):
+    page.clear()
+    page.add("DiffQuickFix_Edit", at=(60, 60), size=(460, 820))
+    graph = page.run("window.app.graph.serialize()")
+    node = str(graph["nodes"][0]["id"])
+    for kept in (3, [], {"node": node}, {"node": node, "report": [7, {}]}, {"node": node, "report": "x"},
+                 {"node": "other", "report": ["words", {}]}):  # fmt: skip
+        graph["nodes"][0]["properties"]["diff_quickfix_report_data"] = kept
+        page.load(graph)
+        page.wait(f"document.querySelector('{BOX}')?.textContent === 'The report appears here after a run.'")
+    graph["nodes"][0]["properties"]["diff_quickfix_report_data"] = {"node": node, "report": ["<b>words</b>", None]}
+    page.load(graph)
+    page.wait(f"document.querySelector('{BOX}')?.textContent === '<b>words</b>'")
+    assert not page.own_complaints()

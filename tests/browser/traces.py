@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from diff_quickfix.tracing.examples import examples_of
 from diff_quickfix.tracing.result import CausalTrace
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
@@ -28,10 +29,25 @@ def make_trace(**labels) -> CausalTrace:
     )  # fmt: skip
 
 
+# Pictures of the trace "pictured", as the colors of EmptyImage: clean, corrupted, and restored at some cells.
+COLORS = (0xFFFFFF, 0x202020, 0xFF0000, 0x0000FF)
+PICTURED = ((0, 1), (0, 2))
+
+
+def solid(color: int) -> torch.Tensor:
+    """What EmptyImage makes of a color, (64, 64, 3)."""
+    levels = [(color >> shift & 0xFF) / 0xFF for shift in (16, 8, 0)]
+    return torch.tensor(levels).expand(64, 64, 3)
+
+
 def save_traces(folder: Path) -> None:
     """The trace files that the tests load."""
     folder.mkdir(parents=True, exist_ok=True)
     make_trace().save(folder / "known.trace.safetensors")
+    examples = examples_of(PICTURED, torch.stack([solid(color) for color in COLORS]))
+    make_trace(examples=examples).save(folder / "pictured.trace.safetensors")
+    sites, columns = tuple(f"text.{n}.mlp" for n in range(60)), tuple(f"word{n}" for n in range(40))
+    make_trace(sites=sites, columns=columns).save(folder / "large.trace.safetensors")
     hostile = make_trace(
         sites=tuple(f"text.{n}.{HOSTILE}" for n in range(len(_SITES))), columns=(HOSTILE, "a\u202eb", "\0", "x" * 500),
         prompts=(HOSTILE, HOSTILE), subjects=(HOSTILE,) * 2, score=HOSTILE,

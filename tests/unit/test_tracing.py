@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from diff_quickfix.tracing import lockstep
 from diff_quickfix.tracing.cases import Restoration, encode_rows
 from diff_quickfix.tracing.corruption import CorruptionError, gaussian, replacement
 from diff_quickfix.tracing.interventions import InterventionError, Patch, adding, patching
@@ -287,6 +288,65 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(encoder, tmp_path):
     assert_same(CausalTrace.load(file), whole.trace)
     with pytest.raises(TraceError, match="columns"):
         run_text(encoder, dataclasses.replace(plan, columns=("x", "y", "z")), checkpoint=file)
+
+
+ALL = 10_000
+
+
+def assert_each_is_its_cell(encoder, plan, done):
+    """Every example is what one restoration, encoded and painted alone, gives."""
+    case = make_case(encoder, draws=plan.draws + 1, columns=COLUMNS.values())
+    wanted = [Restoration(None), Restoration(0)]
+    for row, column in done.cells:
+        wanted.append(Restoration(0, tuple(site.name for site in plan.groups[row]), case.columns[column]))
+    assert len(done.examples) == len(wanted)
+    for example, one in zip(done.examples, wanted, strict=True):
+        torch.testing.assert_close(example, paint_text(states(encoder, case, one), plan.seeds[0], ())[0], atol=1e-5, rtol=0)
+
+
+def test_each_example_is_what_restoring_its_one_cell_paints(encoder):
+    plan = text_plan(encoder)
+    done = run_text(encoder, plan, examples=ALL)
+    assert_each_is_its_cell(encoder, plan, done)
+    effects = done.trace.average_indirect_effect()
+    assert sorted(done.cells) == [(row, column) for row in range(len(plan.groups)) for column in range(len(COLUMNS))]
+    strengths = [float(effects[cell]) for cell in done.cells]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_by_default_the_strongest_cell_alone_is_restored(encoder):
+    done = run_text(encoder, text_plan(encoder))
+    best = done.trace.best()
+    assert [(done.trace.sites[row], done.trace.columns[column]) for row, column in done.cells] == [(best.site, best.column)]
+    assert len(done.examples) == 3
+
+
+@pytest.mark.parametrize("room", [0, 10**9])
+def test_examples_of_a_resumed_sweep_are_no_other_ones(encoder, tmp_path, monkeypatch, room):
+    """What the checkpoint spared, or memory did not hold, is painted again."""
+    monkeypatch.setattr(lockstep, "_MOST_KEPT_BYTES", room)
+    plan, file = text_plan(encoder), tmp_path / "trace.safetensors"
+
+    def stop(done, total, results):
+        if done > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_text(encoder, plan, progress=stop, checkpoint=file)
+    for _ in range(2):
+        assert_each_is_its_cell(encoder, plan, run_text(encoder, plan, checkpoint=file, examples=9))
+
+
+def test_what_was_painted_while_sweeping_is_not_painted_again(encoder):
+    painted = []
+
+    def counting(states, seed, patches):
+        painted.append(len(states))
+        return paint_text(states, seed, patches)
+
+    run_text(encoder, text_plan(encoder), counting, examples=ALL)
+    everything = 2 * 2 * (1 + 2 * (1 + len(text_plan(encoder).groups) * len(COLUMNS) + 3))
+    assert sum(painted) == everything
 
 
 def test_progress_counts_every_row(encoder):

@@ -23,12 +23,22 @@ export function button(label, title, pressed) {
     return element("button", { type: "button", title, "aria-label": title, style: LOOK, on: { click: pressed } }, label);
 }
 
-/** A drop-down list of texts. */
+/** A drop-down list of [value, text] pairs. */
 export function choice(label, options, chosen) {
     const list = element("select", { "aria-label": label, title: label, style: LOOK });
-    list.append(...options.map((option) => element("option", { value: option }, option)));
+    list.append(...options.map(([value, text]) => element("option", { value }, text)));
     list.addEventListener("change", () => chosen(list.value));
     return list;
+}
+
+// The canvas' zoom below which a node's usual type cannot be read, and the size on the screen of what is shown then.
+const FAR = 0.5;
+const READABLE = 15;
+const LARGEST = 64;
+
+/** The type's size on the node, in pixels, at which it can be read on a canvas that is zoomed far out; null when it is not. */
+export function farType(scale) {
+    return scale < FAR ? Math.min(LARGEST, Math.round(READABLE / Math.max(scale, 0.01) / 4) * 4) : null;
 }
 
 /** A stranger's text as one line of at most `longest` characters. */

@@ -1,6 +1,7 @@
 // The heat map's geometry and its drawing. One drawing for the screen and for SVG: it is given a pen.
 
 import { arrange, bestCell, extent, format, valueOf } from "./heatmap_model.mjs";
+import { t } from "./texts.mjs";
 
 const CIVIDIS = ["#00204c", "#213d6b", "#555b6c", "#7b7a77", "#a59c74", "#d3c064", "#ffe945"];
 const SIGNED = [
@@ -10,9 +11,14 @@ const SIGNED = [
 const OUTLINE = "#e3003a";
 const ROW = 18;
 const HEADER = 18;
-const LABELS = 44;
 const BAR = 54;
+const LEGEND = 34;
 const TALLEST = 14_000;
+// Columns' labels: flat, or turned where they are wider than their column.
+const FLAT_HEAD = 18;
+const TURNED_HEAD = 46;
+const LETTER = 6.2;
+export const PARTS = ["cells", "rows", "columns", "bar"];
 
 /** The color at `share` (0 to 1) of a list of colors, as "rgb(...)". */
 export function mix(colors, share) {
@@ -23,15 +29,21 @@ export function mix(colors, share) {
     return `rgb(${[0, 1, 2].map((i) => Math.round(blend(i))).join(",")})`;
 }
 
-/** Where everything stands: {width, height, left, cell, lines}; a line is a kind's header or a row of cells. */
+/**
+ * Where everything stands: {width, height, left, head, wide, turned, lines}; a line is a kind's header or a row of cells. The rows'
+ * labels take `left`, the columns' `head` pixels.
+ */
 export function layout(model, state, width) {
     const groups = arrange(model, state);
-    const rows = model.sites.length;
-    const tall = Math.min(ROW * state.zoom, TALLEST / rows);
-    const left = Math.min(150, 16 + 6.2 * Math.max(...model.sites.map((name) => shortName(name).length)));
+    const tall = Math.min(ROW * state.zoom, TALLEST / model.sites.length);
+    const left = Math.min(150, 16 + LETTER * Math.max(...model.sites.map((name) => shortName(name).length)));
     const wide = Math.max(12, (width - left - BAR) / model.columns.length) * state.zoom;
+    const across = Math.min(left + wide * model.columns.length, TALLEST);
+    const cell = (across - left) / model.columns.length;
+    const turned = model.columns.some((name) => name.length > Math.max(2, Math.floor(cell / LETTER)));
+    const head = turned ? TURNED_HEAD : FLAT_HEAD;
     const lines = [];
-    let top = 4;
+    let top = head;
     for (const { kind, rows: inside, folded } of groups) {
         lines.push({ kind, top, height: HEADER, folded });
         top += HEADER;
@@ -42,8 +54,15 @@ export function layout(model, state, width) {
         }
         top += 6;
     }
-    const across = Math.min(left + wide * model.columns.length, TALLEST);
-    return { width: across + BAR, height: top + LABELS, left, wide: (across - left) / model.columns.length, lines, bottom: top };
+    return { width: across + BAR, height: Math.max(top, head + 60) + LEGEND, left, head, wide: cell, turned, lines };
+}
+
+/** As `layout`, for a map too far away for words: its cells alone, made to fit. */
+export function farLayout(model, state, width, height) {
+    const rows = arrange(model, state).flatMap((group) => group.rows);
+    const tall = height / rows.length;
+    const lines = rows.map((row, number) => ({ row, top: number * tall, height: tall }));
+    return { width, height, left: 0, head: 0, wide: width / model.columns.length, turned: false, lines };
 }
 
 /** What stands at a point: {row, column}, {kind}, or null. */
@@ -76,53 +95,58 @@ function drawCell(pen, box, value, weak, range, theme) {
 
 function drawBar(pen, place, range, theme) {
     const x = place.width - BAR + 12;
-    const height = Math.max(40, Math.min(160, place.bottom - 8));
+    const height = Math.min(160, place.height - place.head - LEGEND);
     for (let i = 0; i < height; i += 2) {
-        pen.fill(x, 4 + i, 10, 2.5, mix(range.diverging ? SIGNED : CIVIDIS, 1 - i / height));
+        pen.fill(x, place.head + i, 10, 2.5, mix(range.diverging ? SIGNED : CIVIDIS, 1 - i / height));
     }
-    pen.text(format(range.high).slice(0, 6), x - 8, 4 + height + 12, theme, { size: 10 });
-    pen.text(`to ${format(range.low).slice(0, 6)}`, x - 8, 4 + height + 24, theme, { size: 10 });
+    pen.text(format(range.high).slice(0, 6), x - 8, place.head + height + 12, theme, { size: 10 });
+    pen.text(t("to {low}", { low: format(range.low).slice(0, 6) }), x - 8, place.head + height + 24, theme, { size: 10 });
 }
 
-/** Draw everything. `focus` and `pinned` are cells or null. */
-export function draw(pen, model, state, place, theme, { focus, pinned }) {
-    const range = extent(model, state.value);
-    const best = bestCell(model);
-    pen.fill(0, 0, place.width, place.height, theme.paper);
-    const outlines = [[best, OUTLINE, 2], [pinned, theme.ink, 2], [focus, theme.accent, 2]];
-    for (const { row, kind, top, height, folded } of place.lines) {
-        if (kind !== undefined) {
-            pen.text(`${folded ? "+" : "-"} ${kind}`, 4, top + 13, theme, { bold: true });
-            continue;
-        }
-        if (height >= 9) pen.text(shortName(model.sites[row]), place.left - 6, top + height / 2 + 4, theme, { right: true });
+function drawCells(pen, model, state, place, range, theme, { focus, pinned }) {
+    const outlines = [[bestCell(model), OUTLINE], [pinned, theme.ink], [focus, theme.accent]];
+    for (const { row, top, height } of place.lines) {
+        if (row === undefined) continue;
         model.columns.forEach((_, column) => {
             const box = [place.left + column * place.wide, top, place.wide, height];
             const weak = model.beats_control[row][column] === 0;
             drawCell(pen, box, valueOf(model, state.value, row, column), weak, range, theme);
         });
-        for (const [cell, ink, thick] of outlines) {
-            if (cell?.row !== row) continue;
-            pen.frame(place.left + cell.column * place.wide, top, place.wide - 1, height - 1, ink, thick);
-        }
     }
-    drawColumns(pen, model, place, theme);
-    drawBar(pen, place, range, theme);
+    for (const [cell, ink] of outlines) {
+        const at = cell && place.lines.find((one) => one.row === cell.row);
+        if (at) pen.frame(place.left + cell.column * place.wide, at.top, place.wide - 1, at.height - 1, ink, 2);
+    }
+}
+
+function drawRows(pen, model, place, theme) {
+    for (const { row, kind, top, height, folded } of place.lines) {
+        if (kind !== undefined) pen.text(`${folded ? "+" : "-"} ${kind}`, 4, top + 13, theme, { bold: true });
+        else if (height >= 9) pen.text(shortName(model.sites[row]), place.left - 6, top + height / 2 + 4, theme, { right: true });
+    }
 }
 
 function drawColumns(pen, model, place, theme) {
-    const room = Math.max(2, Math.floor(place.wide / 6.2));
-    const turned = model.columns.some((name) => name.length > room);
-    const every = turned ? Math.max(1, Math.ceil(11 / place.wide)) : 1;
+    const every = place.turned ? Math.max(1, Math.ceil(11 / place.wide)) : 1;
     model.columns.forEach((name, column) => {
         if (column % every) return;
         const x = place.left + (column + 0.5) * place.wide;
-        const short = turned ? name.slice(0, 10) : name;
-        pen.text(short, x, place.bottom + 10, theme, turned ? { turned: true } : { middle: true });
+        const short = place.turned ? name.slice(0, 10) : name;
+        pen.text(short, x, place.head - 6, theme, place.turned ? { turned: true } : { middle: true });
     });
 }
 
+/** Draw a map, or some PARTS of it. `marks` holds the cells that are outlined: focus and pinned, each a cell or null. */
+export function draw(pen, model, state, place, theme, marks, parts = PARTS) {
+    const range = extent(model, state.value);
+    if (parts.includes("cells")) drawCells(pen, model, state, place, range, theme, marks);
+    if (parts.includes("rows")) drawRows(pen, model, place, theme);
+    if (parts.includes("columns")) drawColumns(pen, model, place, theme);
+    if (parts.includes("bar")) drawBar(pen, place, range, theme);
+}
+
 const FONT = "system-ui, sans-serif";
+const TURN = 0.6;
 
 /** A pen for a canvas' 2D context. */
 export function canvasPen(context) {
@@ -147,7 +171,7 @@ export function canvasPen(context) {
         text(text, x, y, theme, { bold, right, middle, turned, size = 11 } = {}) {
             context.save();
             context.translate(x, y);
-            if (turned) context.rotate(0.6);
+            if (turned) context.rotate(-TURN);
             context.font = `${bold ? "bold " : ""}${size}px ${FONT}`;
             context.textAlign = right ? "right" : middle ? "center" : "left";
             context.fillStyle = theme.ink;
@@ -173,7 +197,7 @@ export function svgPen() {
         ),
         text(text, x, y, theme, { bold, right, middle, turned, size = 11 } = {}) {
             const anchor = right ? "end" : middle ? "middle" : "start";
-            const turn = turned ? " rotate(34)" : "";
+            const turn = turned ? ` rotate(${((-TURN * 180) / Math.PI).toFixed(1)})` : "";
             parts.push(
                 `<text transform="translate(${x.toFixed(1)} ${y.toFixed(1)})${turn}" font-size="${size}" ` +
                 `font-family="${FONT}" font-weight="${bold ? 700 : 400}" text-anchor="${anchor}" ` +

@@ -1,13 +1,16 @@
 // A trace's payload, checked, and what can be asked of it. No DOM, no drawing.
 
 import { line } from "./dom.mjs";
+import { t, term } from "./texts.mjs";
 
-export const VALUES = ["indirect effect", "recovery", "significance"];
-export const ORDERS = ["as in the model", "strongest first"];
+export const VALUES = [term("indirect effect"), term("recovery"), term("significance")];
+export const ORDERS = [term("as in the model"), term("strongest first")];
+const AXES = [term("token"), term("step")];
 const MATRICES = ["effect", "recovery", "restored", "low", "high", "significance", "beats_control"];
 const OF_VALUE = { "indirect effect": "effect", recovery: "recovery", significance: "significance" };
 const MOST_CELLS = 6000;
 const MOST_ROWS = 1000;
+const MOST_PICTURES = 512;
 
 function number(value) {
     return typeof value === "number" && Number.isFinite(value) ? value : NaN;
@@ -26,16 +29,24 @@ function matrix(value, rows, columns) {
 
 function picture(value) {
     const { filename, subfolder, type } = value ?? {};
-    const plain = [filename, subfolder, type].every((part) => typeof part === "string" && part.length < 300);
-    return plain && filename && ["temp", "output", "input"].includes(type) ? { filename, subfolder, type } : null;
+    const plain = [filename, subfolder].every((part) => typeof part === "string" && part.length < 300);
+    return plain && filename && type === "temp" ? { filename, subfolder, type } : null;
 }
 
+function inside(place, count) {
+    return Number.isInteger(place) && place >= 0 && place < count;
+}
+
+/** The example pictures' files: {clean, corrupted, restored: of "row,column"}; null where none were connected. */
 function pictures(value, rows, columns) {
-    const [row, column] = Array.isArray(value?.cell) ? value.cell : [];
-    const files = [value?.clean, value?.corrupted, value?.restored].map(picture);
-    const inside = Number.isInteger(row) && Number.isInteger(column) && row >= 0 && row < rows && column >= 0
-        && column < columns;
-    return inside && files.every(Boolean) ? { row, column, files } : null;
+    if (typeof value !== "object" || value === null) return null;
+    const restored = new Map();
+    for (const entry of Array.isArray(value.restored) ? value.restored.slice(0, MOST_PICTURES) : []) {
+        const [row, column, found] = Array.isArray(entry) ? entry : [];
+        const file = picture(found);
+        if (file && inside(row, rows) && inside(column, columns)) restored.set(`${row},${column}`, file);
+    }
+    return { clean: picture(value.clean), corrupted: picture(value.corrupted), restored };
 }
 
 /** The model of a payload, or null where it is none: labels capped, numbers finite or NaN. */
@@ -49,7 +60,7 @@ export function parse(payload) {
         columns,
         kinds: sites.map((name) => line(name.split(".").at(-1), 24)),
         layers: sites.map((_, row) => (Number.isInteger(payload.layers?.[row]) ? payload.layers[row] : null)),
-        axis: payload.column_axis === "step" ? "step" : "token",
+        axis: AXES.includes(payload.column_axis) ? payload.column_axis : AXES[0],
         clean: number(payload.clean),
         corrupted: number(payload.corrupted),
         runs: number(payload.runs),
@@ -77,6 +88,14 @@ export function bestCell(model) {
         if (!Number.isNaN(effect) && (!best || effect > model.effect[best.row][best.column])) best = { row, column };
     }));
     return best;
+}
+
+/** How many restored pictures a trace must have painted for a cell's to be among them; null where it was not measured. */
+export function picturesFor(model, { row, column }) {
+    const effect = model.effect[row][column];
+    if (Number.isNaN(effect)) return null;
+    const count = model.effect.flat().filter((other) => other >= effect).length;
+    return count <= MOST_PICTURES ? count : null;
 }
 
 /** Rows by kind: [{kind, rows, folded}], each kind's rows in the chosen order. */
@@ -111,18 +130,18 @@ export function format(value) {
 export function facts(model, { row, column }) {
     const beats = model.beats_control[row][column];
     const interval = Number.isNaN(model.low[row][column])
-        ? "none (one prompt, seed and draw)"
-        : `${format(model.low[row][column])} to ${format(model.high[row][column])}`;
+        ? t("none (one prompt, seed and draw)")
+        : t("{low} to {high}", { low: format(model.low[row][column]), high: format(model.high[row][column]) });
     return [
-        ["site", model.sites[row]],
-        [model.axis, model.columns[column]],
-        ["clean score", format(model.clean)],
-        ["corrupted score", format(model.corrupted)],
-        ["restored score", format(model.restored[row][column])],
-        ["indirect effect", format(model.effect[row][column])],
-        ["95 % interval", interval],
-        ["recovery", Number.isNaN(model.recovery[row][column]) ? "-" : `${(100 * model.recovery[row][column]).toFixed(1)} %`],
-        ["beats the control", Number.isNaN(beats) ? "too few control runs to judge" : beats ? "yes" : "no"],
+        [t("site"), model.sites[row]],
+        [t(model.axis), model.columns[column]],
+        [t("clean score"), format(model.clean)],
+        [t("corrupted score"), format(model.corrupted)],
+        [t("restored score"), format(model.restored[row][column])],
+        [t("indirect effect"), format(model.effect[row][column])],
+        [t("95 % interval"), interval],
+        [t("recovery"), Number.isNaN(model.recovery[row][column]) ? "-" : `${(100 * model.recovery[row][column]).toFixed(1)} %`],
+        [t("beats the control"), Number.isNaN(beats) ? t("too few control runs to judge") : beats ? t("yes") : t("no")],
     ];
 }
 

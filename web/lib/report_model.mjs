@@ -1,9 +1,18 @@
 // An edit's report, checked: measures as shares, the verdict, and the prompts that were hit most. No DOM.
 
 import { line } from "./dom.mjs";
+import { t, term } from "./texts.mjs";
+
+const KNOWN = [
+    term("efficacy"), term("specificity"), term("drift"), term("empty prompt drift"), term("generality"), term("strong"), term("weak"),
+    term("harmful"),
+];
 
 const MEASURES = 12;
 const HITS = 8;
+/** A measure's or a verdict's name in the page's language; one that is not known, as it comes. */
+export const named = (name) => (KNOWN.includes(name) ? t(name) : name);
+
 // What is no share of anything, and so no bar.
 const OTHER = new Set(["pairs", "rank", "relative_norm", "nbytes", "condition"]);
 // A drift of ten percent is harmful: the bar's end.
@@ -19,7 +28,8 @@ function measure([key, value]) {
     if (found === null || OTHER.has(key)) return null;
     const drift = /drift/.test(key);
     const filled = Math.min(1, Math.max(0, drift ? found / WORST_DRIFT : found));
-    return { name: line(key.replaceAll("_", " "), 30), value: found, good: !drift, filled };
+    const [, name, rest] = /^(.*?)( \(.*\))?$/s.exec(key.replaceAll("_", " "));
+    return { name: line(`${named(name)}${rest ?? ""}`, 40), value: found, good: !drift, filled };
 }
 
 /** Fields in their order; what is told by kind of concept, such as generality, as one field for each kind. */
