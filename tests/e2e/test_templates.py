@@ -82,6 +82,21 @@ def test_guard_an_edit(server, scorer, template):
         assert pictures(server, outputs, at[title]).shape[2] == 900
 
 
+def test_change_an_edit(server, scorer, template):
+    """The first edit takes one style and leaves the other; the changed one does the reverse."""
+    at = titled("change-an-edit")
+    outputs = server.run(template("change-an-edit"))
+    first, changed = (styles(server, scorer, outputs, at[f"{which} edit's pictures"]) for which in ("First", "Changed"))
+    dropped, added = "georges seurat", "bridget riley"
+    assert dropped not in first[:2] and first[2:] == [added] * 2
+    assert changed[:2] == [dropped] * 2 and added not in changed[2:]
+    (table,) = outputs[at["DiffQuickFix_FindTarget"]]["diff_quickfix_report"]
+    ranked = [line[:14].strip() for line in table.splitlines()[1:-1]]
+    # A plain word is a better target than another style, which the edit would bring.
+    assert len(ranked) == 6 and ranked[0] in ("painting", "image", "photo") and ranked[-1] == "piet mondrian"
+    assert pictures(server, outputs, at["Targets"]).shape[0] == 1
+
+
 def test_compare_traces(server, template):
     """Two layers at four steps; the table is the difference of the two traces' effects."""
     prompt, at = template("compare-traces"), titled("compare-traces")
