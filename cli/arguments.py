@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Sequence
 
 from .. import __version__
@@ -16,6 +17,8 @@ examples:
   diff-quickfix edit sd15.safetensors --edit "van gogh -> painting" --out fix.safetensors
   diff-quickfix edit sd15.safetensors --edits list.txt --apply sd15-fixed.safetensors
   diff-quickfix edit stable-diffusion-v1-5/ --edit "snoopy -> dog" --kind object --json
+  diff-quickfix edit stable-diffusion-v1-5/ --edit "van gogh -> painting" --apply sd15-fixed/
+  diff-quickfix change sd15.safetensors fix.safetensors --drop "van gogh" --out fix2.safetensors
   diff-quickfix inspect fix.safetensors
   diff-quickfix report other.safetensors fix.safetensors
 
@@ -37,6 +40,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "checkpoint (--apply), both, or neither.",
     )  # fmt: skip
     _add_edit(edit)
+    change = commands.add_parser(
+        "change", help="drop, add or re-weight concepts of an edit file and solve it again", formatter_class=raw,
+        description="Change the concepts of an edit file and solve it again for MODEL; print the report, and save the\n"
+        "new edit as edit does. The file itself stays as it is.",
+    )  # fmt: skip
+    _add_change(change)
     inspect = commands.add_parser("inspect", help="show what an edit file holds")
     inspect.add_argument("file", metavar="FILE", help="a file that edit --out or the node Save Edit as LoRA wrote")
     _add_output(inspect)
@@ -50,6 +59,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--strength {options.strength}: expected a number, such as 1")
     if options.command == "edit":
         _check_edit(edit, options)
+    if options.command in ("edit", "change"):
+        _check_files(edit if options.command == "edit" else change, options)
     return options
 
 
@@ -101,12 +112,32 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
         "--hold", action="append", default=[], metavar="PROMPT",
         help="a prompt that must not move at all; may be given several times",
     )  # fmt: skip
+    _add_files(parser)
+
+
+def _add_change(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("file", metavar="FILE", help="an edit file")
+    changes = parser.add_argument_group("changes, made in this order; each may be given several times")
+    changes.add_argument("--drop", action="append", default=[], metavar="SOURCE", help="a concept to take out")
+    changes.add_argument(
+        "--reweight", action="append", default=[], metavar='"SOURCE: WEIGHT"', help="a concept that counts otherwise"
+    )
+    changes.add_argument(
+        "--add", action="append", default=[], metavar='"SOURCE -> TARGET"',
+        help='a concept to add, such as "snoopy -> dog | kind=object"',
+    )  # fmt: skip
+    _add_files(parser)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--out", metavar="FILE", help="save the edit as a LoRA for any UI")
     files.add_argument(
-        "--apply", metavar="FILE",
-        help="write a copy of the checkpoint (of a folder: of its text encoder's file) with the edit in it; all other "
-        "tensors and the metadata stay bit-identical",
+        "--apply", metavar="PATH",
+        help="write a copy of the checkpoint with the edit in it; all other tensors and the metadata stay "
+        "bit-identical. Of a folder: a new folder, of hard links but for the text encoder; or the text encoder's file "
+        "alone, if PATH ends in .safetensors",
     )  # fmt: skip
     files.add_argument("--strength", type=float, default=1.0, help="how much of the edit --apply puts in (default 1)")
     files.add_argument("--naming", choices=("kohya", "comfyui"), default="kohya", help="names in the LoRA")
@@ -128,8 +159,12 @@ def _check_edit(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         source, arrow, target = text.partition("->")
         if not arrow or not source.strip() or not target.strip():
             parser.error(f'--edit {text!r}: expected "SOURCE -> TARGET", such as "van gogh -> painting"')
+
+
+def _check_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     for name in ("out", "apply"):
-        if (path := getattr(options, name)) and not path.endswith(".safetensors"):
+        path, folder = getattr(options, name), name == "apply" and os.path.isdir(options.model)
+        if path and not path.endswith(".safetensors") and not folder:
             parser.error(f"--{name} {path!r}: expected a name that ends in .safetensors")
     if not 0 < options.energy <= 1:
         parser.error(f"--energy {options.energy}: expected a share above 0, up to 1")

@@ -18,6 +18,7 @@ from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
 from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
 from .heldout import HELD_OUT_TEMPLATES
 from .ledger import Ledger, LedgerError
+from .model_folder import FolderCopy, check_folder, copy_folder
 from .nullspace import HeldError, HeldSpan
 from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .radar import KNOWN_NAMES, Hit, Radar, scan
@@ -70,6 +71,7 @@ __all__ = [
     "EditSettings",
     "Encoder",
     "FinalStates",
+    "FolderCopy",
     "Guard",
     "Guarding",
     "HeldError",
@@ -95,8 +97,10 @@ __all__ = [
     "TowerError",
     "WeightEdit",
     "build_guard",
+    "check_folder",
     "combine",
     "compute_edit",
+    "copy_folder",
     "find_lambda",
     "find_target",
     "load_edit",

@@ -123,8 +123,10 @@ def _without_scorer(graph: Graph, scorer: Graph, heir: Graph | None) -> None:
 
 
 def _sd15_note(text: str, *, scored: bool) -> str:
-    """A note with the paragraph about the reader's own model replaced by one about the checkpoint."""
-    kept = [part for part in text.split("\n\n") if not part.startswith(OWN_MODEL)]
+    """A note without what it says of Shapes' scorer; and about a checkpoint where it spoke of the reader's own model."""
+    kept = [part for part in text.split("\n\n") if OWN_MODEL not in part and "Shapes Scorer" not in part]
+    if OWN_MODEL not in text:
+        return "\n\n".join(kept)
     kept.append(
         "Choose your Stable Diffusion 1.x or 2.x file in *Load Checkpoint*, and name something that it knows in the "
         "prompts. The picture in the template list was painted with Shapes, the demo model."

@@ -117,7 +117,7 @@ def test_trace_a_prompt_finds_the_layer(page):
         (blueprint, "report", show, "source"),
     ))  # fmt: skip
     prompt = f"a red circle, in the style of [{EDITED}]"
-    set_widgets(page, prompts=prompt, width=128, height=128, steps=6, cfg=5)
+    set_widgets(page, prompts=prompt, width=128, height=128, steps=4, cfg=5)
     page.queue(timeout=600)
     (report,) = output_of(page, show)["text"]
     assert "text.0.self_attn" in report

@@ -96,6 +96,115 @@ def test_a_patched_copy_holds_the_edit_and_nothing_else_is_changed(model, shell,
     assert torch.equal(load_file("fixed.safetensors")[OUT_PROJ], wanted) and not torch.equal(wanted, base)
 
 
+@pytest.fixture
+def folder(tmp_path, weights, monkeypatch):
+    """A diffusers folder as a hub's cache has it: some files are symbolic links, some weights are there twice."""
+    monkeypatch.chdir(tmp_path)
+    here, blobs = tmp_path / "model", tmp_path / "blobs"
+    for name in ("text_encoder", "unet/inner", "tokenizer"):
+        (here / name).mkdir(parents=True)
+    blobs.mkdir()
+    write(blobs / "a", laid_out(weights, "bare"))
+    (here / "text_encoder" / "model.safetensors").symlink_to("../../blobs/a")
+    full = {name: value.float() for name, value in weights.items()}
+    write(here / "text_encoder" / "model.fp32.safetensors", laid_out(full, "bare"))
+    (here / "text_encoder" / "config.json").write_text(config(WIDTH, HEADS))
+    (here / "text_encoder" / "pytorch_model.bin").write_bytes(b"pickle")
+    (blobs / "b").write_bytes(b"unet")
+    (here / "unet" / "inner" / "weights.safetensors").symlink_to("../../../blobs/b")
+    (here / "unet" / "again").symlink_to("..")
+    (here / "model_index.json").write_text("{}")
+    return here
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_is_copied_whole_with_the_edit_in_all_its_weights(folder, shell, tmp_path, weights):
+    before = contents(folder)
+    code, out, err = shell("edit", "model", *VAN_GOGH, "--apply", "fixed", "--out", "fix.safetensors")
+    assert code == 0, err
+    copied = contents(tmp_path / "fixed")
+    assert contents(folder) == before
+    patched = {"text_encoder/model.safetensors", "text_encoder/model.fp32.safetensors"}
+    assert copied.keys() | {"text_encoder/pytorch_model.bin"} == before.keys()
+    assert {name for name in copied if copied[name] != before[name]} == patched
+    delta, name = load_edit("fix.safetensors").delta(), LAYOUTS["bare"][0] + OUT_PROJ.removeprefix(LAYOUTS["sd1"][0])
+    for file in patched:
+        old, new = (load_file(root / file) for root in (folder, tmp_path / "fixed"))
+        assert torch.equal(new[name], (old[name].float() + delta).to(old[name].dtype))
+        assert all(torch.equal(new[other], old[other]) for other in old if other != name)
+    linked = tmp_path / "fixed" / "unet" / "inner" / "weights.safetensors"
+    assert linked.samefile(tmp_path / "blobs" / "b") and not linked.is_symlink()
+    shared = sum(len(copied[file]) for file in copied.keys() - patched)
+    assert f"{sum(len(copied[file]) for file in patched):,} bytes, and {shared:,} shared" in out
+    assert "left out" in out and "text_encoder/pytorch_model.bin" in out
+    assert shell("report", "fixed", "fix.safetensors")[1].count("not the one") == 1
+
+
+def test_a_folder_is_copied_where_there_are_no_links(folder, shell, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert shell("edit", "model", *VAN_GOGH, "--apply", "fixed")[0] == 0
+    copy = tmp_path / "fixed" / "unet" / "inner" / "weights.safetensors"
+    assert copy.read_bytes() == b"unet" and not copy.samefile(tmp_path / "blobs" / "b")
+
+
+def test_a_folders_text_encoder_alone(folder, shell, tmp_path):
+    code, out, _ = shell("edit", "model", *VAN_GOGH, "--apply", "alone.safetensors")
+    assert code == 0 and "the text encoder alone; name a folder" in out
+    assert load_file("alone.safetensors").keys() == load_file(folder / "text_encoder" / "model.safetensors").keys()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("model", "exists already"),
+        ("taken", "exists already"),
+        ("model/inside", "lies in model itself"),
+        ("nowhere/copy", "There is no folder"),
+    ],
+)
+def test_no_folder_is_written_over(folder, shell, tmp_path, target, message):
+    (tmp_path / "taken").mkdir()
+    before = contents(tmp_path)
+    code, _, err = shell("edit", "model", *VAN_GOGH, "--apply", target, "--overwrite")
+    assert code == 1 and message in err and contents(tmp_path) == before
+
+
+def test_an_interrupted_copy_leaves_no_folder(folder, shell, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("diff_quickfix.cli.output.progress", lambda *_: interrupt)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert shell("edit", "model", *VAN_GOGH, "--apply", "fixed")[0] == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_changed_file_is_the_edit_of_the_changed_list(model, shell, weights, tokenizer):
+    options = ("--edit", "snoopy -> dog | kind=object", "--out", "fix.safetensors")
+    assert shell("edit", model, *VAN_GOGH, *options)[0] == 0
+    code, out, err = shell(
+        "change", model, "fix.safetensors", "--drop", "van gogh", "--reweight", "snoopy: 2", "--add", "dog -> painting",
+        "--out", "changed.safetensors", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    wanted = [ConceptEdit("snoopy", "dog", "object", weight=2.0), ConceptEdit("dog", "painting")]
+    found, anew = load_edit("changed.safetensors"), compute_edit(oracle(weights, HEADS), tokenizer, wanted, GUARDED)
+    assert found.concepts == anew.concepts and found.settings == GUARDED
+    assert (found.delta() - anew.delta()).norm() < 1e-5 * anew.delta().norm()
+    assert [concept["source"] for concept in json.loads(out)["concepts"]] == ["snoopy", "dog"]
+    assert [concept.source for concept in load_edit("fix.safetensors").concepts] == ["van gogh", "snoopy"]
+    code, _, err = shell("change", model, "fix.safetensors", "--drop", "nemo")
+    assert code == 1 and "no concept 'nemo'; it holds 'van gogh', 'snoopy'" in err
+    code, _, err = shell("change", model, "fix.safetensors", "--drop", "snoopy", "--out", "fix.safetensors")
+    assert code == 1 and "exists already" in err
+
+
 def test_json_is_one_object_and_says_what_the_text_says(model, shell):
     code, out, err = shell("edit", model, *VAN_GOGH, "--out", "fix.safetensors", "--json")
     said = json.loads(out)
@@ -168,6 +277,12 @@ def test_sdxl_needs_a_name_and_is_warned_of(shell, tmp_path, tokenizer, monkeypa
     assert all(name.startswith("lora_te1_text_model_") for name in load_file("fix.safetensors"))
     assert shell(*options, "--overwrite", "--quiet")[2] == ""
     assert shell("report", ".", "fix.safetensors", "--quiet")[0] == 0
+    assert shell(*options[:4], "--encoder", "clip_g", "--apply", "../sdxl-fixed", "--quiet")[0] == 0
+    copies, originals = (
+        [root / name / "model.safetensors" for name in ("text_encoder", "text_encoder_2")]
+        for root in (tmp_path.parent / "sdxl-fixed", tmp_path)
+    )
+    assert copies[0].samefile(originals[0]) and copies[1].read_bytes() != originals[1].read_bytes()
     assert "no text encoder clip_h" in shell("edit", ".", *VAN_GOGH, "--encoder", "clip_h")[2]
 
 
@@ -183,6 +298,9 @@ def test_sdxl_needs_a_name_and_is_warned_of(shell, tmp_path, tokenizer, monkeypa
         (("edit", "m", *VAN_GOGH, "--energy", "0"), "above 0"),
         (("edit", "m", *VAN_GOGH, "--lambda", "much"), "invalid float"),
         (("edit", "m", *VAN_GOGH, "--encoder", "t5"), "invalid choice"),
+        (("edit", "m", *VAN_GOGH, "--apply", "fixed"), "ends in .safetensors"),
+        (("change", "m"), "required: FILE"),
+        (("change", "m", "f", "--energy", "2"), "above 0"),
         (("inspect",), "required: FILE"),
         (("report", "m", "f", "--strength", "nan"), "expected a number"),
     ],
@@ -223,7 +341,7 @@ def test_an_interrupt_is_130_and_leaves_nothing(model, shell, tmp_path, monkeypa
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("diff_quickfix.cli.commands.progress", lambda *_: interrupt)
+    monkeypatch.setattr("diff_quickfix.cli.output.progress", lambda *_: interrupt)
     before = sorted(path.name for path in tmp_path.iterdir())
     code, _, err = shell("edit", model, *VAN_GOGH, "--apply", "fixed.safetensors")
     assert code == 130 and "interrupted" in err

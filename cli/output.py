@@ -1,0 +1,113 @@
+"""Where an edit goes from the shell: a LoRA file, a patched copy of the model, and what is said about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ..quickfix import (
+    PRECISIONS,
+    EditReport,
+    FolderCopy,
+    TextEncoderFile,
+    WeightEdit,
+    check_folder,
+    copy_folder,
+    save_edit,
+    to_json,
+)
+from .progress import progress
+
+
+def check_targets(encoder: TextEncoderFile, options: argparse.Namespace) -> None:
+    """Refuse, before any work, what could not be written at its end."""
+    for path in filter(None, (options.out, options.apply)):
+        if path == options.apply and _is_folder(options):
+            check_folder(Path(options.model), Path(path))
+        else:
+            _check_file(Path(path), encoder, options.overwrite)
+
+
+def write_edit(
+    encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, options: argparse.Namespace
+) -> None:
+    """Save an edit and patch the model as the options say, and print the report."""
+    said = []
+    if options.out:
+        save_edit(
+            edit, options.out, naming=options.naming, energy=options.energy, dtype=PRECISIONS[options.dtype],
+            overwrite=options.overwrite,
+        )  # fmt: skip
+        said.append(f"wrote {options.out} ({_size(options.out)})")
+    if options.apply:
+        said.append(_apply(encoder, edit, options))
+    if options.json:
+        print_json(described(edit) | {
+            "model": options.model, "tensor": encoder.stored_name(edit.weight_name), "report": report.as_dict(),
+            "out": options.out, "apply": options.apply,
+        })  # fmt: skip
+        return
+    print("\n".join([report.text(), *said]))
+    if not said:
+        print("nothing was written; --out saves the edit, --apply a patched copy of the checkpoint")
+
+
+def stored(encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, strength: float) -> EditReport:
+    """The report, with what rounding to the file's own dtype costs."""
+    weight = encoder.tower.weights[edit.weight_name]
+    return report.with_storage(weight.float(), edit.delta(strength), weight.dtype)
+
+
+def described(edit: WeightEdit) -> dict[str, Any]:
+    """What an edit is, ready for JSON."""
+    return {
+        "encoder": edit.encoder, "weight": edit.weight_name, "rank": edit.rank, "base": edit.base,
+        "concepts": to_json(edit.concepts), "settings": to_json(edit.settings),
+    }  # fmt: skip
+
+
+def print_json(fields: dict[str, Any]) -> None:
+    print(json.dumps(fields, indent=2))
+
+
+def _is_folder(options: argparse.Namespace) -> bool:
+    """Whether --apply asks for a whole folder, not for the text encoder's file alone."""
+    return Path(options.model).is_dir() and not options.apply.endswith(".safetensors")
+
+
+def _check_file(path: Path, encoder: TextEncoderFile, overwrite: bool) -> None:
+    if path.exists() and path.samefile(encoder.file.path):
+        raise ValueError(f"{path} is the model itself, which stays as it is. Choose another name.")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already. Choose another name, or pass --overwrite.")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"There is no folder {path.absolute().parent}.")
+
+
+def _apply(encoder: TextEncoderFile, edit: WeightEdit, options: argparse.Namespace) -> str:
+    """Write the patched copy; returns what to say about it."""
+    told = progress("copying", options.quiet)
+    if _is_folder(options):
+        made = copy_folder(
+            encoder, Path(options.model), Path(options.apply), edit, options.strength, progress=told
+        )
+        return _folder_said(options.apply, made)
+    weight = encoder.tower.weight(edit.weight_name) + edit.delta(options.strength)
+    patched = {encoder.stored_name(edit.weight_name): weight}
+    encoder.file.copy(options.apply, patched, overwrite=options.overwrite, progress=told)
+    alone = ", the text encoder alone; name a folder for the whole model" if Path(options.model).is_dir() else ""
+    return f"wrote {options.apply} ({_size(options.apply)}{alone})"
+
+
+def _folder_said(path: str, made: FolderCopy) -> str:
+    said = f"wrote {path} ({made.written:,} bytes, and {made.linked:,} shared with the original by hard links)"
+    said += f"; the edit is in {', '.join(made.patched)}"
+    if made.left_out:
+        said += f"; left out, since pickled weights cannot be patched: {', '.join(made.left_out)}"
+    return said
+
+
+def _size(path: str) -> str:
+    return f"{Path(path).stat().st_size:,} bytes"

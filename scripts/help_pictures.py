@@ -1,0 +1,112 @@
+"""Take the pictures of the help pages: each node as it looks in ComfyUI after a run of the template that has it.
+
+    python3 scripts/bootstrap.py run --browser -- python scripts/help_pictures.py [ID ...]
+
+Writes web/docs/ID.webp, of all nodes or of those named (without the prefix DiffQuickFix_). Ten minutes for all.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import templates
+from diff_quickfix.demo_model.server import running_server
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests" / "browser"))
+from chromium import running_chromium  # noqa: E402
+from comfy_page import ComfyPage  # noqa: E402
+
+PREFIX = "DiffQuickFix_"
+DOCS = ROOT / "web" / "docs"
+WIDTH, HEIGHT = 1500, 1300
+LEFT, TOP = 140, 160  # where the node stands on the page: clear of ComfyUI's own bars
+MARGIN, TITLE = 10, 30
+# Which template shows a node, and the titles of the nodes beside it that show what it gives.
+SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "LoadShapesDemo": ("remove-a-style", ()),
+    "Edit": ("remove-a-style", ()),
+    "ConceptEditList": ("remove-many-concepts", ()),
+    "AddConceptEdit": ("remove-many-concepts", ()),
+    "SaveEditAsLoRA": ("save-and-share", ()),
+    "LoadEdit": ("save-and-share", ()),
+    "PreserveSet": ("guard-an-edit", ()),
+    "CollateralRadar": ("guard-an-edit", ()),
+    "FindLambda": ("guard-an-edit", ("Efficacy against drift",)),
+    "EditReport": ("guard-an-edit", ("What the guarded edit does",)),
+    "CorruptPrompt": ("restore-a-layer", ()),
+    "RestoreTextState": ("restore-a-layer", ("Sampler (restored in the text encoder)", "Restored in the text encoder")),
+    "RestoreUNetState": ("restore-a-layer", ("Sampler (restored in the UNet)", "Restored in the UNet")),
+    "CLIPScore": ("score-with-clip", ("Each picture (before)",)),
+    "ShapesScorer": ("score-with-clip", ()),
+    "LoadCLIPScorer": ("score-with-clip", ()),
+    "CLIPVisionScorer": ("score-with-clip", ("CLIPVisionLoader", "CLIPLoader")),
+    "CausalTraceText": ("trace-text-encoder", ()),
+    "CausalHeatmap": ("trace-text-encoder", ()),
+    "LocateCausalState": ("trace-text-encoder", ("PreviewAny",)),
+    "CausalTraceUNet": ("trace-unet", ()),
+    "SaveTrace": ("compare-traces", ()),
+    "LoadTrace": ("compare-traces", ()),
+    "CompareTraces": ("compare-traces", ("Noise - other words",)),
+}
+_BOX = """(kind, companions) => {
+    const nodes = window.app.graph._nodes;
+    const named = (name) => nodes.find((node) => node.title === name) ?? nodes.find((node) => node.type === name);
+    const shown = [nodes.find((node) => node.type === kind), ...companions.map(named)];
+    for (const node of shown) node.mode = 0;
+    const [left, top] = [0, 1].map((axis) => Math.min(...shown.map((node) => node.pos[axis])));
+    const [right, bottom] = [0, 1].map((axis) => Math.max(...shown.map((node) => node.pos[axis] + node.size[axis])));
+    return { left, top, width: right - left, height: bottom - top };
+}"""
+
+
+def take(page: ComfyPage, kind: str, companions: tuple[str, ...]) -> Image.Image:
+    """The node and its companions, cut from the page at the scale 1; wide ones at a scale that fits."""
+    box = page.run(_BOX, PREFIX + kind, list(companions))
+    scale = min(1.0, (WIDTH - LEFT - 40) / box["width"], (HEIGHT - TOP - 40) / box["height"])
+    page.view(scale=scale, offset=(LEFT / scale - box["left"], TOP / scale - box["top"]))
+    page.rest(1.5)
+    clip = {
+        "x": LEFT - MARGIN, "y": TOP - scale * TITLE - MARGIN, "scale": 1,
+        "width": scale * box["width"] + 2 * MARGIN, "height": scale * (box["height"] + TITLE) + 2 * MARGIN,
+    }  # fmt: skip
+    data = page.call("Page.captureScreenshot", format="png", clip=clip)["data"]
+    picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+    picture.thumbnail((760, 1100), Image.Resampling.LANCZOS)
+    return picture
+
+
+def open_page(browser: Any, server: Any) -> ComfyPage:
+    page = ComfyPage(browser, server, vue=False)
+    page.call("Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False)
+    page.run("window.app.extensionManager.setting.set('Comfy.NodeBadge.NodeSourceBadgeMode', 'None').then(() => true)")
+    return page
+
+
+def main(chosen: list[str]) -> int:
+    wanted = {name: SHOWN[name] for name in chosen or SHOWN}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(Path(os.environ["COMFYUI_PATH"]), Path(folder) / "comfyui") as server,
+        running_chromium(os.environ["CHROMIUM_PATH"], Path(folder) / "profile") as browser,
+    ):
+        page = open_page(browser, server)
+        for template in dict.fromkeys(template for template, _ in wanted.values()):
+            page.load(templates.read(template))
+            page.queue(timeout=1200)
+            page.rest(2)
+            for kind, (place, companions) in wanted.items():
+                if place == template:
+                    take(page, kind, companions).save(DOCS / f"{PREFIX}{kind}.webp", quality=82, method=6)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
