@@ -56,5 +56,8 @@ class ChangeEdit(io.ComfyNode):
         changed = ledger.solve()
         changed = dataclasses.replace(changed, report=stored_report(encoder, changed, strength))
         keep_ledger(clip, encoder, changed, ledger)
-        report = f"{foreign_note(encoder, edit)}{changed.report.text()}"
-        return io.NodeOutput(apply_edit(clip, encoder, changed, strength), changed, report, ui=report_ui(report))
+        note = foreign_note(encoder, edit)
+        report = note + changed.report.text()
+        # Bars would hide the note.
+        shown = report_ui(report, None if note else changed.report.as_dict())
+        return io.NodeOutput(apply_edit(clip, encoder, changed, strength), changed, report, ui=shown)

@@ -110,6 +110,9 @@ class LoadEdit(io.ComfyNode):
     def execute(cls, clip, file: str, strength: float) -> io.NodeOutput:
         edit, encoder = load_edit(lora_path(file)), open_text_encoder(clip)
         measured = measure_edit(encoder.tower, encoder.tokenizer, edit, strength)
-        report = stored_report(encoder, dataclasses.replace(edit, report=measured), strength).text()
-        report = foreign_note(encoder, edit) + report
-        return io.NodeOutput(apply_edit(clip, encoder, edit, strength), edit, report, ui=report_ui(report))
+        report = stored_report(encoder, dataclasses.replace(edit, report=measured), strength)
+        note = foreign_note(encoder, edit)
+        text = note + report.text()
+        # Bars would hide the note.
+        shown = report_ui(text, None if note else report.as_dict())
+        return io.NodeOutput(apply_edit(clip, encoder, edit, strength), edit, text, ui=shown)

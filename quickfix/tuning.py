@@ -53,8 +53,8 @@ class LambdaCurve:
         return self.lambdas[self.knee]
 
     def text(self) -> str:
-        """The curve as a small table, the knee marked."""
-        lines = ["lambda       efficacy   drift    condition"]
+        """The best lambda, and the curve as a small table, the knee marked."""
+        lines = [f"Best lambda: {self.best:.4g}", "lambda       efficacy   drift    condition"]
         shown = sorted({*range(0, len(self.lambdas), max(1, len(self.lambdas) // 14)), self.knee})
         for i in shown:
             lines.append(
@@ -62,8 +62,8 @@ class LambdaCurve:
                 + (" <- knee" if i == self.knee else "")
             )
         lines.append(
-            f"Best lambda: {self.best:.4g}. Below it, a little more efficacy costs more drift than it is worth "
-            f"(a drift of {DRIFT_LIMIT:.0%} weighs as much as all of the concept)."
+            "Below the knee, a little more efficacy costs more drift than it is worth (a drift of "
+            f"{DRIFT_LIMIT:.0%} weighs as much as all of the concept)."
         )
         return "\n".join(lines)
 

@@ -157,7 +157,7 @@ def test_a_rival_style_is_no_good_target_however_far_it_takes_the_concept(run, s
     output = run("FindTarget", shapes[1], **TARGET_INPUTS, candidates="\n".join((*rivals, "painting", "photo")))
     target, lam, report, picture = output.args
     assert target in ("painting", "photo") and output.ui == {"diff_quickfix_report": [report]}
-    rows = {line[:20].strip(): float(line[20:].split("%")[0]) for line in report.splitlines()[1:6]}
+    rows = {line[:20].strip(): float(line[20:].split("%")[0]) for line in report.splitlines()[2:7]}
     assert min(rows["painting"], rows["photo"]) > 50 > 20 > max(rows[rival] for rival in rivals)
     assert picture.shape[0] == 1 and picture.shape[3] == 3 and 0 <= picture.min() < picture.max() <= 1
     assert edit(shapes[1], target=target, preset="auto")[1].settings.lam == lam

@@ -91,7 +91,7 @@ def test_change_an_edit(server, scorer, template):
     assert dropped not in first[:2] and first[2:] == [added] * 2
     assert changed[:2] == [dropped] * 2 and added not in changed[2:]
     (table,) = outputs[at["DiffQuickFix_FindTarget"]]["diff_quickfix_report"]
-    ranked = [line[:14].strip() for line in table.splitlines()[1:-1]]
+    ranked = [line[:14].strip() for line in table.splitlines()[2:-1]]
     # A plain word is a better target than another style, which the edit would bring.
     assert len(ranked) == 6 and ranked[0] in ("painting", "image", "photo") and ranked[-1] == "piet mondrian"
     assert pictures(server, outputs, at["Targets"]).shape[0] == 1
