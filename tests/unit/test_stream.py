@@ -17,13 +17,13 @@ from diff_quickfix.quickfix import (
 )
 from diff_quickfix.quickfix.attention import attend, attend_rows
 from diff_quickfix.quickfix.conflicts import near_preserved
+from diff_quickfix.quickfix.solve import symmetric_product
 from diff_quickfix.quickfix.stopwatch import Stopwatch
 from diff_quickfix.quickfix.stream import (
     KeySums,
     edited_layer,
     encode_pairs,
     gather_pairs,
-    symmetric_product,
     tokenize_pairs,
 )
 from hypothesis import given
