@@ -110,7 +110,7 @@ def _measured(
         skipped_preserve=guard.skipped,
         generality=_generality(tower, tokenizer, concepts, settings, update),
         contested=near_preserved(tower, tokenizer, concepts, settings),
-        condition=pairs.sums.condition(lam=settings.lam, **guard.as_arguments()),
+        condition=pairs.condition(settings.lam, guard),
         guarding=None if held is None else Guarding(held.rank, held.share(pairs.sums.gram)),
     )
 

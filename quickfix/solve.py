@@ -17,6 +17,7 @@ fp32 would lose. In this module keys and values stand in rows, (n, d).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ from .nullspace import HeldSpan
 _NEGLIGIBLE = 1e-8
 # The keys' largest direction stands out far: a handful of steps finds it.
 _POWER_STEPS = 30
+# Rows turned to fp64 at once, and blocks of columns, of which a symmetric product needs the upper triangle.
+_ROWS, _BLOCKS = 4096, 4
 
 
 class SolveError(ValueError):
@@ -236,26 +239,47 @@ class Statistics:
     ) -> float:
         """1 + ||G|| / lam for the system lam I + G that :meth:`solve` solves: an upper bound of its condition number,
         exact where the keys do not span all dimensions. ||G|| by power iteration, to a percent."""
-        kept = None if preserve is None or not preserve_weight else preserve.to(self.gram)
-        step = torch.ones(len(self.gram), 1, dtype=torch.float64, device=self.gram.device)
-        norm = 0.0
-        for _ in range(_POWER_STEPS):
-            vector = step / step.norm().clamp_min(torch.finfo(torch.float64).tiny)
-            vector = vector if held is None else held.project(vector.T).T
-            step = self.gram @ vector
-            if kept is not None:
-                step = step + preserve_weight * (kept.T @ (kept @ vector))
-            step = step if held is None else held.project(step.T).T
-            before, norm = norm, float(step.norm())
-            if abs(norm - before) <= 1e-3 * norm:
-                break
-        return 1.0 + norm / lam
+        return condition_bound(
+            lambda vector: self.gram @ vector, self.gram[:, :1], lam=lam, preserve=preserve,
+            preserve_weight=preserve_weight, held=held,
+        )  # fmt: skip
 
     def remaining(self, update: LowRank) -> float:
         """Sum of w ||(W0 + delta) k - v||^2, what the update leaves undone."""
         delta = update.to(torch.float64).delta()
         left = self.energy - 2 * (self.cross * delta).sum() + ((delta @ self.gram) * delta).sum()
         return max(0.0, float(left))
+
+
+def condition_bound(
+    gram: Callable[[torch.Tensor], torch.Tensor],
+    like: torch.Tensor,
+    *,
+    lam: float,
+    preserve: torch.Tensor | None = None,
+    preserve_weight: float = 1.0,
+    held: HeldSpan | None = None,
+) -> float:
+    """:meth:`Statistics.condition`, for keys whose Gram matrix is at hand as a product with a vector.
+
+    Args:
+        gram: (d, 1) to (d, 1).
+        like: a column (d, 1) of the same type.
+    """
+    kept = None if preserve is None or not preserve_weight else preserve.to(like)
+    step = torch.ones_like(like)
+    norm = 0.0
+    for _ in range(_POWER_STEPS):
+        vector = step / step.norm().clamp_min(torch.finfo(torch.float64).tiny)
+        vector = vector if held is None else held.project(vector.T).T
+        step = gram(vector)
+        if kept is not None:
+            step = step + preserve_weight * (kept.T @ (kept @ vector))
+        step = step if held is None else held.project(step.T).T
+        before, norm = norm, float(step.norm())
+        if abs(norm - before) <= 1e-3 * norm:
+            break
+    return 1.0 + norm / lam
 
 
 def check_regularization(lam: float, preserve_weight: float) -> None:
@@ -275,8 +299,25 @@ def preserved_gram(
     if preserve is None or not preserve_weight:
         return torch.zeros(width, width, dtype=torch.float64)
     _check("preserve", preserve, width)
-    kept = preserve.to(torch.float64) if held is None else held.project(preserve)
-    return preserve_weight * (kept.T @ kept)
+    return preserve_weight * symmetric_product(preserve if held is None else held.project(preserve))
+
+
+def symmetric_product(rows: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """sum of w x x^T (d, d) in fp64 over the rows x (n, d)."""
+    width = rows.shape[1]
+    total = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
+    size = -(-width // _BLOCKS)
+    roots = None if weights is None else weights.double().sqrt()[:, None]
+    for part in row_parts(len(rows)):
+        x = rows[part].double() if roots is None else rows[part] * roots[part]
+        for start in range(0, width, size):
+            total[start : start + size, start:].addmm_(x[:, start : start + size].T, x[:, start:])
+    return total.triu() + total.triu(1).T
+
+
+def row_parts(count: int) -> Iterator[slice]:
+    """Rows that are turned to fp64 at once."""
+    return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))
 
 
 def _around(

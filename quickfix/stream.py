@@ -17,7 +17,7 @@ lambda magnifies what fp32 would lose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -29,14 +29,12 @@ from .guard import Guard
 from .pairs import TokenPairs, pair_tokens
 from .report import reached, share_reached
 from .request import ConceptEdit, EditSettings
-from .solve import LowRank, Statistics, solve_residuals
+from .solve import LowRank, Statistics, condition_bound, row_parts, solve_residuals, symmetric_product
 from .stopwatch import Stopwatch
 from .tower import TextTower
 
 # Concepts encoded at once.
 CONCEPTS = 64
-# Rows turned to fp64 at once, and blocks of columns, of which a symmetric product needs the upper triangle.
-_ROWS, _BLOCKS = 4096, 4
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class PairKeys:
         ones = counts.new_ones(len(self)) if self.weights is None else self.weights
         counts.index_add_(0, self.index, ones)
         totals = counts.new_zeros(self.target.shape)
-        for part in _parts(len(changes)):
+        for part in row_parts(len(changes)):
             rows = changes[part].double()
             totals.index_add_(0, self.index[part], rows if self.weights is None else rows * self.weights[part, None])
         change = symmetric_product(changes, self.weights)
@@ -162,7 +160,7 @@ class GatheredPairs:
     bias: torch.Tensor | None
 
     def __len__(self) -> int:
-        return self.sums.pairs
+        return self.sums.pairs if self.few is None else len(self.few)
 
     @cached_property
     def sums(self) -> Statistics:
@@ -179,6 +177,16 @@ class GatheredPairs:
         residuals = self.few.residuals(self.weight, self.bias)
         return solve_residuals(
             self.few.source, residuals, lam=lam, pair_weights=self.few.weights, **guard.as_arguments()
+        )
+
+    def condition(self, lam: float, guard: Guard) -> float:
+        """:meth:`Statistics.condition` of the system that :meth:`solve` solves."""
+        if self.few is None:
+            return self.sums.condition(lam=lam, **guard.as_arguments())
+        keys = self.few.source.double()
+        rows = keys if self.few.weights is None else keys * self.few.weights[:, None]
+        return condition_bound(
+            lambda vector: rows.T @ (keys @ vector), keys[:1].T, lam=lam, **guard.as_arguments()
         )
 
     def efficacy(self, update: LowRank) -> float:
@@ -258,20 +266,3 @@ def encode_pairs(
         counts = torch.tensor(pairs.counts)
         each = torch.tensor(weights, dtype=torch.float64).repeat_interleave(counts).to(inputs.device)
     return PairKeys(inputs[source], inputs[target], index, each)
-
-
-def symmetric_product(rows: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """sum of w x x^T (d, d) in fp64 over the rows x (n, d)."""
-    width = rows.shape[1]
-    total = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
-    size = -(-width // _BLOCKS)
-    roots = None if weights is None else weights.double().sqrt()[:, None]
-    for part in _parts(len(rows)):
-        x = rows[part].double() if roots is None else rows[part] * roots[part]
-        for start in range(0, width, size):
-            total[start : start + size, start:].addmm_(x[:, start : start + size].T, x[:, start:])
-    return total.triu() + total.triu(1).T
-
-
-def _parts(count: int) -> Iterator[slice]:
-    return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))

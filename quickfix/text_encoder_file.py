@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,8 @@ from .tensor_file import TensorFile
 from .tower import TOKEN_POSITIONS, TOKENS, TextTower
 
 _HEAD_WIDTH = 64
+# Tensors kept: the attention and the norms of one layer, and the positions.
+_RECENT = 16
 _WIDTHS = {768: "clip_l", 1024: "clip_h", 1280: "sdxl_clip_g"}
 # How files call what the tower calls its positions and its tokens, and the first layer's output projection.
 _TRANSFORMERS = (TOKEN_POSITIONS, TOKENS, TextTower.out_proj_name(0))
@@ -63,12 +66,16 @@ class _Rows:
 
 
 class FileWeights(Mapping[str, torch.Tensor]):
-    """CLIP's parameter names to tensors of a file, read anew each time that they are asked for."""
+    """CLIP's parameter names to tensors of a file; those of one layer are kept, older ones are read anew."""
 
     def __init__(self, file: TensorFile, prefix: str, openclip: bool) -> None:
         self._file, self._prefix, self._openclip = file, prefix, openclip
+        self._recent = lru_cache(_RECENT)(self._read)
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        return self._recent(name)
+
+    def _read(self, name: str) -> torch.Tensor:
         if name == TOKENS:
             return cast(torch.Tensor, _Rows(self._file, self.stored_name(name)))
         if self._openclip and (match := _FUSED.fullmatch(name)):

@@ -12,17 +12,18 @@ from diff_quickfix.quickfix import (
     ConceptEdit,
     Statistics,
     TextTower,
+    build_guard,
     compute_edit,
 )
 from diff_quickfix.quickfix.attention import attend, attend_rows
 from diff_quickfix.quickfix.conflicts import near_preserved
+from diff_quickfix.quickfix.solve import symmetric_product
 from diff_quickfix.quickfix.stopwatch import Stopwatch
 from diff_quickfix.quickfix.stream import (
     KeySums,
     edited_layer,
     encode_pairs,
     gather_pairs,
-    symmetric_product,
     tokenize_pairs,
 )
 from hypothesis import given
@@ -180,3 +181,14 @@ def test_a_source_that_a_preserved_prompt_means_too_is_told(small_tower, tokeniz
     report = compute_edit(doubled, tokenizer, [ConceptEdit("van gogh", "painting")], kept).report
     assert f"contested: 'van gogh' and the preserved {prompt!r}" in report.text()
     assert near_preserved(small_tower, tokenizer, [ConceptEdit("van gogh", "painting")], PAPER) == ()
+
+
+@pytest.mark.parametrize("settings", [PAPER, GUARDED])
+def test_the_condition_of_few_pairs_is_that_of_their_sums(small_tower, tokenizer, settings):
+    concepts = [ConceptEdit("van gogh", "painting", weight=3.0)]
+    guard = build_guard(small_tower, tokenizer, concepts, settings)
+    wide = dataclasses.replace(settings, positions=POSITIONS[0])
+    pairs = gather_pairs(small_tower, tokenizer, concepts, wide, Stopwatch())
+    assert pairs.few is not None
+    wanted = pairs.sums.condition(lam=0.3, **guard.as_arguments())
+    assert pairs.condition(0.3, guard) == pytest.approx(wanted, rel=1e-6)
