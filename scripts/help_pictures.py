@@ -42,12 +42,12 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "FindLambda": ("guard-an-edit", ("Efficacy against drift",)),
     "EditReport": ("guard-an-edit", ("What the guarded edit does",)),
     "CorruptPrompt": ("restore-a-layer", ()),
-    "RestoreTextState": ("restore-a-layer", ("Sampler (restored in the text encoder)", "Restored in the text encoder")),
-    "RestoreUNetState": ("restore-a-layer", ("Sampler (restored in the UNet)", "Restored in the UNet")),
+    "RestoreTextState": ("restore-a-layer", ()),
+    "RestoreUNetState": ("restore-a-layer", ()),
     "CLIPScore": ("score-with-clip", ("Each picture (before)",)),
     "ShapesScorer": ("score-with-clip", ()),
     "LoadCLIPScorer": ("score-with-clip", ()),
-    "CLIPVisionScorer": ("score-with-clip", ("CLIPVisionLoader", "CLIPLoader")),
+    "CLIPVisionScorer": ("score-with-clip", ()),
     "CausalTraceText": ("trace-text-encoder", ()),
     "CausalHeatmap": ("trace-text-encoder", ()),
     "LocateCausalState": ("trace-text-encoder", ("PreviewAny",)),
@@ -67,8 +67,17 @@ _BOX = """(kind, companions) => {
 }"""
 
 
+def pin_a_cell(page: ComfyPage) -> None:
+    """Have the heat map show the pictures of its largest cell."""
+    page.run("document.querySelector('.diff-quickfix-heatmap').focus()")
+    page.press("Enter")
+    page.rest(2)
+
+
 def take(page: ComfyPage, kind: str, companions: tuple[str, ...]) -> Image.Image:
     """The node and its companions, cut from the page at the scale 1; wide ones at a scale that fits."""
+    if kind == "CausalHeatmap":
+        pin_a_cell(page)
     box = page.run(_BOX, PREFIX + kind, list(companions))
     scale = min(1.0, (WIDTH - LEFT - 40) / box["width"], (HEIGHT - TOP - 40) / box["height"])
     page.view(scale=scale, offset=(LEFT / scale - box["left"], TOP / scale - box["top"]))

@@ -123,7 +123,7 @@ def _without_scorer(graph: Graph, scorer: Graph, heir: Graph | None) -> None:
 
 
 def _sd15_note(text: str, *, scored: bool) -> str:
-    """A note without what it says of Shapes' scorer; and about a checkpoint where it spoke of the reader's own model."""
+    """A note without Shapes' scorer, and about a checkpoint where it spoke of the reader's own model."""
     kept = [part for part in text.split("\n\n") if OWN_MODEL not in part and "Shapes Scorer" not in part]
     if OWN_MODEL not in text:
         return "\n\n".join(kept)

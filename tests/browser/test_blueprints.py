@@ -45,13 +45,16 @@ def set_widgets(page, **values):
     page.run(code, values)
 
 
-def last_outputs(page):
-    history = page.server.get_json("/history")
-    return max(history.values(), key=lambda entry: entry["prompt"][0])["outputs"]
-
-
 def output_of(page, node):
-    return last_outputs(page)[str(node)]
+    """What a node gave in the last run."""
+    history = page.server.get_json("/history")
+    return max(history.values(), key=lambda entry: entry["prompt"][0])["outputs"][str(node)]
+
+
+def shot(page, name):
+    page.run("window.app.extensionManager.command.execute('Comfy.Canvas.FitView').then(() => true)")
+    page.rest(2)
+    page.shot(name)
 
 
 def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page):
@@ -80,8 +83,7 @@ def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page):
         pictures = np.stack([page.server.picture(image) for image in output_of(page, save)["images"]])
         styles[clip] = ShapesScorer().read(as_tensor(pictures), "style")
     assert styles[loader] == [EDITED] * 2 and EDITED not in styles[blueprint]
-    page.rest(1)
-    page.shot("blueprint-remove-a-concept")
+    shot(page, "blueprint-remove-a-concept")
     assert not page.own_complaints()
 
 
@@ -121,6 +123,5 @@ def test_trace_a_prompt_finds_the_layer(page):
     page.queue(timeout=600)
     (report,) = output_of(page, show)["text"]
     assert "text.0.self_attn" in report
-    page.rest(1)
-    page.shot("blueprint-trace-a-prompt")
+    shot(page, "blueprint-trace-a-prompt")
     assert not page.own_complaints()

@@ -17,4 +17,5 @@ def test_the_picture_of_a_page_loads_in_the_help_panel(page):
     assert "indirect effect" in text
     page.rest(0.5)
     page.shot("help")
-    assert not page.own_complaints()
+    # ComfyUI asks for a page in the reader's language first.
+    assert not [entry for entry in page.own_complaints() if not entry[2].endswith("/en.md")]

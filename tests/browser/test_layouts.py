@@ -3,9 +3,10 @@
 import pytest
 import templates
 
-BOXES = """window.app.graph._nodes.map((node) => [
-    node.title, node.pos[0], node.pos[1] - 30, node.pos[0] + node.size[0], node.pos[1] + node.size[1],
-])"""
+BOXES = """window.app.graph._nodes.map((node) => {
+    const [width, height] = node.flags.collapsed ? [80, 0] : node.size;
+    return [node.title, node.pos[0], node.pos[1] - 30, node.pos[0] + width, node.pos[1] + height];
+})"""
 
 
 @pytest.mark.parametrize("name", templates.shapes_templates())
