@@ -7,7 +7,8 @@ import pytest
 import torch
 from test_tracing import sweep_inputs
 
-EVENTS = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "subprocess.Popen", "os.system")
+EVENTS = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "subprocess.Popen",
+          "os.system")  # fmt: skip
 _seen: list | None = None
 
 
