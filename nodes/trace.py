@@ -195,7 +195,8 @@ def _sweep_outputs() -> list[io.Output]:
     return [
         CausalTraceType.Output(id="trace", display_name="trace", tooltip="Every score, for the heat map."),
         io.Image.Output(id="examples", display_name="examples",
-                        tooltip="Clean, corrupted, then restored at the cells with the largest effects, in that order."),
+                        tooltip="Clean, corrupted, then restored at the cells with the largest effects, in that "
+                        "order."),
     ]  # fmt: skip
 
 

@@ -33,8 +33,8 @@ class CausalHeatmap(io.ComfyNode):
                                "the same as a share of what the corruption took away."),
                 io.Int.Input("width", default=1200, min=400, max=4000, step=50, tooltip="Width in pixels."),
                 io.Image.Input("pictures", optional=True,
-                               tooltip="The examples of the Causal Trace node: shown on the node beside the cells they belong "
-                               "to. Pictures of another trace are not shown."),
+                               tooltip="The examples of the Causal Trace node: shown on the node beside the cells they "
+                               "belong to. Pictures of another trace are not shown."),
             ],
             outputs=[io.Image.Output(id="heatmap", display_name="heatmap", tooltip="The drawing.")],
         )  # fmt: skip

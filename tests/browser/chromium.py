@@ -90,6 +90,7 @@ class Page:
 
     Attributes:
         requests: the URL of every request, in order.
+        asked_by: for each request, the URLs of the scripts on its stack, over promises and timers too; "" for none.
         complaints: (level, text, where) of console errors and warnings, and of uncaught errors.
         dialogs: the texts of alerts, which are closed at once.
     """
@@ -97,6 +98,7 @@ class Page:
     def __init__(self, browser: Chromium, *, width: int = 1400, height: int = 900) -> None:
         self._browser = browser
         self.requests: list[str] = []
+        self.asked_by: list[str] = []
         self.complaints: list[tuple[str, str, str]] = []
         self.dialogs: list[str] = []
         self.context = browser.call("Target.createBrowserContext")["browserContextId"]
@@ -107,6 +109,7 @@ class Page:
         browser.listeners[self._session] = self._heard
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Runtime.setAsyncCallStackDepth", maxDepth=32)
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def call(self, method: str, **parameters: Any) -> Any:
@@ -118,6 +121,8 @@ class Page:
     def _heard(self, method: str, event: dict[str, Any]) -> None:
         if method == "Network.requestWillBeSent":
             self.requests.append(event["request"]["url"])
+            initiator = event.get("initiator", {})
+            self.asked_by.append(f"{initiator.get('url', '')} {_places(initiator.get('stack'))}".strip())
         elif method == "Runtime.consoleAPICalled" and event["type"] in ("error", "warning"):
             text = " ".join(str(a.get("value", a.get("description", ""))) for a in event["args"])
             self.complaints.append((event["type"], text, _places(event.get("stackTrace"))))
@@ -197,7 +202,11 @@ class Page:
 
 
 def _places(stack: dict[str, Any] | None) -> str:
-    return " ".join(frame["url"] for frame in (stack or {}).get("callFrames", []))
+    places = []
+    while stack:
+        places += [frame["url"] for frame in stack.get("callFrames", [])]
+        stack = stack.get("parent")
+    return " ".join(places)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """A stock server with saved traces, and Chromium; pages are opened by each test in both renderers."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from chromium import running_chromium
@@ -13,6 +15,9 @@ from traces import save_traces
 def server(comfyui, tmp_path_factory):
     folder = tmp_path_factory.mktemp("comfyui")
     save_traces(folder / "output" / "causal_traces")
+    (folder / "custom_nodes" / "network_guard").mkdir(parents=True)
+    guard = Path(__file__).with_name("network_guard.py")
+    shutil.copy(guard, folder / "custom_nodes" / "network_guard" / "__init__.py")
     with running_server(comfyui, folder) as running:
         yield running
 

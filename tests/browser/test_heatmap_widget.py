@@ -276,7 +276,8 @@ def test_far_away_the_main_finding_is_written_large(page, heatmap):
         page.wait(f"{WORDS} === '{BEST[0]} \u00b7 {BEST[1]} \u00b7 indirect effect {make_trace().best().effect:.3f}'")
         page.wait(f"{words}.previousElementSibling.offsetHeight === 0")
         assert type_on_screen(page, words) >= 12
-        assert page.run(f"{words}.scrollWidth <= {words}.clientWidth && {words}.scrollHeight <= {words}.clientHeight + 2")
+        over = ("Width", "Height")
+        assert all(page.run(f"{words}.scroll{side} <= {words}.client{side} + 2") for side in over)
         page.shot(f"heatmap-far-{scale}")
     # The map fills its place, and answers.
     place = page.box(MAP)
@@ -366,7 +367,8 @@ def test_it_survives_undo_copying_and_a_subgraph(page, heatmap):
         canvas.pasteFromClipboard();
     }"""
     page.run(f"({code})()")
-    page.wait(f"{COUNT} === 2 && [...document.querySelectorAll('{MAP} canvas:first-child')].every((c) => c.height > 100)")
+    drawn = f"[...document.querySelectorAll('{MAP} canvas:first-child')].every((map) => map.height > 100)"
+    page.wait(f"{COUNT} === 2 && {drawn}")
     page.run("window.app.canvas.selectItems([...window.app.canvas.graph._nodes])")
     command(page, "Comfy.Graph.ConvertToSubgraph")
     page.wait("window.app.graph._nodes.length === 1")

@@ -73,12 +73,6 @@ def test_a_workflow_file_cannot_plant_anything_through_what_the_heat_map_keeps(p
     assert page.dialogs == [] and not page.own_complaints()
 
 
-def test_no_request_leaves_the_machine_because_of_the_pack(page, server):
-    assert any("/diff_quickfix/tokens" in url for url in page.requests)
-    outside = [url for url in page.requests if not url.startswith((server.url, "data:", "blob:", "about:"))]
-    assert not [url for url in outside if "diff" in url.lower()], outside
-
-
 def test_scripts_are_small_and_leave_window_alone(page, server):
     scripts = [url for url in dict.fromkeys(page.requests) if "/diff-quickfix/" in url]
     scripts = [url.removeprefix(server.url) for url in scripts if "js" in url[-4:]]

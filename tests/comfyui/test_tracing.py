@@ -422,9 +422,9 @@ def test_two_hundred_large_pictures_are_small_for_the_page(heatmap, tmp_path):
     sites = tuple(f"text.{layer}.mlp" for layer in range(20))
     zeros = torch.zeros(1, 1, 1)
     trace = CausalTrace(
-        component="text", column_axis="token", sites=sites, columns=tuple("abcdefghij"), prompts=("a",), subjects=("a",),
-        seeds=(0,), draws=1, clean=zeros[0], corrupted=zeros, restored=torch.zeros(1, 1, 1, 20, 10), score="cosine",
-        control=torch.zeros(1, 1, 1, 0),
+        component="text", column_axis="token", sites=sites, columns=tuple("abcdefghij"), prompts=("a",),
+        subjects=("a",), seeds=(0,), draws=1, clean=zeros[0], corrupted=zeros, restored=torch.zeros(1, 1, 1, 20, 10),
+        score="cosine", control=torch.zeros(1, 1, 1, 0),
     )  # fmt: skip
     pictures = torch.rand(202, 1, 1, 3).expand(-1, 320, 512, -1)
     cells = [divmod(place, 10) for place in range(200)]

@@ -1,7 +1,6 @@
 """A trace knows its example pictures again, and no other picture passes for one."""
 
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from diff_quickfix.tracing.result import CausalTrace, TraceError
 from hypothesis import given
 from hypothesis import strategies as st
 from test_trace_result import make
+
 
 def pictures_of(count, seed=0):
     return torch.rand(count, 4, 5, 3, generator=torch.Generator().manual_seed(seed))

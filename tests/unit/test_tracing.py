@@ -301,7 +301,8 @@ def assert_each_is_its_cell(encoder, plan, done):
         wanted.append(Restoration(0, tuple(site.name for site in plan.groups[row]), case.columns[column]))
     assert len(done.examples) == len(wanted)
     for example, one in zip(done.examples, wanted, strict=True):
-        torch.testing.assert_close(example, paint_text(states(encoder, case, one), plan.seeds[0], ())[0], atol=1e-5, rtol=0)
+        alone = paint_text(states(encoder, case, one), plan.seeds[0], ())[0]
+        torch.testing.assert_close(example, alone, atol=1e-5, rtol=0)
 
 
 def test_each_example_is_what_restoring_its_one_cell_paints(encoder):
@@ -317,7 +318,8 @@ def test_each_example_is_what_restoring_its_one_cell_paints(encoder):
 def test_by_default_the_strongest_cell_alone_is_restored(encoder):
     done = run_text(encoder, text_plan(encoder))
     best = done.trace.best()
-    assert [(done.trace.sites[row], done.trace.columns[column]) for row, column in done.cells] == [(best.site, best.column)]
+    ((row, column),) = done.cells
+    assert (done.trace.sites[row], done.trace.columns[column]) == (best.site, best.column)
     assert len(done.examples) == 3
 
 
