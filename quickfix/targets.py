@@ -100,19 +100,19 @@ class TargetRanking:
         return self.candidates[0]
 
     def text(self) -> str:
-        """The best, the candidates as a small table, and the criterion."""
+        """The best, the candidates as a small table, best first, and the criterion."""
         width = max(12, *(len(candidate.target[:40]) for candidate in self.candidates)) + 2
         lines = [f"Best target of {self.source!r}: {self.best.target!r}"]
-        lines.append(f"{'target':{width}}removal   change efficacy   drift collateral  lambda")
+        lines.append(f"{'target':{width}}removal efficacy   drift collateral  lambda")
         for one in self.candidates:
             lines.append(
-                f"{one.target[:40]:{width}}{one.removal:7.1%} {one.change:8.1%} {one.efficacy:8.1%} {one.drift:7.2%} "
-                f"{one.collateral:10.2%}  {one.lam:<.4g}" + (" <- best" if one is self.best else "")
+                f"{one.target[:40]:{width}}{one.removal:7.1%} {one.efficacy:8.1%} {one.drift:7.2%} "
+                f"{one.collateral:10.2%}  {one.lam:<.4g}"
             )
         lines.append(
-            f"The best has the most removal at the least drift (a drift of {DRIFT_LIMIT:.0%} weighs as much as all of the "
-            "concept). Removal is how near the edit brings the concept's text states to those of plain words; below 0, "
-            "the target says more than the concept did."
+            "The best has the most removal at the least drift (a drift of "
+            f"{DRIFT_LIMIT:.0%} weighs as much as all of the concept). Removal is how near the edit brings the concept's "
+            "text states to those of plain words; below 0, the target says more than the concept did."
         )
         return "\n".join(lines)
 

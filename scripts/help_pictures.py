@@ -41,6 +41,8 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "CollateralRadar": ("guard-an-edit", ()),
     "FindLambda": ("guard-an-edit", ("Efficacy against drift",)),
     "EditReport": ("guard-an-edit", ("What the guarded edit does",)),
+    "FindTarget": ("change-an-edit", ()),
+    "ChangeEdit": ("change-an-edit", ()),
     "CorruptPrompt": ("restore-a-layer", ()),
     "RestoreTextState": ("restore-a-layer", ()),
     "RestoreUNetState": ("restore-a-layer", ()),

@@ -40,10 +40,11 @@ function preserve(node, prompt) {
 function worstHit(node, model) {
     if (!model.worst.length) return [];
     const said = element("div", { "aria-live": "polite" });
+    const keeps = node.widgets?.some((widget) => widget.name === "preserve");
     const rows = model.worst.map(({ text, drift }) => element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
         element("span", { style: { flex: "1 1 auto", overflowWrap: "anywhere" } }, text),
         element("span", { style: { fontVariantNumeric: "tabular-nums", whiteSpace: "nowrap" } }, `${(100 * drift).toFixed(2)} %`),
-        button(t("add to preserve"), t('keep "{prompt}" as it is', { prompt: text }), () => { said.textContent = preserve(node, text); })));
+        ...(keeps ? [button(t("add to preserve"), t('keep "{prompt}" as it is', { prompt: text }), () => { said.textContent = preserve(node, text); })] : [])));
     return [element("div", { style: { color: "var(--descrip-text)" } }, t("Hit most:")), ...rows, said];
 }
 

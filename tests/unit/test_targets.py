@@ -61,8 +61,9 @@ def test_each_candidate_is_judged_as_its_own_edit_would_be(ranking, small_tower,
 def test_the_best_removes_most_for_its_drift(ranking):
     worth = [one.removal - one.drift / 0.1 for one in ranking.candidates]
     assert worth == sorted(worth, reverse=True) and ranking.best is ranking.candidates[0]
-    (marked,) = (line for line in ranking.text().splitlines() if "<- best" in line)
-    assert marked.startswith(ranking.best.target)
+    headline, _, *rows = ranking.text().splitlines()
+    assert headline.endswith(repr(ranking.best.target))
+    assert [row.split("  ")[0] for row in rows[:-1]] == [one.target for one in ranking.candidates]
     assert ranking.as_dict()["best"] == ranking.best.target
     assert [entry["worth"] for entry in ranking.as_dict()["candidates"]] == pytest.approx(worth)
 
