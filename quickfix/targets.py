@@ -111,8 +111,8 @@ class TargetRanking:
             )
         lines.append(
             "The best has the most removal at the least drift (a drift of "
-            f"{DRIFT_LIMIT:.0%} weighs as much as all of the concept). Removal is how near the edit brings the concept's "
-            "text states to those of plain words; below 0, the target says more than the concept did."
+            f"{DRIFT_LIMIT:.0%} weighs as much as all of the concept). Removal is how near the edit brings the "
+            "concept's text states to those of plain words; below 0, the target says more than the concept did."
         )
         return "\n".join(lines)
 
