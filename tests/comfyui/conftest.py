@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import set_up_comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,14 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def pytest_configure():
     path = os.environ.get("COMFYUI_PATH", "")
     assert Path(path, "main.py").is_file(), f"COMFYUI_PATH is {path!r}; expected a ComfyUI. Run through `make test`."
-    sys.path.insert(0, path)
-    arguments, sys.argv = sys.argv, ["main.py", "--cpu"]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import comfy.cli_args
-
-    sys.argv = arguments
+    set_up_comfyui(path)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import sys
 import pytest
 import templates
 from diff_quickfix.demo_model.server import running_server
+from in_process import set_up_comfyui
 from random_models import cached
 
 
@@ -37,9 +38,9 @@ def put_model(server, comfyui):
     def put(name, build, **options):
         link = server.folder / "models" / name
         link.parent.mkdir(parents=True, exist_ok=True)
-        sys.path.insert(0, str(comfyui))
+        kept_as = "-".join((build.__name__.replace("_", "-"), *options))
+        set_up_comfyui(comfyui)
         try:
-            kept_as = "-".join((build.__name__.replace("_", "-"), *options))
             path = cached(kept_as, lambda: build(**options))
         finally:
             sys.path.remove(str(comfyui))

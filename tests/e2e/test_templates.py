@@ -184,7 +184,8 @@ def test_comfyuis_own_clip_loaders_feed_the_scorer(server, known, put_model):
     outputs = server.run(prompt)
     scores = [float(line) for when in ("before", "after")
               for line in outputs[at[f"Each picture ({when})"]]["text"][0].splitlines()]  # fmt: skip
-    assert len(set(scores)) == 8 and all(-1 <= score <= 1 for score in scores)
+    # Four digits each: two may be alike. That they are right is tested in process, on smaller towers.
+    assert len(scores) == 8 and len(set(scores)) >= 6 and all(-1 <= score <= 1 for score in scores)
 
 
 @pytest.fixture(scope="module")
