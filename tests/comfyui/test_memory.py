@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 import torch
+from test_tracing import sweep_inputs
 
 
 @pytest.fixture
@@ -49,3 +50,15 @@ def test_on_a_gpu_the_memory_of_other_models_counts_as_free_and_the_models_own_d
     assert memory.usable_memory(Model()) == 800
     with_free(monkeypatch, memory, 100)
     assert memory.usable_memory(Model()) == 0
+
+
+@pytest.mark.usefixtures("inference")
+def test_a_trace_with_little_memory_is_the_same(nodes, shapes, memory, monkeypatch, caplog):
+    node, inputs = nodes["DiffQuickFix_CausalTraceUNet"], sweep_inputs(shapes, sites="unet.middle.*", kind="cross_attn")
+    wanted, _ = node.execute(**inputs, step_windows=1, branch="cond").args
+    monkeypatch.setattr(memory, "usable_memory", lambda model: 0.0)
+    caplog.set_level("INFO", "diff_quickfix")
+    found, _ = node.execute(**inputs, step_windows=1, branch="cond").args
+    for name in ("clean", "corrupted", "restored", "control"):
+        torch.testing.assert_close(getattr(found, name), getattr(wanted, name), atol=1e-4, rtol=1e-3)
+    assert "1 pictures at once" in caplog.text
