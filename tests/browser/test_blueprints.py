@@ -106,7 +106,7 @@ def test_trace_a_prompt_finds_the_layer(page):
     blueprint = insert(page, "trace-a-prompt")
     assert page.run(SOCKETS) == [
         ["model", "clip", "vae", "scorer"],
-        ["prompts", "kind", "width", "height", "steps", "cfg", "noise"],
+        ["prompts", "width", "height", "steps", "cfg", "noise"],
         ["trace", "heatmap", "examples", "layer", "report"],
     ]
     loader = page.add("DiffQuickFix_LoadShapesDemo", at=(60, 120))
