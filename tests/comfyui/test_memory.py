@@ -8,8 +8,8 @@ from test_tracing import sweep_inputs
 
 
 @pytest.fixture
-def memory(nodes):
-    return importlib.import_module("diff_quickfix.nodes.host.memory")
+def memory(pack):
+    return importlib.import_module(f"{pack.__name__}.nodes.host.memory")
 
 
 def with_free(monkeypatch, memory, size):

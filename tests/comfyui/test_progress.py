@@ -6,8 +6,8 @@ import pytest
 
 
 @pytest.fixture
-def progress(nodes):
-    return importlib.import_module("diff_quickfix.nodes.host.progress")
+def progress(pack):
+    return importlib.import_module(f"{pack.__name__}.nodes.host.progress")
 
 
 def test_words_go_to_the_running_node_and_nowhere_without_one(progress, monkeypatch):

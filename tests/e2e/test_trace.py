@@ -32,8 +32,10 @@ def colored(picture):
 
 def test_the_text_encoder_trace_finds_the_first_self_attention(server, scorer, template):
     outputs = server.run(template("trace-text-encoder"))
-    clean, corrupted, restored = styles(server, scorer, outputs, "8")
-    assert (clean, restored) == (EDITED, EDITED) and corrupted != EDITED
+    clean, corrupted, *restored = styles(server, scorer, outputs, "8")
+    assert clean == EDITED and corrupted != EDITED
+    # A picture for every cell, the strongest first: one brings the style back, and the weakest does not.
+    assert len(restored) == 24 and restored[0] == EDITED and restored[-1] != EDITED
     (report,) = outputs["10"]["text"]
     assert "text.0.self_attn" in report
     drawing = heatmap(server, outputs)
@@ -42,8 +44,8 @@ def test_the_text_encoder_trace_finds_the_first_self_attention(server, scorer, t
 
 def test_the_unet_trace_runs_and_draws_every_cross_attention(server, scorer, template):
     outputs = server.run(template("trace-unet"))
-    clean, corrupted, _ = styles(server, scorer, outputs, "8")
-    assert clean == EDITED and corrupted != EDITED
+    clean, corrupted, *restored = styles(server, scorer, outputs, "8")
+    assert clean == EDITED and corrupted != EDITED and len(restored) == 16
     (report,) = outputs["10"]["text"]
     assert "unet." in report and "cross_attn" in report
     assert heatmap(server, outputs).shape[1] == 1000
