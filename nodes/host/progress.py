@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import comfy.model_management
 import comfy.utils
 from comfy_execution.utils import get_executing_context
-from server import PromptServer
 
 
 def progress_bar() -> Callable[[int, int], None]:
@@ -26,7 +26,9 @@ def progress_bar() -> Callable[[int, int], None]:
 
 def say(text: str) -> None:
     """Show a line of text on the running node. Nothing happens outside a node or without a server."""
-    running, server = get_executing_context(), getattr(PromptServer, "instance", None)
+    # Looked up, not imported: importing ComfyUI's server starts half of it.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    running = get_executing_context()
     if running is not None and server is not None:
         server.send_progress_text(text, running.node_id)
 

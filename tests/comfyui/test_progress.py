@@ -1,6 +1,8 @@
 """What a node says while it works."""
 
 import importlib
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,17 +21,19 @@ def test_words_go_to_the_running_node_and_nowhere_without_one(progress, monkeypa
         def send_progress_text(self, text, node_id, sid=None):
             said.append((text, node_id, sid))
 
-    monkeypatch.setattr(progress.PromptServer, "instance", Server(), raising=False)
+    server = SimpleNamespace(PromptServer=SimpleNamespace(instance=Server()))
+    monkeypatch.setitem(sys.modules, "server", server)
     progress.say("nobody hears it")
     with CurrentNodeContext("a prompt", "5:12"):
         progress.say("3 of 4 pictures")
     assert said == [("3 of 4 pictures", "5:12", None)]
 
 
-def test_without_a_server_nothing_is_said(progress, monkeypatch):
+@pytest.mark.parametrize("server", [None, SimpleNamespace(PromptServer=SimpleNamespace())])
+def test_without_a_server_nothing_is_said(progress, monkeypatch, server):
     from comfy_execution.utils import CurrentNodeContext
 
-    monkeypatch.delattr(progress.PromptServer, "instance", raising=False)
+    monkeypatch.setitem(sys.modules, "server", server)
     with CurrentNodeContext("a prompt", "1"):
         progress.say("3 of 4 pictures")
 
