@@ -226,7 +226,8 @@ def test_each_pinned_cell_has_its_own_restored_picture_beside_clean_and_corrupte
     for cell, color in zip(PICTURED, COLORS[2:], strict=True):
         page.click(*cell_at(page, *cell))
         page.wait(f"{KEPT}.pinned?.column === {cell[1]}")
-        wanted = json.dumps([["clean", COLORS[0]], ["corrupted", COLORS[1]], ["restored", color]], separators=(",", ":"))
+        shown = [["clean", COLORS[0]], ["corrupted", COLORS[1]], ["restored", color]]
+        wanted = json.dumps(shown, separators=(",", ":"))
         # The former picture stays until the new one has loaded.
         page.wait(f"JSON.stringify({SHOWN}) === '{wanted}'")
         page.shot(f"heatmap-pinned-{cell[1]}")
