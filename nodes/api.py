@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from comfy_api.v0_0_2 import ComfyExtension, io
 
+from ..quickfix import EditReport, WeightEdit
+
 __all__ = [
     "CausalTraceType", "ComfyExtension", "ConceptEditsType", "CorruptionType", "ImageScorerType", "WeightEditType",
-    "image_of", "io", "report_ui", "schema",
+    "edit_output", "image_of", "io", "report_ui", "schema",
 ]  # fmt: skip
 
 WeightEditType = io.Custom("WEIGHT_EDIT")
@@ -28,6 +30,13 @@ def image_of(pixels: np.ndarray) -> torch.Tensor:
 def report_ui(report: str, measures: dict[str, Any] | None = None) -> dict[str, list[Any]]:
     """What a node returns for the page to show its report: the text, and the numbers behind it."""
     return {"diff_quickfix_report": [report] if measures is None else [report, measures]}
+
+
+def edit_output(clip: Any, edit: WeightEdit, report: EditReport, note: str = "") -> io.NodeOutput:
+    """What the nodes that edit give: the CLIP, the edit, the report in words. On the page it has bars, unless a note
+    stands before it, which they would hide."""
+    text = note + report.text()
+    return io.NodeOutput(clip, edit, text, ui=report_ui(text, None if note else report.as_dict()))
 
 
 def schema(**fields: Any) -> io.Schema:

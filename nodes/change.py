@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import Changes, parse_changes
-from .api import ConceptEditsType, WeightEditType, io, report_ui, schema
+from .api import ConceptEditsType, WeightEditType, edit_output, io, schema
 from .edit_inputs import clip_input, strength_input
 from .host.ledgers import keep_ledger, ledger_of
 from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
@@ -56,8 +56,5 @@ class ChangeEdit(io.ComfyNode):
         changed = ledger.solve()
         changed = dataclasses.replace(changed, report=stored_report(encoder, changed, strength))
         keep_ledger(clip, encoder, changed, ledger)
-        note = foreign_note(encoder, edit)
-        report = note + changed.report.text()
-        # Bars would hide the note.
-        shown = report_ui(report, None if note else changed.report.as_dict())
-        return io.NodeOutput(apply_edit(clip, encoder, changed, strength), changed, report, ui=shown)
+        edited = apply_edit(clip, encoder, changed, strength)
+        return edit_output(edited, changed, changed.report, foreign_note(encoder, edit))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import PRESERVE_MODES, compute_edit
-from .api import WeightEditType, io, report_ui, schema
+from .api import WeightEditType, edit_output, io, schema
 from .edit_inputs import (
     concepts_input,
     edit_settings,
@@ -102,7 +102,4 @@ class DiffQuickFixEdit(io.ComfyNode):
         encoder = open_text_encoder(clip)
         edit = compute_edit(encoder.tower, encoder.tokenizer, wanted, settings, progress=progress_bar())
         edit = dataclasses.replace(edit, report=stored_report(encoder, edit, strength))
-        report = edit.report.text()
-        return io.NodeOutput(
-            apply_edit(clip, encoder, edit, strength), edit, report, ui=report_ui(report, edit.report.as_dict())
-        )
+        return edit_output(apply_edit(clip, encoder, edit, strength), edit, edit.report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit
-from .api import WeightEditType, io, report_ui, schema
+from .api import WeightEditType, edit_output, io, schema
 from .edit_inputs import clip_input, strength_input
 from .host.files import free_lora, lora_files, lora_path
 from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
@@ -111,8 +111,4 @@ class LoadEdit(io.ComfyNode):
         edit, encoder = load_edit(lora_path(file)), open_text_encoder(clip)
         measured = measure_edit(encoder.tower, encoder.tokenizer, edit, strength)
         report = stored_report(encoder, dataclasses.replace(edit, report=measured), strength)
-        note = foreign_note(encoder, edit)
-        text = note + report.text()
-        # Bars would hide the note.
-        shown = report_ui(text, None if note else report.as_dict())
-        return io.NodeOutput(apply_edit(clip, encoder, edit, strength), edit, text, ui=shown)
+        return edit_output(apply_edit(clip, encoder, edit, strength), edit, report, foreign_note(encoder, edit))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .concept_list import ConceptListError, combine, parse_concepts
+from .concept_list import ConceptListError, combine, entries, parse_concepts
 from .ledger import Ledger
 from .request import ConceptEdit
 
@@ -53,14 +52,8 @@ def parse_changes(drop: str = "", reweight: str = "", add: str = "") -> Changes:
     Raises:
         ConceptListError: a line that cannot be read, with its number.
     """
-    weights = tuple(_weight(number, line) for number, line in _lines(reweight))
-    return Changes(tuple(line for _, line in _lines(drop)), weights, parse_concepts(add).concepts)
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
-        if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line.strip()
+    weights = tuple(_weight(number, line.strip()) for number, line in entries(reweight))
+    return Changes(tuple(line.strip() for _, line in entries(drop)), weights, parse_concepts(add).concepts)
 
 
 def _weight(number: int, line: str) -> tuple[str, float]:

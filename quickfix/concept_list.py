@@ -58,11 +58,17 @@ def parse_concepts(text: str) -> ConceptList:
         ConceptListError: a line that cannot be read, with its number and column; one source with two targets, or
             twice with different settings.
     """
-    return _gathered(
-        (f"line {number}", partial(_line, line, number))
-        for number, line in enumerate(_clean(text).split("\n"), 1)
-        if line.strip() and not line.lstrip().startswith("#")
-    )
+    return _gathered((f"line {number}", partial(_line, line, number)) for number, line in entries(text))
+
+
+def entries(text: str) -> list[tuple[int, str]]:
+    """The lines of a text that are neither empty nor comments, which begin with #, each with its number from 1.
+
+    Raises:
+        ConceptListError: a control character, with its line and column.
+    """
+    lines = enumerate(_clean(text).split("\n"), 1)
+    return [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def concepts_from_csv(text: str) -> ConceptList:
