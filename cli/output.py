@@ -56,8 +56,8 @@ def write_edit(
 
 def stored(encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, strength: float) -> EditReport:
     """The report, with what rounding to the file's own dtype costs."""
-    weight = encoder.tower.weights[edit.weight_name]
-    return report.with_storage(weight.float(), edit.delta(strength), weight.dtype)
+    name = edit.weight_name
+    return report.with_storage(encoder.tower.weight(name), edit.delta(strength), encoder.stored_dtype(name))
 
 
 def described(edit: WeightEdit) -> dict[str, Any]:

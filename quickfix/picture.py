@@ -59,10 +59,7 @@ def draw_curve(curve: LambdaCurve, *, width: int = 900, title: str = "") -> np.n
     Raises:
         ImportError: Matplotlib is missing.
     """
-    height = 4.2
-    figure = new_figure(width, height)
-    figure.text(0.02, 1 - 0.3 / height, shorten(title) or "What lambda buys and costs", fontsize=13, weight="bold")
-    axes = figure.add_axes((0.09, 0.6 / height, 0.8, (height - 1.15) / height))
+    figure, axes = _titled_axes(width, 4.2, 0.8, shorten(title) or "What lambda buys and costs")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.plot(curve.lambdas, curve.efficacy, color=_GOOD, linewidth=2)
@@ -93,11 +90,7 @@ def draw_targets(ranking: TargetRanking, *, width: int = 900) -> np.ndarray:
     Raises:
         ImportError: Matplotlib is missing.
     """
-    height = 4.8
-    figure = new_figure(width, height)
-    title = f"What {shorten(ranking.source, 40)} could become"
-    figure.text(0.02, 1 - 0.3 / height, title, fontsize=13, weight="bold")
-    axes = figure.add_axes((0.09, 0.6 / height, 0.86, (height - 1.15) / height))
+    figure, axes = _titled_axes(width, 4.8, 0.86, f"What {shorten(ranking.source, 40)} could become")
     for number, one in enumerate(ranking.candidates):
         color = _NEUTRAL if number else _MARK
         axes.plot(one.drift, one.removal, "o", color=color, markersize=8 if number else 11)
@@ -116,6 +109,13 @@ def draw_targets(ranking: TargetRanking, *, width: int = 900) -> np.ndarray:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return as_pixels(figure)
+
+
+def _titled_axes(width: int, height: float, share: float, title: str) -> tuple[Any, Any]:
+    """A figure ``width`` pixels wide and ``height`` inches high, and axes under its title over a share of the width."""
+    figure = new_figure(width, height)
+    figure.text(0.02, 1 - 0.3 / height, title, fontsize=13, weight="bold")
+    return figure, figure.add_axes((0.09, 0.6 / height, share, (height - 1.15) / height))
 
 
 def _label_points(axes: Any, candidates: Sequence[Candidate]) -> None:

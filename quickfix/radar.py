@@ -134,10 +134,9 @@ def names_gram(tower: TextTower, tokenizer: PromptTokenizer, layer: int, prompts
 
 
 def _drifts(tower: TextTower, layer: int, update: LowRank, prompts: Sequence[TokenizedPrompt]) -> list[float]:
-    """Relative change at the words and the end of each prompt; the columns of ``update.up`` are orthogonal."""
+    """Relative change at the words and the end of each prompt."""
     inputs, residual, counted = _words(tower, layer, prompts)
-    change = inputs @ update.down.to(inputs).T * update.up.to(inputs).norm(dim=0)
-    moved, size = ((part * counted).flatten(1).norm(dim=1) for part in (change, residual))
+    moved, size = ((part * counted).flatten(1).norm(dim=1) for part in (update.coordinates(inputs), residual))
     return (moved / size).tolist()
 
 

@@ -216,10 +216,6 @@ class Probe:
         inputs, residual = tower.attention_states([prompt.ids for prompt in prompts], layer)
         return cls(tuple(prompts), inputs, residual.flatten(1).norm(dim=1))
 
-    def change(self, update: LowRank) -> torch.Tensor:
-        """What an update adds to the attention's output, (prompts, positions, d_out)."""
-        return self.inputs @ update.down.to(self.inputs).T @ update.up.to(self.inputs).T
-
     def drift_grams(self) -> list[torch.Tensor]:
         """Gram matrices (d, d) of the keys, scaled so that ||delta E|| is a drift: the root mean square one of the
         prompts with words, and the empty prompt's; of those that there are."""
@@ -240,7 +236,7 @@ def measure_effect(tower: TextTower, layer: int, update: LowRank, prompts: Seque
     ``empty_prompt_drift`` is 0 where the empty prompt is not among them; the other numbers do not count it.
     """
     probe = prompts if isinstance(prompts, Probe) else Probe.of(tower, layer, prompts)
-    change = probe.change(update)
+    change = update.coordinates(probe.inputs)
     drifts = (change.flatten(1).norm(dim=1) / probe.sizes).tolist()
     ends = torch.tensor([prompt.eos for prompt in probe.prompts], device=change.device)
     places = torch.arange(change.shape[1], device=change.device)

@@ -51,6 +51,11 @@ class LowRank:
         """The dense update (d_out, d_in)."""
         return self.up @ self.down
 
+    def coordinates(self, keys: torch.Tensor) -> torch.Tensor:
+        """delta k for keys (..., d_in) in an orthonormal basis of its span, (..., rank): the norms are the same."""
+        _, mixing = torch.linalg.qr(self.up.double(), mode="r")
+        return keys @ (mixing @ self.down.double()).to(keys).T
+
     def to(self, dtype: torch.dtype) -> LowRank:
         return LowRank(self.up.to(dtype), self.down.to(dtype))
 

@@ -10,8 +10,8 @@ image model reads, of captions that the edit has not seen, by their distance fro
     removal = 1 - ||edited source - plain words|| / ||source - plain words||
 
 0 for a target that is the source, 1 where nothing but a plain word is left, below 0 where the target says more than the
-source did. The best candidate has the largest removal - drift / 0.1, as the best lambda has the largest efficacy -
-drift / 0.1.
+source did. The best candidate has the largest removal - drift / 0.1, as the best lambda has the largest efficacy less
+the same.
 
 On Shapes, "van gogh" (guarded, 12 pictures for each target, all 12 read as van gogh before): after the edit none did,
 whatever the target. Targets with a removal of 53 % to 74 % ("painting", "photo", "dog", ...) left 11 of 12 pictures
@@ -42,7 +42,7 @@ from .solve import Statistics
 from .stopwatch import Stopwatch
 from .stream import edited_layer, gather_pairs
 from .tower import TextTower
-from .tuning import DRIFT_LIMIT, Spectrum, trace_turned
+from .tuning import DRIFT_LIMIT, Spectrum, trace_turned, worth
 
 # Words that say as little as a concept of their kind can: what is left of a concept when all is removed, and what is
 # tried as a target when no candidates are given.
@@ -80,7 +80,7 @@ class Candidate:
     @property
     def worth(self) -> float:
         """removal - drift / 0.1."""
-        return self.removal - self.drift / DRIFT_LIMIT
+        return worth(self.removal, self.drift)
 
 
 @dataclass(frozen=True)

@@ -78,11 +78,11 @@ class TensorFile:
         """
         place = self.places[name]
         with self._opened() as file:
-            return self._read(file, place.start, place.end - place.start, self._dtype(name)).reshape(place.shape)
+            return self._read(file, place.start, place.end - place.start, self.dtype(name)).reshape(place.shape)
 
     def rows(self, name: str, numbers: torch.Tensor) -> torch.Tensor:
         """Some rows of a tensor (n, width), in the order asked for; neighbours are read together."""
-        place, dtype = self.places[name], self._dtype(name)
+        place, dtype = self.places[name], self.dtype(name)
         width = math.prod(place.shape[1:])
         stride = width * dtype.itemsize
         distinct, index = torch.unique(numbers.cpu(), return_inverse=True)
@@ -94,6 +94,21 @@ class TensorFile:
                 runs.append(block.reshape(-1, width)[run - first])
         found = torch.cat(runs) if runs else torch.empty(0, width, dtype=dtype)
         return found[index].reshape(*numbers.shape, *place.shape[1:])
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The type of a tensor.
+
+        Raises:
+            KeyError: there is none of this name.
+            TensorFileError: no plain float type (quantized weights).
+        """
+        kind = self.places[name].kind
+        if kind not in DTYPES:
+            raise TensorFileError(
+                f"{name} in {self.path.name} is of type {kind}: quantized weights cannot be edited. Use a file with "
+                "fp32, fp16 or bf16 weights."
+            )
+        return DTYPES[kind]
 
     def copy(
         self,
@@ -128,15 +143,6 @@ class TensorFile:
                 out.seek(self.places[name].start)
                 out.write(data)
 
-    def _dtype(self, name: str) -> torch.dtype:
-        kind = self.places[name].kind
-        if kind not in DTYPES:
-            raise TensorFileError(
-                f"{name} in {self.path.name} is of type {kind}: quantized weights cannot be edited. Use a file with "
-                "fp32, fp16 or bf16 weights."
-            )
-        return DTYPES[kind]
-
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
         try:
@@ -157,7 +163,7 @@ class TensorFile:
         return torch.frombuffer(data, dtype=dtype) if length else torch.empty(0, dtype=dtype)
 
     def _bytes(self, name: str, tensor: torch.Tensor) -> bytes:
-        place, dtype = self.places[name], self._dtype(name)
+        place, dtype = self.places[name], self.dtype(name)
         if tuple(tensor.shape) != place.shape:
             raise TensorFileError(f"{name} is {place.shape}; got a tensor of shape {tuple(tensor.shape)} for it.")
         rounded = tensor.detach().to("cpu", dtype).contiguous()

@@ -66,7 +66,7 @@ class _Rows:
 
 
 class FileWeights(Mapping[str, torch.Tensor]):
-    """CLIP's parameter names to tensors of a file; those of one layer are kept, older ones are read anew."""
+    """CLIP's parameter names to tensors of a file, in fp32; those of one layer are kept, older ones are read anew."""
 
     def __init__(self, file: TensorFile, prefix: str, openclip: bool) -> None:
         self._file, self._prefix, self._openclip = file, prefix, openclip
@@ -79,8 +79,8 @@ class FileWeights(Mapping[str, torch.Tensor]):
         if name == TOKENS:
             return cast(torch.Tensor, _Rows(self._file, self.stored_name(name)))
         if self._openclip and (match := _FUSED.fullmatch(name)):
-            return self._projection(int(match[1]), match[2], match[3])
-        return self._file.tensor(self.stored_name(name))
+            return self._projection(int(match[1]), match[2], match[3]).float()
+        return self._file.tensor(self.stored_name(name)).float()
 
     def __iter__(self) -> Iterator[str]:
         return (name.removeprefix(self._prefix) for name in self._file.places if name.startswith(self._prefix))
@@ -127,6 +127,14 @@ class TextEncoderFile:
     def stored_name(self, weight_name: str) -> str:
         """What the file calls one of the tower's weights."""
         return cast(FileWeights, self.tower.weights).stored_name(weight_name)
+
+    def stored_dtype(self, weight_name: str) -> torch.dtype:
+        """The type in which the file keeps one of the tower's weights.
+
+        Raises:
+            TensorFileError: no plain float type (quantized weights).
+        """
+        return self.file.dtype(self.stored_name(weight_name))
 
     def tokenizer(self, *folders: Path | str | None) -> PromptTokenizer:
         """The tokenizer, with the vocabulary of the first of some folders that has one, else the model's own, else any

@@ -48,8 +48,7 @@ class LambdaCurve:
 
     @property
     def best(self) -> float:
-        """The lambda that maximizes efficacy - drift / 0.1: up to the knee of the curve, less lambda buys more efficacy
-        than it costs, if a drift of 10 %, a harmful one, weighs as much as all of the concept."""
+        """The lambda of most :func:`worth`: up to the knee, less lambda buys more efficacy than it costs."""
         return self.lambdas[self.knee]
 
     def text(self) -> str:
@@ -71,6 +70,11 @@ class LambdaCurve:
         """Plain numbers and lists, ready for JSON."""
         return {**{name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()},
                 "best": self.best}  # fmt: skip
+
+
+def worth(gain: float, drift: float) -> float:
+    """gain - drift / 0.1, what an edit is worth: a drift of 10 %, a harmful one, costs as much as all of the concept."""
+    return gain - drift / DRIFT_LIMIT
 
 
 class Spectrum:
@@ -177,6 +181,6 @@ def trace_turned(
     forms = [spectrum.form_of_turned(gram) for gram in turned]
     efficacy = tuple(spectrum.efficacy(lam) for lam in lambdas)
     drift = tuple(max((spectrum.moved(form, lam) for form in forms), default=0.0) for lam in lambdas)
-    worth = [reached - moved / DRIFT_LIMIT for reached, moved in zip(efficacy, drift, strict=True)]
     condition = tuple(spectrum.condition(lam) for lam in lambdas)
-    return LambdaCurve(lambdas, efficacy, drift, condition, max(range(len(worth)), key=worth.__getitem__))
+    knee = max(range(len(lambdas)), key=lambda i: worth(efficacy[i], drift[i]))
+    return LambdaCurve(lambdas, efficacy, drift, condition, knee)

@@ -100,9 +100,10 @@ def sweep(
         board.resume(CausalTrace.load(checkpoint), checkpoint)
     jobs = jobs_of(plan)
     total = len(cases) * len(plan.seeds) * len(jobs)
+    lockstep = _Lockstep(plan, painter, first_layer, rows, out_of_memory)
+    kept: dict[Job, torch.Tensor] = {}
     saved = time.monotonic()
     done = 0
-    kept: dict[Job, torch.Tensor] = {}
     try:
         for (p, case), (s, seed) in itertools.product(enumerate(cases), enumerate(plan.seeds)):
             todo = [job for job in jobs if not board.has(p, s, job)]
@@ -111,13 +112,9 @@ def sweep(
                 todo.insert(0, jobs[0])
             done += len(jobs) - len(todo)
             clean: torch.Tensor | None = None
-            for batch, results in _paint(case, plan, todo, seed, painter, first_layer, rows, out_of_memory):
+            for batch, results in lockstep.batches(case, seed, todo):
                 clean = results[:1] if clean is None else clean
-                scores = score(results, clean, case.prompt).float().cpu()
-                if len(scores) != len(batch) or not torch.isfinite(scores).all():
-                    raise TraceError(f"The score gave {scores.tolist()} for {len(batch)} pictures; expected one finite "
-                                     "number for each.")
-                for job, value in zip(batch, scores.tolist(), strict=True):
+                for job, value in zip(batch, _scores_of(score, results, clean, case.prompt), strict=True):
                     board.put(p, s, job, value)
                 if p == s == 0:
                     _keep(kept, batch, results)
@@ -133,9 +130,18 @@ def sweep(
     cells = _strongest(trace, examples)
     shown = [Job(None), Job(0), *(Job(0, group, column) for group, column in cells)]
     missing = [job for job in shown if job not in kept]
-    for batch, results in _paint(cases[0], plan, missing, plan.seeds[0], painter, first_layer, rows, out_of_memory):
+    for batch, results in lockstep.batches(cases[0], plan.seeds[0], missing):
         kept.update(zip(batch, results.detach().cpu(), strict=True))
     return Sweep(trace, torch.stack([kept[job] for job in shown]), cells)
+
+
+def _scores_of(score: Score, results: torch.Tensor, clean: torch.Tensor, prompt: str) -> list[float]:
+    scores = score(results, clean, prompt).float().cpu()
+    if scores.shape != (len(results),) or not torch.isfinite(scores).all():
+        raise TraceError(
+            f"The score gave {scores.tolist()} for {len(results)} pictures; expected one finite number for each."
+        )
+    return scores.tolist()
 
 
 def _keep(kept: dict[Job, torch.Tensor], batch: Sequence[Job], results: torch.Tensor) -> None:
@@ -152,81 +158,80 @@ def _strongest(trace: CausalTrace, count: int) -> tuple[tuple[int, int], ...]:
     return tuple(divmod(place, len(trace.columns)) for place in order)
 
 
-def _paint(
-    case: Case,
-    plan: Plan,
-    jobs: Sequence[Job],
-    seed: int,
-    painter: Painter,
-    first_layer: nn.Module,
-    rows: int,
-    out_of_memory: tuple[type[BaseException], ...],
-) -> Iterator[tuple[Sequence[Job], torch.Tensor]]:
-    """Jobs of one case and seed in batches, with their results (len(jobs), ...)."""
-    start, size = 0, max(1, rows)
-    while start < len(jobs):
-        donors: tuple[int | None, ...] = ()
-        count = size
-        if plan.component == "unet":
-            # Dropping jobs from a batch can only drop donors, so a first guess from the full batch is safe.
-            donors = _donors(plan, case, jobs[start : start + size])
-            count = max(1, size - len(donors))
-            donors = _donors(plan, case, jobs[start : start + count])
-        batch = jobs[start : start + count]
-        try:
-            results = _paint_batch(case, plan, batch, donors, seed, painter, first_layer)
-        except out_of_memory:
-            if size <= 1 + len(donors):
-                raise
-            size = max(1 + len(donors), size // 2)
-            continue
-        yield batch, results
-        start += len(batch)
+@dataclass(frozen=True)
+class _Lockstep:
+    """Paints jobs of one case and seed side by side; what :func:`sweep` is given for it."""
 
+    plan: Plan
+    painter: Painter
+    first_layer: nn.Module
+    rows: int
+    out_of_memory: tuple[type[BaseException], ...]
 
-def _donors(plan: Plan, case: Case, batch: Sequence[Job]) -> tuple[int | None, ...]:
-    """Draws (None: clean) whose rows must ride along because a job of the batch copies from them."""
-    needed: dict[int | None, None] = {}
-    for job in batch:
-        if job.group is not None:
-            needed[_donor(job, case)] = None
-            if plan.sever is not None:
-                needed[job.draw] = None
-    own = {job.draw for job in batch if job.group is None}
-    return tuple(draw for draw in needed if draw not in own)
+    def batches(self, case: Case, seed: int, jobs: Sequence[Job]) -> Iterator[tuple[Sequence[Job], torch.Tensor]]:
+        """The jobs in batches of as many rows as memory holds, with their results (len(batch), ...)."""
+        start, size = 0, max(1, self.rows)
+        while start < len(jobs):
+            donors: tuple[int | None, ...] = ()
+            count = size
+            if self.plan.component == "unet":
+                # Dropping jobs from a batch can only drop donors, so a first guess from the full batch is safe.
+                donors = self._donors(case, jobs[start : start + size])
+                count = max(1, size - len(donors))
+                donors = self._donors(case, jobs[start : start + count])
+            batch = jobs[start : start + count]
+            try:
+                results = self._paint(case, seed, batch, donors)
+            except self.out_of_memory:
+                if size <= 1 + len(donors):
+                    raise
+                size = max(1 + len(donors), size // 2)
+                continue
+            yield batch, results
+            start += len(batch)
 
+    def _donors(self, case: Case, batch: Sequence[Job]) -> tuple[int | None, ...]:
+        """Draws (None: clean) whose rows must ride along because a job of the batch copies from them."""
+        needed: dict[int | None, None] = {}
+        for job in batch:
+            if job.group is not None:
+                needed[_donor(job, case)] = None
+                if self.plan.sever is not None:
+                    needed[job.draw] = None
+        own = {job.draw for job in batch if job.group is None}
+        return tuple(draw for draw in needed if draw not in own)
 
-def _donor(job: Job, case: Case) -> int | None:
-    return None if job.donor is None else job.donor % case.corruption.draws
+    def _paint(self, case: Case, seed: int, batch: Sequence[Job], donors: Sequence[int | None]) -> torch.Tensor:
+        if self.plan.component == "text":
+            return self.painter(self._restored_states(case, batch), seed, ())
+        rows = [Restoration(draw) for draw in (*donors, *(job.draw for job in batch))]
+        states = encode_rows(case, self.first_layer, {}, rows)
+        return self.painter(states, seed, self._patches(case, batch, donors))[len(donors) :]
 
-
-def _paint_batch(
-    case: Case,
-    plan: Plan,
-    batch: Sequence[Job],
-    donors: Sequence[int | None],
-    seed: int,
-    painter: Painter,
-    first_layer: nn.Module,
-) -> torch.Tensor:
-    sites = {site.name: site for site in plan.sites}
-    if plan.component == "text":
+    def _restored_states(self, case: Case, batch: Sequence[Job]) -> torch.Tensor:
+        plan = self.plan
         restorations = [
             Restoration(job.draw) if job.group is None else Restoration(
                 job.draw, tuple(site.name for site in plan.groups[job.group]), case.columns[job.column],
                 _donor(job, case), plan.severed(job.group),
             )
             for job in batch
-        ]
-        return painter(encode_rows(case, first_layer, sites, restorations), seed, ())
-    states = encode_rows(case, first_layer, {}, [Restoration(draw) for draw in (*donors, *(j.draw for j in batch))])
-    place = {draw: row for row, draw in enumerate(donors)}
-    place |= {job.draw: row for row, job in enumerate(batch, start=len(donors)) if job.group is None}
-    patches: list[Patch] = []
-    for row, job in enumerate(batch, start=len(donors)):
-        if job.group is not None:
-            steps = plan.steps[job.column]
-            donor = place[_donor(job, case)]
-            patches += [Patch(site.name, row, donor, None, steps) for site in plan.groups[job.group]]
-            patches += [Patch(name, row, place[job.draw], None, steps) for name in plan.severed(job.group)]
-    return painter(states, seed, patches)[len(donors):]
+        ]  # fmt: skip
+        return encode_rows(case, self.first_layer, {site.name: site for site in plan.sites}, restorations)
+
+    def _patches(self, case: Case, batch: Sequence[Job], donors: Sequence[int | None]) -> list[Patch]:
+        """What the UNet copies between the rows of a batch that has its donors in front."""
+        plan = self.plan
+        place = {draw: row for row, draw in enumerate(donors)}
+        place |= {job.draw: row for row, job in enumerate(batch, start=len(donors)) if job.group is None}
+        patches: list[Patch] = []
+        for row, job in enumerate(batch, start=len(donors)):
+            if job.group is not None:
+                steps, donor = plan.steps[job.column], place[_donor(job, case)]
+                patches += [Patch(site.name, row, donor, None, steps) for site in plan.groups[job.group]]
+                patches += [Patch(name, row, place[job.draw], None, steps) for name in plan.severed(job.group)]
+        return patches
+
+
+def _donor(job: Job, case: Case) -> int | None:
+    return None if job.donor is None else job.donor % case.corruption.draws

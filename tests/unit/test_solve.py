@@ -181,6 +181,18 @@ def test_truncated_to_what_carries_it():
     assert ranks[0] > ranks[1] > ranks[2] > 0
 
 
+@pytest.mark.parametrize("rank", [0, 1, 7, 60])
+def test_coordinates_have_the_angles_and_lengths_of_the_change(rank):
+    make = torch.Generator().manual_seed(rank)
+    up, down = torch.randn(40, rank, generator=make), torch.randn(rank, 48, generator=make)
+    keys = torch.randn(3, 5, 48, generator=make)
+    found = LowRank(up, down).coordinates(keys)
+    change = keys.double() @ (up.double() @ down.double()).T
+    assert found.shape == (3, 5, min(rank, 40))
+    products = [x.double().flatten(0, 1) @ x.double().flatten(0, 1).T for x in (found, change)]
+    torch.testing.assert_close(*products, rtol=1e-5, atol=1e-5 * max(1.0, float(products[1].abs().max())))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
