@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as xml
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,26 @@ TYPED = (
 )
 
 
+@dataclass(frozen=True)
+class Tier:
+    """A folder of tests against one ComfyUI."""
+
+    folder: str
+    comfyui: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.folder}, ComfyUI {COMFYUI[self.comfyui].version}"
+
+
+# The longest first, so that two lanes end at about the same time.
+TIERS = (
+    Tier("browser", "newest"),
+    *(Tier(folder, comfyui) for folder in ("e2e", "comfyui") for comfyui in COMFYUI),
+    Tier("unit", "newest"),
+)
+
+
 def check(name: str, *command: str, folder: Path = ROOT) -> Outcome:
     """A command that passes when it exits with 0."""
     print(f"\n=== {name}", flush=True)
@@ -43,26 +65,42 @@ def check(name: str, *command: str, folder: Path = ROOT) -> Outcome:
     return Outcome(name, int(code == 0), int(code != 0), time.monotonic() - started)
 
 
-def tier(name: str, folder: str, comfyui: str) -> Outcome:
-    """A folder of tests against one ComfyUI; a run without any test has failed, and so has a skipped test."""
-    label = f"{name}, ComfyUI {COMFYUI[comfyui].version}"
-    print(f"\n=== {label}", flush=True)
-    root = comfyui_folder(Path(os.environ["DIFF_QUICKFIX_CACHE"]), comfyui) / "ComfyUI"
+def run_tier(tier: Tier, threads: int) -> Outcome:
+    """Run a tier with so many threads; a run without any test has failed, and so has a skipped test."""
+    print(f"\n=== {tier.label}: started", flush=True)
+    root = comfyui_folder(Path(os.environ["DIFF_QUICKFIX_CACHE"]), tier.comfyui) / "ComfyUI"
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch) / "result.xml"
-        code = subprocess.call(
-            [sys.executable, "-m", "pytest", f"tests/{folder}", f"--junit-xml={result}"],
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", f"tests/{tier.folder}", f"--junit-xml={result}"],
             cwd=ROOT,
-            env={**os.environ, "COMFYUI_PATH": str(root)},
+            env={**os.environ, "COMFYUI_PATH": str(root), "OMP_NUM_THREADS": str(threads)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
         suite = xml.parse(result).getroot().find("testsuite") if result.exists() else None
     found = suite.attrib if suite is not None else {}
     failed = sum(int(found.get(kind, 0)) for kind in ("failures", "errors", "skipped"))
     passed = int(found.get("tests", 0)) - failed
-    if (code and not failed) or not passed:
+    if (run.returncode and not failed) or not passed:
         failed += 1
-    return Outcome(label, passed, failed, time.monotonic() - started)
+    print(f"\n=== {tier.label}: ended\n{run.stdout}", end="", flush=True)
+    return Outcome(tier.label, passed, failed, time.monotonic() - started)
+
+
+def run_tiers(tiers: Sequence[Tier]) -> list[Outcome]:
+    """Run tiers, two side by side where there are two cores: much of a tier waits for servers and for the browser."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    lanes = min(2, cores)
+    with ThreadPoolExecutor(lanes) as pool:
+        try:
+            return list(pool.map(lambda tier: run_tier(tier, cores // lanes), tiers))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # an interrupt ends the running tiers; do not start the others
+            raise
 
 
 def main(arguments: list[str]) -> int:
@@ -75,9 +113,7 @@ def main(arguments: list[str]) -> int:
         ),
     ]
     if arguments != ["lint"]:
-        outcomes.append(tier("unit", "unit", "newest"))
-        outcomes += [tier(name, name, comfyui) for name in ("comfyui", "e2e") for comfyui in COMFYUI]
-        outcomes.append(tier("browser", "browser", "newest"))
+        outcomes += run_tiers(TIERS)
     print("\n=== summary")
     for outcome in outcomes:
         mark = "FAILED" if outcome.failed else "ok"
