@@ -34,7 +34,7 @@ from .report import (
     storage_rounding,
 )
 from .request import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, ConceptEdit, EditSettings, preset
-from .solve import LowRank, SolveError, Statistics, solve, solve_residuals
+from .solve import LowRank, SolveError, Statistics, preserved_gram, solve, solve_residuals
 from .targets import PLAIN_WORDS, Candidate, TargetRanking, find_target
 from .tensor_file import TensorFile, TensorFileError
 from .text_encoder_file import ModelFileError, TextEncoderFile, open_text_encoder
@@ -113,6 +113,7 @@ __all__ = [
     "parse_changes",
     "parse_concepts",
     "preserve_set",
+    "preserved_gram",
     "preset",
     "prompts_of_text",
     "read_concepts",

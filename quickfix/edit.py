@@ -172,7 +172,7 @@ def lambda_curve(
     sums: Statistics, guard: Guard, probe: Probe, lambdas: Sequence[float] = LAMBDAS
 ) -> LambdaCurve:
     """Efficacy against drift over lambda, for sums, guard and probe at hand."""
-    return trace_lambda(Spectrum(sums, **guard.as_arguments()), probe.drift_grams(), lambdas)
+    return trace_lambda(Spectrum(sums, kept=guard.kept, held=guard.held), probe.drift_grams(), lambdas)
 
 
 def everyday_probe(tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], layer: int) -> Probe:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -29,20 +28,15 @@ class Guard:
     """What must stay, ready for the solver.
 
     Attributes:
-        keys: softly preserved keys (m, d), each distinct one once; None where there are none.
-        weight: how much each counts.
+        kept: :func:`~.solve.preserved_gram` (d, d) of the softly preserved keys, each distinct one once; None where
+            there are none.
         held: the span of the held keys; None where nothing is held.
         skipped: built-in prompts left out because they name a concept that is edited.
     """
 
-    keys: torch.Tensor | None
-    weight: float
+    kept: torch.Tensor | None
     held: HeldSpan | None
     skipped: tuple[str, ...]
-
-    def as_arguments(self) -> dict[str, Any]:
-        """The arguments of :func:`solve` and its like that guard an edit."""
-        return {"preserve": self.keys, "preserve_weight": self.weight, "held": self.held}
 
 
 @dataclass(frozen=True)
@@ -87,47 +81,35 @@ class GuardKeys:
     def __init__(self, settings: EditSettings) -> None:
         self.settings = settings
         self._keys: dict[tuple[str, ...], PromptKeys] = {}
-        self._made: tuple[Guard, torch.Tensor | None] | None = None
+        self._made: Guard | None = None
         self._whole: torch.Tensor | None = None
-        self._gram: torch.Tensor | None = None
 
     def guard(self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> Guard:
         """The guard of some concepts (see :func:`build_guard` for the errors)."""
-        return self._chosen(tower, tokenizer, concepts)[0]
-
-    def gram(self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> torch.Tensor:
-        """:func:`~.solve.preserved_gram` (d, d) of the guard of some concepts, from the keys that it leaves out where
-        they are fewer."""
-        guard, kept = self._chosen(tower, tokenizer, concepts)
-        if self._gram is None:
-            weight, width = guard.weight, tower.width
-            if kept is None or guard.held is not None or 2 * int(kept.sum()) < len(kept):
-                self._gram = preserved_gram(width, guard.keys, weight, guard.held)
-            else:
-                keys = self._keys[self.settings.preserve].keys
-                self._whole = preserved_gram(width, keys, weight) if self._whole is None else self._whole
-                self._gram = self._whole - preserved_gram(width, keys[~kept], weight)
-        return self._gram
-
-    def _chosen(
-        self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]
-    ) -> tuple[Guard, torch.Tensor | None]:
-        """The guard of some concepts, and which of the softly preserved keys it has."""
         settings = self.settings
         soft, skipped = _without_concepts(settings.preserve, concepts, tokenizer)
         hold, held_skipped = _without_concepts(settings.hold, concepts, tokenizer)
         left_out = (*skipped, *held_skipped)
-        if self._made is None or self._made[0].skipped != left_out:
-            keys = kept = held = None
-            if soft and settings.preserve_weight:
-                every = self._encoded(tower, tokenizer, settings.preserve)
-                kept = every.used(soft)
-                keys = every.keys[kept]
+        if self._made is None or self._made.skipped != left_out:
+            kept = held = None
             if hold:
                 every = self._encoded(tower, tokenizer, settings.hold)
                 held = HeldSpan.of(every.keys[every.used(hold)])
-            self._made, self._gram = (Guard(keys, settings.preserve_weight, held, left_out), kept), None
+            if soft and settings.preserve_weight:
+                kept = self._gram(self._encoded(tower, tokenizer, settings.preserve), soft, held)
+            self._made = Guard(kept, held, left_out)
         return self._made
+
+    def _gram(self, every: PromptKeys, soft: Sequence[str], held: HeldSpan | None) -> torch.Tensor | None:
+        """The Gram matrix of some softly preserved prompts; from the keys left out, where they are fewer and the whole
+        is known."""
+        used, weight = every.used(soft), self.settings.preserve_weight
+        if held is not None or 2 * int(used.sum()) < len(used):
+            return preserved_gram(every.keys[used], weight, held)
+        if self._whole is None:
+            self._whole = preserved_gram(every.keys, weight)
+        left_out = preserved_gram(every.keys[~used], weight)
+        return self._whole if self._whole is None or left_out is None else self._whole - left_out
 
     def _encoded(self, tower: TextTower, tokenizer: PromptTokenizer, prompts: tuple[str, ...]) -> PromptKeys:
         if prompts not in self._keys:

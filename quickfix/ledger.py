@@ -183,7 +183,7 @@ class Ledger:
             lam = lambda_curve(sums.statistics(weight, bias), made, probe).best
         # No update depends on the residuals' energy.
         statistics = Statistics(sums.gram, sums.cross(weight, bias), math.nan, sums.pairs)
-        return statistics.delta(lam=lam, kept=guard.gram(*asked), held=made.held).float()
+        return statistics.delta(lam=lam, kept=made.kept, held=made.held).float()
 
     @torch.no_grad()
     def solve(self, settings: EditSettings | None = None) -> WeightEdit:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..prompts import KINDS, PromptError, default_target, default_templates
 from .everyday import PRESERVED
 from .pairs import POSITIONS
-from .solve import check_regularization
+from .solve import check_lambda, check_preserve_weight
 
 PRESERVE_MODES = ("soft", "hard")
 
@@ -93,7 +93,9 @@ class EditSettings:
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is a string; expected a tuple of prompts.")
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        check_regularization(1.0 if self.lam is None else self.lam, self.preserve_weight)
+        if self.lam is not None:
+            check_lambda(self.lam)
+        check_preserve_weight(self.preserve_weight)
 
     def keeping(self, prompts: Sequence[str], mode: str = PRESERVE_MODES[0]) -> EditSettings:
         """These settings with some more prompts to preserve, "soft" or "hard" (ValueError otherwise)."""

@@ -110,10 +110,10 @@ def solve(
     residuals = values.to(torch.float64) - rows @ exact.T
     rounding = torch.finfo(torch.float32).eps * exact.norm() * rows.norm(dim=1)
     residuals = residuals.masked_fill((residuals.norm(dim=1) <= rounding)[:, None], 0.0)
-    return solve_residuals(
-        keys, residuals, lam=lam, preserve=preserve, preserve_weight=preserve_weight, pair_weights=pair_weights,
-        held=held,
-    )  # fmt: skip
+    if preserve is not None:
+        _check("preserve", preserve, width)
+    kept = preserved_gram(preserve, preserve_weight, held)
+    return solve_residuals(keys, residuals, lam=lam, kept=kept, pair_weights=pair_weights, held=held)
 
 
 def solve_residuals(
@@ -121,33 +121,33 @@ def solve_residuals(
     residuals: torch.Tensor,
     *,
     lam: float,
-    preserve: torch.Tensor | None = None,
-    preserve_weight: float = 1.0,
+    kept: torch.Tensor | None = None,
     pair_weights: torch.Tensor | None = None,
     held: HeldSpan | None = None,
 ) -> LowRank:
-    """Like :func:`solve`, for residuals v - W0 k (n, d_out) already at hand; an all-zero residual gives rank 0."""
-    check_regularization(lam, preserve_weight)
+    """Like :func:`solve`, for residuals v - W0 k (n, d_out) already at hand; an all-zero residual gives rank 0.
+
+    Args:
+        kept: :func:`preserved_gram` of what is preserved, (d, d).
+    """
+    check_lambda(lam)
     _check("keys", keys, None)
     _check("residuals", residuals, None)
     count, width = keys.shape
     if len(residuals) != count:
         raise SolveError(f"Got {count} keys and {len(residuals)} residuals; expected one residual for each key.")
-    if preserve is not None:
-        _check("preserve", preserve, width)
     if not count or not residuals.any():
         return LowRank(keys.new_zeros(residuals.shape[1], 0), keys.new_zeros(0, width)).to(torch.float32)
     if count >= width:
         sums = Statistics.empty(width, residuals.shape[1], keys.device).add(keys, residuals, pair_weights)
-        return sums.solve(lam=lam, preserve=preserve, preserve_weight=preserve_weight, held=held)
-    keys, preserve = _around(held, keys, preserve)
-    a, r = _merged(*_weighted(keys, residuals, pair_weights))
-    factor = _kept_factor(width, lam, preserve, preserve_weight, a)
-    if factor is None:
+        return sums.solve(lam=lam, kept=kept, held=held)
+    a, r = _merged(*_weighted(_around(held, keys), residuals, pair_weights))
+    if kept is None:
         inner = (a @ a.T) / lam
         inner.diagonal().add_(1.0)
         basis, mixing = torch.linalg.qr(a.T)
         return LowRank(_right_solve(r.T, inner) @ mixing.T / lam, basis.T).to(torch.float32)
+    factor = torch.linalg.cholesky(_regularized(kept.to(a), lam))
     whitened = torch.linalg.solve_triangular(factor, a.T, upper=False)
     inner = whitened.T @ whitened
     inner.diagonal().add_(1.0)
@@ -205,15 +205,13 @@ class Statistics:
         self,
         *,
         lam: float,
-        preserve: torch.Tensor | None = None,
-        preserve_weight: float = 1.0,
+        kept: torch.Tensor | None = None,
         held: HeldSpan | None = None,
     ) -> LowRank:
-        """The update for all pairs; see :func:`solve` for the arguments and errors."""
-        check_regularization(lam, preserve_weight)
+        """The update for all pairs; see :func:`solve_residuals` for the arguments and errors."""
+        check_lambda(lam)
         if not self.cross.any():
             return LowRank(self.cross[:, :0], self.cross[:0]).to(torch.float32)
-        kept = preserved_gram(len(self.gram), preserve, preserve_weight, held)
         delta = self.delta(lam=lam, kept=kept, held=held)
         # The rows of down are delta's right singular vectors, so that up = delta @ down.T loses nothing.
         _, directions = torch.linalg.eigh(delta.T @ delta)
@@ -222,32 +220,23 @@ class Statistics:
         keep = _carrying(up.norm(dim=0), _NEGLIGIBLE)
         return LowRank(up[:, :keep].contiguous(), basis[:, :keep].T.contiguous()).to(torch.float32)
 
-    def delta(self, *, lam: float, kept: torch.Tensor, held: HeldSpan | None = None) -> torch.Tensor:
-        """The dense update of :meth:`solve`, (d_out, d_in) in fp64: a Cholesky factor and two triangular solves.
-
-        Args:
-            kept: :func:`preserved_gram` of what is preserved, (d, d).
-        """
-        check_regularization(lam, 0.0)
+    def delta(self, *, lam: float, kept: torch.Tensor | None = None, held: HeldSpan | None = None) -> torch.Tensor:
+        """The dense update of :meth:`solve`, (d_out, d_in) in fp64: a Cholesky factor and two triangular solves."""
+        check_lambda(lam)
         free = self.projected(held)
-        penalty = free.gram + kept.to(free.gram)
-        penalty.diagonal().add_(lam)
-        return torch.cholesky_solve(free.cross.T, torch.linalg.cholesky(penalty)).T
+        gram = free.gram if kept is None else free.gram + kept.to(free.gram)
+        return torch.cholesky_solve(free.cross.T, torch.linalg.cholesky(_regularized(gram, lam))).T
 
     def condition(
         self,
         *,
         lam: float,
-        preserve: torch.Tensor | None = None,
-        preserve_weight: float = 1.0,
+        kept: torch.Tensor | None = None,
         held: HeldSpan | None = None,
     ) -> float:
         """1 + ||G|| / lam for the system lam I + G that :meth:`solve` solves: an upper bound of its condition number,
         exact where the keys do not span all dimensions. ||G|| by power iteration, to a percent."""
-        return condition_bound(
-            lambda vector: self.gram @ vector, self.gram[:, :1], lam=lam, preserve=preserve,
-            preserve_weight=preserve_weight, held=held,
-        )  # fmt: skip
+        return condition_bound(lambda vector: self.gram @ vector, self.gram[:, :1], lam=lam, kept=kept, held=held)
 
     def remaining(self, update: LowRank) -> float:
         """Sum of w ||(W0 + delta) k - v||^2, what the update leaves undone."""
@@ -261,8 +250,7 @@ def condition_bound(
     like: torch.Tensor,
     *,
     lam: float,
-    preserve: torch.Tensor | None = None,
-    preserve_weight: float = 1.0,
+    kept: torch.Tensor | None = None,
     held: HeldSpan | None = None,
 ) -> float:
     """:meth:`Statistics.condition`, for keys whose Gram matrix is at hand as a product with a vector.
@@ -271,7 +259,7 @@ def condition_bound(
         gram: (d, 1) to (d, 1).
         like: a column (d, 1) of the same type.
     """
-    kept = None if preserve is None or not preserve_weight else preserve.to(like)
+    kept = None if kept is None else kept.to(like)
     step = torch.ones_like(like)
     norm = 0.0
     for _ in range(_POWER_STEPS):
@@ -279,7 +267,7 @@ def condition_bound(
         vector = vector if held is None else held.project(vector.T).T
         step = gram(vector)
         if kept is not None:
-            step = step + preserve_weight * (kept.T @ (kept @ vector))
+            step = step + kept @ vector
         step = step if held is None else held.project(step.T).T
         before, norm = norm, float(step.norm())
         if abs(norm - before) <= 1e-3 * norm:
@@ -287,23 +275,32 @@ def condition_bound(
     return 1.0 + norm / lam
 
 
-def check_regularization(lam: float, preserve_weight: float) -> None:
-    """Refuse a lam that is not above 0 and a preserve weight below 0 (SolveError)."""
+def check_lambda(lam: float) -> None:
+    """Refuse a lam that is not above 0 (SolveError)."""
     if not (math.isfinite(lam) and lam > 0):
         raise SolveError(
             f"lambda is {lam}; expected a number above 0, such as 0.01 (towards 0, edits turn images to noise)."
         )
+
+
+def check_preserve_weight(preserve_weight: float) -> None:
+    """Refuse a preserve weight below 0 (SolveError)."""
     if not (math.isfinite(preserve_weight) and preserve_weight >= 0):
         raise SolveError(f"preserve_weight is {preserve_weight}; expected 0 or more.")
 
 
 def preserved_gram(
-    width: int, preserve: torch.Tensor | None, preserve_weight: float, held: HeldSpan | None = None
-) -> torch.Tensor:
-    """beta N P P^T N (d, d) in fp64 of preserved keys in rows (m, d); zeros where nothing is preserved."""
-    if preserve is None or not preserve_weight:
-        return torch.zeros(width, width, dtype=torch.float64)
-    _check("preserve", preserve, width)
+    preserve: torch.Tensor | None, preserve_weight: float = 1.0, held: HeldSpan | None = None
+) -> torch.Tensor | None:
+    """beta N P P^T N (d, d) in fp64 of preserved keys in rows (m, d); None where nothing is preserved.
+
+    Raises:
+        SolveError: keys that are not finite, a weight below 0.
+    """
+    check_preserve_weight(preserve_weight)
+    if preserve is None or not len(preserve) or not preserve_weight:
+        return None
+    _check("preserve", preserve, None)
     return preserve_weight * symmetric_product(preserve if held is None else held.project(preserve))
 
 
@@ -325,15 +322,13 @@ def row_parts(count: int) -> Iterator[slice]:
     return (slice(start, start + _ROWS) for start in range(0, count, _ROWS))
 
 
-def _around(
-    held: HeldSpan | None, keys: torch.Tensor, preserve: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Keys and preserved keys without their parts in a held span."""
+def _around(held: HeldSpan | None, keys: torch.Tensor) -> torch.Tensor:
+    """Keys without their parts in a held span."""
     if held is None:
-        return keys, preserve
+        return keys
     free = held.project(keys)
     held.require_room(float(keys.double().square().sum()), float(free.square().sum()))
-    return free, None if preserve is None else held.project(preserve)
+    return free
 
 
 def _check(name: str, rows: torch.Tensor, width: int | None) -> None:
@@ -378,15 +373,11 @@ def _right_solve(r: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
     return torch.cholesky_solve(r.T, torch.linalg.cholesky(inner)).T
 
 
-def _kept_factor(
-    width: int, lam: float, preserve: torch.Tensor | None, preserve_weight: float, like: torch.Tensor
-) -> torch.Tensor | None:
-    """L of C = lam I + beta P P^T = L L^T; None where C is lam I."""
-    if preserve is None or not len(preserve) or not preserve_weight:
-        return None
-    penalty = preserved_gram(width, preserve, preserve_weight).to(like)
-    penalty.diagonal().add_(lam)
-    return torch.linalg.cholesky(penalty)
+def _regularized(gram: torch.Tensor, lam: float) -> torch.Tensor:
+    """gram + lam I."""
+    gram = gram.clone()
+    gram.diagonal().add_(lam)
+    return gram
 
 
 def _carrying(sizes: torch.Tensor, tolerance: float) -> int:

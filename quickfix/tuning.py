@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .nullspace import HeldSpan
-from .solve import SolveError, Statistics, check_regularization, preserved_gram
+from .solve import SolveError, Statistics, check_lambda
 from .verdict import HARMFUL_DRIFT
 
 # Eight a decade: the knee is found to within a third.
@@ -73,7 +73,7 @@ class LambdaCurve:
 
 
 def worth(gain: float, drift: float) -> float:
-    """gain - drift / 0.1, what an edit is worth: a drift of 10 %, a harmful one, costs as much as all of the concept."""
+    """gain - drift / 0.1, what an edit is worth: a drift of 10 %, a harmful one, costs as much as a whole concept."""
     return gain - drift / DRIFT_LIMIT
 
 
@@ -82,7 +82,7 @@ class Spectrum:
 
     Args:
         sums: the statistics of all pairs.
-        preserve, preserve_weight, held: as for :func:`solve`.
+        kept, held: as for :func:`solve_residuals`.
 
     Raises:
         HeldError: the keys lie in the held span.
@@ -92,12 +92,11 @@ class Spectrum:
         self,
         sums: Statistics,
         *,
-        preserve: torch.Tensor | None = None,
-        preserve_weight: float = 1.0,
+        kept: torch.Tensor | None = None,
         held: HeldSpan | None = None,
     ) -> None:
         free = sums.projected(held)
-        gram = free.gram + preserved_gram(len(free.gram), preserve, preserve_weight, held).to(free.gram)
+        gram = free.gram if kept is None else free.gram + kept.to(free.gram)
         values, self._basis = torch.linalg.eigh(gram)
         self._values = values.clamp_min(0.0)
         self._held = held
@@ -152,7 +151,7 @@ class Spectrum:
         return (self._cross * self._weights(lam)) @ self._basis.T
 
     def _weights(self, lam: float) -> torch.Tensor:
-        check_regularization(lam, 0.0)
+        check_lambda(lam)
         return 1.0 / (lam + self._values)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diff_quickfix.quickfix import HeldError, HeldSpan, Statistics, solve, solve_residuals
+from diff_quickfix.quickfix import HeldError, HeldSpan, Statistics, preserved_gram, solve, solve_residuals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,7 +49,7 @@ def test_streamed_equals_at_once(n, lam):
     weight, keys, values, held, kept = problem(n, 12, preserve=5)
     residuals, span = values - keys @ weight.T, HeldSpan.of(held)
     sums = Statistics.empty(WIDTH, OUT).add(keys, residuals)
-    arguments = {"lam": lam, "preserve": kept, "held": span}
+    arguments = {"lam": lam, "kept": preserved_gram(kept, held=span), "held": span}
     at_once, streamed = solve_residuals(keys, residuals, **arguments), sums.solve(**arguments)
     torch.testing.assert_close(streamed.delta(), at_once.delta(), rtol=1e-4, atol=1e-5)
     left = float((residuals.double() - keys.double() @ streamed.delta().double().T).square().sum())
@@ -107,4 +107,6 @@ def test_condition_is_the_condition_number_where_keys_do_not_span_all():
         if "preserve" in arguments:
             system += arguments.get("preserve_weight", 1.0) * p.T @ p
         expected = float(torch.linalg.cond(system))
-        assert sums.condition(lam=0.3, **arguments) == pytest.approx(expected, rel=0.01)
+        gram = preserved_gram(**{"preserve": None, **arguments})
+        found = sums.condition(lam=0.3, kept=gram, held=arguments.get("held"))
+        assert found == pytest.approx(expected, rel=0.01)

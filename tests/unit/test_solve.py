@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diff_quickfix.quickfix import LowRank, SolveError, Statistics, solve, solve_residuals
+from diff_quickfix.quickfix import LowRank, SolveError, Statistics, preserved_gram, solve, solve_residuals
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,7 +159,7 @@ def test_streamed_equals_at_once(n, cut, lam):
     empty = Statistics.empty(48, 40)
     first = empty.add(keys[:cut], residuals[:cut], counts[:cut])
     sums = first + empty.add(keys[cut:], residuals[cut:], counts[cut:])
-    streamed = sums.solve(lam=lam, preserve=kept)
+    streamed = sums.solve(lam=lam, kept=preserved_gram(kept))
     exact = dense(torch.zeros_like(weight), keys, residuals, lam, kept, counts=counts)
     assert error(streamed, exact) < 1e-5
     left = residuals.double() - keys.double() @ streamed.delta().double().T

@@ -190,5 +190,5 @@ def test_the_condition_of_few_pairs_is_that_of_their_sums(small_tower, tokenizer
     wide = dataclasses.replace(settings, positions=POSITIONS[0])
     pairs = gather_pairs(small_tower, tokenizer, concepts, wide, Stopwatch())
     assert pairs.few is not None
-    wanted = pairs.sums.condition(lam=0.3, **guard.as_arguments())
+    wanted = pairs.sums.condition(lam=0.3, kept=guard.kept, held=guard.held)
     assert pairs.condition(0.3, guard) == pytest.approx(wanted, rel=1e-6)

@@ -17,6 +17,7 @@ from diff_quickfix.quickfix import (
     TextTower,
     compute_edit,
     find_lambda,
+    preserved_gram,
     trace_lambda,
 )
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -41,11 +42,9 @@ def rows(*shape, seed=0):
 def test_equals_a_solve_at_each_lambda(n, guard):
     shared = 2 * rows(WIDTH)
     keys, residuals, kept = shared + rows(n, WIDTH, seed=1), rows(n, OUT, seed=2), shared + rows(9, WIDTH, seed=3)
-    arguments = {}
-    if guard in ("preserved", "both"):
-        arguments |= {"preserve": kept, "preserve_weight": 0.6}
-    if guard in ("held", "both"):
-        arguments["held"] = HeldSpan.of(rows(7, WIDTH, seed=4))
+    held = HeldSpan.of(rows(7, WIDTH, seed=4)) if guard in ("held", "both") else None
+    gram = preserved_gram(kept, 0.6, held) if guard in ("preserved", "both") else None
+    arguments = {"kept": gram, "held": held}
     sums = Statistics.empty(WIDTH, OUT).add(keys, residuals)
     spectrum, moved = Spectrum(sums, **arguments), rows(11, WIDTH, seed=5)
     form = spectrum.form(moved.T @ moved)
