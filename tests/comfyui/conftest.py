@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from in_process import set_up_comfyui
+from runs import PROMPT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,3 +77,24 @@ def inference():
     """Inference mode, in which ComfyUI runs its nodes."""
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture
+def corrupt(nodes):
+    def run(clip, prompt=PROMPT, subject="van gogh", noise=3.0, seed=0, replaced_by=""):
+        return nodes["DiffQuickFix_CorruptPrompt"].execute(clip, prompt, subject, noise, seed, replaced_by).args
+
+    return run
+
+
+@pytest.fixture
+def restore_text(nodes):
+    return lambda *args: nodes["DiffQuickFix_RestoreTextState"].execute(*args).args[0]
+
+
+@pytest.fixture
+def restore_unet(nodes):
+    def run(model, corruption, sites, start=0, end=10000, branch="cond"):
+        return nodes["DiffQuickFix_RestoreUNetState"].execute(model, corruption, sites, start, end, branch).args[0]
+
+    return run

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from conditioning import attention_outputs, encode
+from runs import PROMPT
 
 pytestmark = pytest.mark.usefixtures("inference")
 
-PROMPT = "a red circle on grass, in the style of van gogh"
 FIRST = 11  # the start token, eight words and a comma stand before "van"
 
 

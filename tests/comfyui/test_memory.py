@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from test_tracing import sweep_inputs
+from runs import sweep_inputs
 
 
 @pytest.fixture

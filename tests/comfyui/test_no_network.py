@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from test_tracing import sweep_inputs
+from runs import sweep_inputs
 
 EVENTS = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "subprocess.Popen",
           "os.system")  # fmt: skip

@@ -1,8 +1,9 @@
 """A text encoder and a UNet small enough to be traced in milliseconds, and a prompt with a corrupted subject."""
 
 import torch
-from diff_quickfix.tracing.cases import Case
+from diff_quickfix.tracing.cases import Case, encode_rows
 from diff_quickfix.tracing.corruption import gaussian
+from diff_quickfix.tracing.sites import text_sites
 from transformers import CLIPTextConfig, CLIPTextModel
 
 CONTEXT, WIDTH, LAYERS = 10, 32, 4
@@ -39,6 +40,11 @@ def make_case(model, draws=3, columns=(), seed=0, multiple=3.0):
         return model(ids.expand(rows, -1)).last_hidden_state
 
     return Case("a house by van gogh", "van gogh", corruption, encode, tuple(columns))
+
+
+def states(model, case, *rows):
+    """Final text states of a case's restorations, side by side."""
+    return encode_rows(case, layers_of(model)[0], {site.name: site for site in text_sites(model)}, rows)
 
 
 def make_unet():

@@ -1,0 +1,37 @@
+"""Runs of ComfyUI's stock sampler, and the inputs of the tracing nodes."""
+
+import torch
+from conditioning import encode
+
+PROMPT = "a red circle on grass, in the style of van gogh"
+STEPS = 4
+
+
+def sample(model, positive, negative, *, batch=1, cfg=4.0, seed=3, sampler="euler", size=16):
+    """What the stock KSampler does."""
+    import nodes as stock
+
+    latent = {"samples": torch.zeros(batch, 4, size, size)}
+    return stock.common_ksampler(model, seed, STEPS, cfg, sampler, "normal", positive, negative, latent)[0]["samples"]
+
+
+def conditioning(clip, text):
+    """A prompt as the stock sampler takes it."""
+    return [[encode(clip, text), {}]]
+
+
+def sweep_inputs(shapes, **changes):
+    """The inputs of the tracing nodes for Shapes, small."""
+    model, clip, vae = shapes
+    return {
+        "model": model, "clip": clip, "vae": vae, "negative": conditioning(clip, ""),
+        "latent": {"samples": torch.zeros(1, 4, 16, 16)}, "prompts": PROMPT.replace("van gogh", "[van gogh]"),
+        "kind": "self_attn", "sites": "*", "window": 1, "noise": 3.0, "draws": 1, "seed": 0, "seeds": 1, "controls": 2,
+        "steps": 2, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal", "sever": "nothing", "batch_size": 8,
+        "checkpoint": "", **changes,
+    }  # fmt: skip
+
+
+def hooks_of(module):
+    """How many hooks hang on a module and its parts."""
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())

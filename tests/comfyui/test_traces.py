@@ -1,0 +1,128 @@
+"""The tracing nodes: sweeps, cancelled and refused ones, traces as files."""
+
+
+import pytest
+import torch
+from random_models import cached, sd15
+from runs import STEPS, conditioning, hooks_of, sample, sweep_inputs
+
+pytestmark = pytest.mark.usefixtures("inference")
+
+
+def test_a_text_trace_has_a_row_for_each_layer_and_a_column_for_each_token(nodes, shapes):
+    node = nodes["DiffQuickFix_CausalTraceText"]
+    trace, pictures = node.execute(**sweep_inputs(shapes), columns="tokens").args
+    assert trace.sites == tuple(f"text.{i}.self_attn" for i in range(6))
+    assert trace.columns == ("van", "gogh", "<end>", "<padding>")
+    assert pictures.shape == (3, 128, 128, 3)
+    assert trace.restored.isfinite().all() and float(trace.total_effects().amin()) > 0
+    again, _ = node.execute(**sweep_inputs(shapes), columns="tokens").args
+    torch.testing.assert_close(again.restored, trace.restored, atol=0, rtol=0)
+    (drawing,) = nodes["DiffQuickFix_CausalHeatmap"].execute(trace, "indirect effect", 800).args
+    assert drawing.shape[0] == 1 and drawing.shape[2:] == (800, 3) and 0 <= drawing.min() <= drawing.max() <= 1
+
+
+def test_several_prompts_share_places(nodes, shapes):
+    prompts = "a [blue] star on sand\nin the style of [bridget riley], two red hearts"
+    node = nodes["DiffQuickFix_CausalTraceText"]
+    trace, _ = node.execute(**sweep_inputs(shapes, prompts=prompts, sites="text.0.*"), columns="places").args
+    assert trace.prompts == ("a blue star on sand", "in the style of bridget riley, two red hearts")
+    assert trace.subjects == ("blue", "bridget riley")
+    assert "last subject token" in trace.columns and "all" in trace.columns
+    with pytest.raises(ValueError, match="columns: places"):
+        node.execute(**sweep_inputs(shapes, prompts=prompts), columns="tokens")
+
+
+def test_a_unet_trace_equals_the_restoring_node(nodes, shapes, corrupt, restore_unet):
+    """The sweep and the one-site node are two ways to the same picture."""
+    model, clip, _ = shapes
+    node = nodes["DiffQuickFix_CausalTraceUNet"]
+    inputs = sweep_inputs(shapes, sites="unet.input.[12].*", sampler_name="euler", steps=STEPS, seed=3, cfg=4.0)
+    trace, _ = node.execute(**inputs, step_windows=1, branch="cond").args
+    assert trace.sites == ("unet.input.1.1.self_attn", "unet.input.2.1.self_attn")
+    corrupted, clean, corruption = corrupt(clip, seed=3)
+    negative = conditioning(clip, "")
+    reference = sample(model, clean, negative)
+    for row, site in enumerate(trace.sites):
+        restored = sample(restore_unet(model, corruption, site), corrupted, negative)
+        distance = -float((restored - reference).square().mean().sqrt())
+        assert float(trace.restored[0, 0, 0, row, 0]) == pytest.approx(distance, rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": ""}, "No prompt"),
+        ({"prompts": "a house by van gogh"}, "0 subjects"),
+        ({"prompts": "[a] house by [van gogh]"}, "2 subjects"),
+        ({"sampler_name": "euler_ancestral"}, "new noise at every step"),
+        ({"latent": {"samples": torch.zeros(2, 4, 16, 16)}}, "batch of 2"),
+        ({"sites": "text.40.*"}, "No site fits"),
+        ({"checkpoint": "../../evil"}, "plain file name"),
+    ],
+)
+def test_bad_sweeps_are_refused_before_anything_is_painted(nodes, shapes, monkeypatch, changes, message):
+    import comfy.sample
+
+    monkeypatch.setattr(comfy.sample, "sample", lambda *args, **kwargs: pytest.fail("painted"))
+    with pytest.raises(ValueError, match=message):
+        nodes["DiffQuickFix_CausalTraceText"].execute(**sweep_inputs(shapes, **changes), columns="tokens")
+
+
+def test_a_cancelled_trace_keeps_what_was_finished(nodes, shapes, monkeypatch, tmp_path):
+    import comfy.model_management
+    import comfy.utils
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    batches = []
+
+    def cancel():
+        if len(batches) == 2:
+            raise comfy.model_management.InterruptProcessingException
+
+    node = nodes["DiffQuickFix_CausalTraceText"]
+    inputs = sweep_inputs(shapes, checkpoint="half", steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", cancel)
+        patch.setattr(comfy.utils.ProgressBar, "update_absolute", lambda *args: batches.append(args))
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            node.execute(**inputs, columns="tokens")
+    assert hooks_of(shapes[1].cond_stage_model) == 0 == hooks_of(shapes[0].model)
+    half = nodes["DiffQuickFix_LoadTrace"].execute("half").args[0]
+    assert half.restored.isfinite().any() and not half.restored.isfinite().all()
+    resumed, _ = node.execute(**inputs, columns="tokens").args
+    whole, _ = node.execute(**{**inputs, "checkpoint": ""}, columns="tokens").args
+    torch.testing.assert_close(resumed.restored, whole.restored, atol=1e-4, rtol=1e-3)
+
+
+def test_traces_are_saved_loaded_compared_and_located(nodes, shapes, monkeypatch, tmp_path):
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    node = nodes["DiffQuickFix_CausalTraceText"]
+    trace, _ = node.execute(**sweep_inputs(shapes, draws=2), columns="tokens").args
+    first, second = (nodes["DiffQuickFix_SaveTrace"].execute(trace, "run", True).args[0] for _ in range(2))
+    assert first != second
+    assert len(list(tmp_path.rglob("*.csv"))) == 2
+    loaded = nodes["DiffQuickFix_LoadTrace"].execute(first).args[0]
+    assert torch.equal(loaded.restored, trace.restored) and loaded.settings == trace.settings
+    table = nodes["DiffQuickFix_CompareTraces"].execute(trace, loaded).args[0]
+    assert "text.0.self_attn, van, +0.0000" in table
+    layer, kind, site, confidence, report = nodes["DiffQuickFix_LocateCausalState"].execute(trace, "any").args
+    assert (kind, site) == ("self_attn", f"text.{layer}.self_attn") and 0 <= confidence <= 1 and site in report
+    for bad in ("", "../x", "a/../../x"):
+        with pytest.raises(ValueError, match="plain file name"):
+            nodes["DiffQuickFix_SaveTrace"].execute(trace, bad, False)
+
+
+def test_a_real_size_stable_diffusion_is_traced(nodes):
+    """Random weights: the point is that shapes, names, half precision and memory are right."""
+    import comfy.sd
+
+    model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(cached("sd15", sd15)), output_vae=True)
+    inputs = sweep_inputs((model, clip, vae), sites="unet.middle.*", kind="all", steps=1, controls=0, batch_size=4,
+                          latent={"samples": torch.zeros(1, 4, 8, 8)})
+    trace, pictures = nodes["DiffQuickFix_CausalTraceUNet"].execute(**inputs, step_windows=1, branch="both").args
+    assert len(trace.sites) == 7
+    assert trace.restored.isfinite().all() and pictures.shape == (3, 64, 64, 3)
