@@ -136,8 +136,12 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--apply", metavar="PATH",
         help="write a copy of the checkpoint with the edit in it; all other tensors and the metadata stay "
-        "bit-identical. Of a folder: a new folder, of hard links but for the text encoder; or the text encoder's file "
-        "alone, if PATH ends in .safetensors",
+        "bit-identical. Of a folder: a new folder; or the text encoder's file alone, if PATH ends in .safetensors",
+    )  # fmt: skip
+    files.add_argument(
+        "--link", action="store_true",
+        help="a new folder shares all but the text encoder with MODEL by hard links: no disk space, but what writes "
+        "into a file of the one changes the other",
     )  # fmt: skip
     files.add_argument("--strength", type=float, default=1.0, help="how much of the edit --apply puts in (default 1)")
     files.add_argument("--naming", choices=("kohya", "comfyui"), default="kohya", help="names in the LoRA")
@@ -166,5 +170,7 @@ def _check_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         path, folder = getattr(options, name), name == "apply" and os.path.isdir(options.model)
         if path and not path.endswith(".safetensors") and not folder:
             parser.error(f"--{name} {path!r}: expected a name that ends in .safetensors")
+    if options.link and (not options.apply or options.apply.endswith(".safetensors")):
+        parser.error("--link is about --apply with a folder, which it copies; expected --apply FOLDER")
     if not 0 < options.energy <= 1:
         parser.error(f"--energy {options.energy}: expected a share above 0, up to 1")

@@ -91,7 +91,7 @@ def _apply(encoder: TextEncoderFile, edit: WeightEdit, options: argparse.Namespa
     told = progress("copying", options.quiet)
     if _is_folder(options):
         made = copy_folder(
-            encoder, Path(options.model), Path(options.apply), edit, options.strength, progress=told
+            encoder, Path(options.model), Path(options.apply), edit, options.strength, link=options.link, progress=told
         )
         return _folder_said(options.apply, made)
     weight = encoder.tower.weight(edit.weight_name) + edit.delta(options.strength)
@@ -102,8 +102,8 @@ def _apply(encoder: TextEncoderFile, edit: WeightEdit, options: argparse.Namespa
 
 
 def _folder_said(path: str, made: FolderCopy) -> str:
-    said = f"wrote {path} ({made.written:,} bytes, and {made.linked:,} shared with the original by hard links)"
-    said += f"; the edit is in {', '.join(made.patched)}"
+    shared = f", and {made.linked:,} shared with the original by hard links" if made.linked else ""
+    said = f"wrote {path} ({made.written:,} bytes{shared}); the edit is in {', '.join(made.patched)}"
     if made.left_out:
         said += f"; left out, since pickled weights cannot be patched: {', '.join(made.left_out)}"
     return said

@@ -1,8 +1,8 @@
 """A diffusers folder copied with an edit in its text encoder.
 
-Other files of the copy are hard links to the originals where the file system knows them, so that a copy costs no more
-disk than the text encoder; whoever writes *into* such a file, rather than replacing it, changes both. Programs that
-save models replace files.
+Where asked for, the other files of the copy are hard links to the originals, so that it costs no more disk than the
+text encoder; whoever writes *into* such a file, rather than replacing it, then changes both. Programs that save models
+replace files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FolderCopy:
         patched: files with the edit, relative to the folder.
         left_out: files that the copy lacks: pickled weights of the edited text encoder.
         written: bytes on disk that the copy has for itself.
-        linked: bytes that it shares with the original.
+        linked: bytes that it shares with the original by hard links.
     """
 
     patched: tuple[str, ...]
@@ -61,6 +61,7 @@ def copy_folder(
     edit: WeightEdit,
     strength: float = 1.0,
     *,
+    link: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderCopy:
     """Copy a folder that holds a text encoder, with an edit in every file of its weights (fp32, fp16).
@@ -68,6 +69,7 @@ def copy_folder(
     The original stays as it is, and the copy appears whole or not at all.
 
     Args:
+        link: share the other files by hard links where the file system knows them.
         progress: called with (files done, all files); an exception it raises ends the work.
 
     Raises:
@@ -93,7 +95,11 @@ def copy_folder(
                 written += copy.stat().st_size
             elif path not in left_out:
                 size = path.stat().st_size
-                written, linked = (written, linked + size) if _same_file(path, copy) else (written + size, linked)
+                # A model from a hub's cache is a folder of symbolic links; the files are meant.
+                shared = link and _linked(path.resolve(), copy)
+                if not shared:
+                    shutil.copyfile(path, copy)
+                written, linked = (written, linked + size) if shared else (written + size, linked)
             if progress is not None:
                 progress(number, len(files))
         part.rename(target)
@@ -114,12 +120,10 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (path for path in (Path(here, name) for name in files) if path.is_file())
 
 
-def _same_file(path: Path, copy: Path) -> bool:
-    """Link a file, or copy it where the file system knows no links (False)."""
+def _linked(path: Path, copy: Path) -> bool:
+    """Make a hard link to a file; False where the file system knows none."""
     try:
-        # A model from a hub's cache is a folder of symbolic links; the file is meant.
-        os.link(path.resolve(), copy)
+        os.link(path, copy)
     except OSError:
-        shutil.copyfile(path, copy)
         return False
     return True
