@@ -3,8 +3,10 @@
     python3 scripts/bootstrap.py run -- python scripts/locales.py          write English, list what is missing
     python3 scripts/bootstrap.py run -- python scripts/locales.py zh       print the texts that Chinese lacks, as JSON
     python3 scripts/bootstrap.py run -- python scripts/locales.py zh FILE  take {English: Chinese} from a JSON file
+    python3 scripts/bootstrap.py run -- python scripts/locales.py --keep   write English; it means what it meant
 
-ComfyUI reads locales/<language>/nodeDefs.json of a pack. Files are ASCII, with \\u escapes.
+Where English has changed, its translations are dropped, and so count as missing, unless --keep says that the meaning is
+the same. ComfyUI reads locales/<language>/nodeDefs.json of a pack. Files are ASCII, with \\u escapes.
 """
 
 from __future__ import annotations
@@ -58,6 +60,23 @@ def missing(wanted: Texts, found: Texts) -> list[tuple[str, ...]]:
     return [path for path, _ in leaves(wanted) if path not in there]
 
 
+def without_changed(before: Texts, after: Texts, found: Texts) -> Texts:
+    """A language's texts ``found`` without the translations of English texts that have changed."""
+    old, new = dict(leaves(before)), dict(leaves(after))
+    return nested((path, text) for path, text in leaves(found) if path in new and old.get(path, new[path]) == new[path])
+
+
+def nested(texts: Iterable[tuple[tuple[str, ...], str]]) -> Texts:
+    """Texts with their paths as ComfyUI reads them."""
+    whole: Texts = {}
+    for path, text in texts:
+        place = whole
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = text
+    return whole
+
+
 def file_of(language: str) -> Path:
     return ROOT / "locales" / language / "nodeDefs.json"
 
@@ -97,14 +116,7 @@ def load_nodes() -> list[Any]:
 def take(language: str, wanted: Texts, translations: dict[str, str]) -> None:
     """Write a language's file: what it holds already, and the translations of English texts."""
     known = {**_by_english(wanted, read(language)), **translations}
-    texts: Texts = {}
-    for path, text in leaves(wanted):
-        if text in known:
-            place = texts
-            for key in path[:-1]:
-                place = place.setdefault(key, {})
-            place[path[-1]] = known[text]
-    write(language, texts)
+    write(language, nested((path, known[text]) for path, text in leaves(wanted) if text in known))
 
 
 def _by_english(wanted: Texts, found: Texts) -> dict[str, str]:
@@ -113,7 +125,10 @@ def _by_english(wanted: Texts, found: Texts) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    wanted = english(load_nodes())
+    wanted, keep = english(load_nodes()), "--keep" in arguments
+    arguments = [argument for argument in arguments if argument != "--keep"]
+    for language in () if keep else LANGUAGES:
+        write(language, without_changed(read("en"), wanted, read(language)))
     write("en", wanted)
     if len(arguments) == 2:
         take(arguments[0], wanted, json.loads(Path(arguments[1]).read_text(encoding="utf-8")))

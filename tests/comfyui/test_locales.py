@@ -35,6 +35,16 @@ def test_a_language_lacks_no_key_and_has_none_too_many(locales, english, languag
     assert not same
 
 
+def test_a_translation_of_what_has_changed_is_dropped(locales):
+    before = {"Node": {"name": "old", "inputs": {"a": "same", "b": "gone"}}}
+    after = {"Node": {"name": "new", "inputs": {"a": "same", "c": "added"}}}
+    german = {"Node": {"name": "alt", "inputs": {"a": "gleich", "b": "weg", "c": "dazu"}}}
+    kept = locales.without_changed(before, after, german)
+    assert kept == {"Node": {"inputs": {"a": "gleich", "c": "dazu"}}}
+    assert locales.missing(after, kept) == [("Node", "name")]
+    assert locales.without_changed(after, after, german)["Node"]["name"] == "alt"
+
+
 @pytest.mark.parametrize("language", ["en", "zh", "ja", "ko", "de", "fr", "es", "ru"])
 def test_names_hold_no_sign_that_the_page_would_take_for_a_variable(locales, language):
     for path, text in locales.leaves(locales.read(language)):
