@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from ..quickfix import EditReport, WeightEdit
 
 __all__ = [
     "CausalTraceType", "ComfyExtension", "ConceptEditsType", "CorruptionType", "ImageScorerType", "WeightEditType",
-    "edit_output", "image_of", "io", "report_ui", "schema",
+    "edit_output", "image_of", "io", "report_ui", "reporting", "schema",
 ]  # fmt: skip
 
 WeightEditType = io.Custom("WEIGHT_EDIT")
@@ -30,6 +33,22 @@ def image_of(pixels: np.ndarray) -> torch.Tensor:
 def report_ui(report: str, measures: dict[str, Any] | None = None) -> dict[str, list[Any]]:
     """What a node returns for the page to show its report: the text, and the numbers behind it."""
     return {"diff_quickfix_report": [report] if measures is None else [report, measures]}
+
+
+def reporting(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    """For the `execute` of a node that shows a report: tells the page the settings that the report was made with, so
+    that it can say when the node's widgets have others."""
+    parameters = inspect.signature(execute)
+
+    @functools.wraps(execute)
+    def run(*args: Any, **kwargs: Any) -> io.NodeOutput:
+        output = execute(*args, **kwargs)
+        given = parameters.bind(*args, **kwargs).arguments
+        settings = {name: value for name, value in given.items() if isinstance(value, str | int | float)}
+        output.ui = {**output.ui, "diff_quickfix_settings": [settings]}
+        return output
+
+    return run
 
 
 def edit_output(clip: Any, edit: WeightEdit, report: EditReport, note: str = "") -> io.NodeOutput:

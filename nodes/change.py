@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import Changes, parse_changes
-from .api import ConceptEditsType, WeightEditType, edit_output, io, schema
+from .api import ConceptEditsType, WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import clip_input, strength_input
 from .host.ledgers import keep_ledger, ledger_of
 from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
@@ -46,6 +46,7 @@ class ChangeEdit(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @reporting
     def execute(
         cls, clip, edit, drop: str, add: str, reweight: str, strength: float, concepts=None
     ) -> io.NodeOutput:

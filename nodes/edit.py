@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import PRESERVE_MODES, compute_edit
-from .api import WeightEditType, edit_output, io, schema
+from .api import WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import (
     concepts_input,
     edit_settings,
@@ -81,6 +81,7 @@ class DiffQuickFixEdit(io.ComfyNode):
         )
 
     @classmethod
+    @reporting
     def execute(
         cls,
         clip,

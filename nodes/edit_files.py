@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit
-from .api import WeightEditType, edit_output, io, schema
+from .api import WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import clip_input, strength_input
 from .host.files import free_lora, lora_files, lora_path
 from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
@@ -107,6 +107,7 @@ class LoadEdit(io.ComfyNode):
         return f"{found.st_mtime_ns} {found.st_size}"
 
     @classmethod
+    @reporting
     def execute(cls, clip, file: str, strength: float) -> io.NodeOutput:
         edit, encoder = load_edit(lora_path(file)), open_text_encoder(clip)
         measured = measure_edit(encoder.tower, encoder.tokenizer, edit, strength)

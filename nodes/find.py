@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..quickfix import PRESERVE_MODES, find_lambda, find_target, prompts_of_text
 from ..quickfix.picture import draw_curve, draw_targets
-from .api import image_of, io, report_ui, schema
+from .api import image_of, io, report_ui, reporting, schema
 from .edit_inputs import (
     clip_input,
     concepts_input,
@@ -62,6 +62,7 @@ class FindLambda(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @reporting
     def execute(
         cls,
         clip,
@@ -124,6 +125,7 @@ class FindTarget(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @reporting
     def execute(
         cls,
         clip,

@@ -6,7 +6,7 @@ import json
 
 from ..quickfix import KNOWN_NAMES, PRESERVE_SETS, prompts_of_text, scan, text_of_prompts
 from ..quickfix.picture import draw_report
-from .api import WeightEditType, image_of, io, report_ui, schema
+from .api import WeightEditType, image_of, io, report_ui, reporting, schema
 from .host.inputs import NO_FILE, modified, read_text_file, text_files
 from .host.progress import progress_bar
 from .host.text_encoder import open_text_encoder
@@ -91,6 +91,7 @@ class CollateralRadar(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @reporting
     def execute(cls, clip, edit, hits: int, names: str = "") -> io.NodeOutput:
         encoder = open_text_encoder(clip)
         prompts = prompts_of_text(names) or KNOWN_NAMES
@@ -121,6 +122,7 @@ class EditReportNode(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @reporting
     def execute(cls, edit, width: int) -> io.NodeOutput:
         title = ", ".join(f"{concept.source} -> {concept.target}" for concept in edit.concepts[:20])
         picture = image_of(draw_report(edit.report, width=width, title=title))

@@ -38,11 +38,8 @@ def cell_at(page, row, column):
     """Where a row (counted from the top line on) and a column of the map stand on the page, from its geometry."""
     code = f"""async (row, column) => {{
         const canvas = document.querySelector('{MAP} canvas');
-        const loaded = performance.getEntriesByType('resource').map((entry) => entry.name);
-        const url = loaded.find((name) => name.includes('heatmap_draw'));
-        const {{ layout }} = await import(url);
-        const {{ parse }} = await import(url.replace('heatmap_draw', 'heatmap_model'));
-        const {{ checkedState }} = await import(url.replace('heatmap_draw', 'heatmap_view'));
+        const [{{ layout }}, {{ parse }}, {{ checkedState }}] = await Promise.all(['draw', 'model', 'view'].map(
+            (part) => import(`/extensions/diff-quickfix/lib/heatmap_${{part}}.mjs`)));
         const {{ properties }} = {NODE};
         const state = checkedState(properties.diff_quickfix_heatmap);
         const width = Math.max(220, document.querySelector('{MAP}').clientWidth - 4);

@@ -73,11 +73,10 @@ def test_a_workflow_file_cannot_plant_anything_through_what_the_heat_map_keeps(p
     assert page.dialogs == [] and not page.own_complaints()
 
 
-def test_scripts_are_small_and_leave_window_alone(page, server):
-    scripts = [url for url in dict.fromkeys(page.requests) if "/diff-quickfix/" in url]
-    scripts = [url.removeprefix(server.url) for url in scripts if "js" in url[-4:]]
-    sizes = {url: len(server.get(url)) for url in scripts}
-    assert len(sizes) >= 10 and sum(sizes.values()) < 72_000, sizes
+def test_the_packs_scripts_leave_window_alone(page):
+    for kind in ("CausalHeatmap", "CorruptPrompt", "Edit"):
+        page.add(f"DiffQuickFix_{kind}")
+    page.wait(f"['{MAP}', '{TOKENS}', '{REPORT}'].every((one) => document.querySelector(one))")
     names = page.run("Object.keys(window).filter((name) => /quickfix|dqf|heatmap/i.test(name))")
     assert names == []
     assert page.run("[fetch, alert, addEventListener].every((native) => !/quickfix/i.test(native.toString()))")

@@ -90,6 +90,67 @@ def test_the_report_is_there_after_a_reload_another_tab_and_undo(page):
     assert not page.own_complaints()
 
 
+STALE = "document.querySelector('.diff-quickfix-stale')?.textContent"
+TOLD, SILENT = f"{STALE}?.includes('other settings')", f"{STALE} === ''"
+
+
+def set_widgets(page, **values):
+    """Set widgets of the edit node without telling anybody."""
+    code = f"""(values) => Object.entries(values).forEach(([name, value]) => {{
+        {EDIT}.widgets.find((widget) => widget.name === name).value = value;
+    }})"""
+    page.run(code, values)
+
+
+def test_a_report_that_was_made_with_other_settings_says_so(page):
+    run_edit(page, preset="paper", preserve="a quiet lake", strength=0.1)
+    settings = page.run(f"{EDIT}.properties.diff_quickfix_report_data.report[2]")
+    sent = page.run("window.app.graphToPrompt().then(({ output }) => Object.values(output))")
+    (inputs,) = [one["inputs"] for one in sent if one["class_type"] == "DiffQuickFix_Edit"]
+    # Every setting that was sent, and no link.
+    assert settings == {name: value for name, value in inputs.items() if name != "clip"} and len(settings) == 11
+    page.rest(0.5)
+    assert page.run(SILENT)
+    for name, value in (("target", "drawing"), ("layer", 1), ("strength", 0.2), ("preserve", "a quiet lake\n")):
+        set_widgets(page, **{name: value})
+        page.wait(TOLD)
+        set_widgets(page, **{name: settings[name]})
+        page.wait(SILENT)
+    # A widget that is fed by a link says nothing, nor does what it held before.
+    text = page.add("PrimitiveString", at=(20, 400), widgets={"value": "drawing"})
+    page.connect(text, "STRING", page.run(f"{EDIT}.id"), "target")
+    set_widgets(page, target="drawing")
+    page.rest(0.5)
+    assert page.run(SILENT)
+    page.run(f"{EDIT}.disconnectInput({EDIT}.inputs.findIndex((slot) => slot.name === 'target'))")
+    page.wait(TOLD)
+    shown = page.text_of(BOX)
+    page.shot("report-stale")
+    page.run(CHECK)
+    page.rest(1.5)
+    page.open()
+    page.wait(f"{TOLD} && {DRAWN}")
+    assert page.text_of(BOX) == shown
+    page.queue()
+    page.wait(SILENT)
+    assert page.run(f"{EDIT}.properties.diff_quickfix_report_data.report[2].target") == "drawing"
+    assert not page.own_complaints()
+
+
+def test_settings_that_change_while_it_runs_are_other_settings(page):
+    run_edit(page, preset="paper")
+    set_widgets(page, target="drawing")
+    page.run("window.app.queuePrompt(0).then(() => true)")
+    set_widgets(page, target="photo")
+    page.wait(f"{EDIT}.properties.diff_quickfix_report_data.report[2].target === 'drawing' && {TOLD}")
+    page.view(scale=0.3, offset=(100, 400))
+    page.wait(f"{METERS}.length === 0 && {STALE} === '\u21bb'")
+    page.shot("report-stale-far")
+    set_widgets(page, target="drawing")
+    page.wait(SILENT)
+    page.view()
+
+
 def test_a_copy_shows_no_report_of_another_node_and_a_subgraph_keeps_its_own(page):
     run_edit(page, preset="paper")
     code = f"""((canvas) => {{
@@ -145,4 +206,9 @@ def test_a_workflow_file_cannot_plant_a_report_that_is_none(page):
     graph["nodes"][0]["properties"]["diff_quickfix_report_data"] = {"node": node, "report": ["<b>words</b>", None]}
     page.load(graph)
     page.wait(f"document.querySelector('{BOX}')?.textContent === '<b>words</b>'")
+    for settings in (3, "x", [], {"__proto__": 1}, {"no widget": "<b>"}, {"target": {"a": 1}}):
+        graph["nodes"][0]["properties"]["diff_quickfix_report_data"] = {"node": node, "report": ["w", None, settings]}
+        page.load(graph)
+        page.wait(f"document.querySelector('{BOX}')?.textContent === 'w'")
+        page.wait(TOLD if settings == {"target": {"a": 1}} else SILENT)
     assert not page.own_complaints()

@@ -59,7 +59,10 @@ def test_dropping_one_of_three_is_the_edit_of_two(run, shapes, listed, preset):
     assert close(after, wanted) and after.concepts == wanted.concepts and not close(before, wanted)
     prompt = "a red circle in the style of georges seurat"
     torch.testing.assert_close(encode(clip, prompt), encode(wanted_clip, prompt), atol=1e-4, rtol=1e-4)
-    assert report == after.report.text() and output.ui == {"diff_quickfix_report": [report, after.report.as_dict()]}
+    assert report == after.report.text() and output.ui["diff_quickfix_report"] == [report, after.report.as_dict()]
+    # What came as it stands on the node, and nothing that came through a link.
+    (settings,) = output.ui["diff_quickfix_settings"]
+    assert settings == {"drop": "van gogh", "add": "", "reweight": "", "strength": 1.0}
     assert after.report.efficacy == pytest.approx(wanted.report.efficacy, abs=1e-4)
     assert after.report.storage is not None and after.report.final is not None
 

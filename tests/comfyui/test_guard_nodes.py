@@ -93,7 +93,7 @@ def test_the_radar_proposes_what_the_next_edit_spares(run, shapes, edit):
     edited, change, _ = edit(clip)
     output = run("CollateralRadar", clip, change, 6)
     report, preserve = output.args
-    assert output.ui == {"diff_quickfix_report": [report]}
+    assert output.ui["diff_quickfix_report"] == [report]
     hits = [line.split("%", 1)[1].strip() for line in report.splitlines()[1:]]
     assert len(hits) == 6 and "van gogh" not in report.lower()
     assert [prompt for prompt in hits if prompt in prompts_of_text(preserve)] == list(prompts_of_text(preserve))
@@ -129,7 +129,8 @@ def test_the_found_lambda_is_the_one_that_auto_takes(run, shapes, edit):
     output = run("FindLambda", shapes[1], **LAMBDA_INPUTS)
     lam, curve, report = output.args
     assert curve.shape[0] == 1 and curve.shape[3] == 3 and 0 <= curve.min() < curve.max() <= 1
-    assert f"Best lambda: {lam:.4g}" in report and output.ui == {"diff_quickfix_report": [report]}
+    assert f"Best lambda: {lam:.4g}" in report and output.ui["diff_quickfix_report"] == [report]
+    assert output.ui["diff_quickfix_settings"] == [LAMBDA_INPUTS]
     _, auto, _ = edit(shapes[1], preset="auto")
     _, given, _ = edit(shapes[1], lam=lam)
     assert auto.settings.lam == lam and torch.equal(auto.delta(), given.delta())
@@ -156,7 +157,7 @@ def test_a_rival_style_is_no_good_target_however_far_it_takes_the_concept(run, s
     rivals = ("georges seurat", "bridget riley", "katsushika hokusai")
     output = run("FindTarget", shapes[1], **TARGET_INPUTS, candidates="\n".join((*rivals, "painting", "photo")))
     target, lam, report, picture = output.args
-    assert target in ("painting", "photo") and output.ui == {"diff_quickfix_report": [report]}
+    assert target in ("painting", "photo") and output.ui["diff_quickfix_report"] == [report]
     rows = {line[:20].strip(): float(line[20:].split("%")[0]) for line in report.splitlines()[2:7]}
     assert min(rows["painting"], rows["photo"]) > 50 > 20 > max(rows[rival] for rival in rivals)
     assert picture.shape[0] == 1 and picture.shape[3] == 3 and 0 <= picture.min() < picture.max() <= 1

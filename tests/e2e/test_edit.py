@@ -93,7 +93,7 @@ def test_errors_reach_the_user_in_plain_words(server, workflow, changes, message
 def test_the_pages_scripts_and_help_are_served(server):
     scripts = [path for path in server.get_json("/extensions") if "diff-quickfix" in path]
     names = sorted(path.rsplit("/", 1)[1] for path in scripts)
-    assert names == ["causal_heatmap.js", "edit_report.js", "subject_picker.js"]
+    assert names == ["node_views.js"]
     folder = scripts[0].rsplit("/", 1)[0]
     for page in (PACK / "web" / "docs").glob("*.md"):
         assert server.get(f"{folder}/docs/{page.name}").decode() == page.read_text()

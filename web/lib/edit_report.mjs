@@ -1,10 +1,9 @@
 // Reports on the nodes themselves: of "Diff-QuickFix Edit" with verdict, bars and the prompts that were hit most, of its
 // companions in words.
-import { app } from "../../scripts/app.js";
-import { button, element, farType } from "./lib/dom.mjs";
-import { addNodeView, isLinked, keep, setWidget } from "./lib/node_output.mjs";
-import { named, parse } from "./lib/report_model.mjs";
-import { t } from "./lib/texts.mjs";
+import { button, element, farType } from "./dom.mjs";
+import { isLinked, keep, setWidget, widgetOf } from "./node.mjs";
+import { named, parse } from "./report_model.mjs";
+import { t } from "./texts.mjs";
 
 const DATA = "diff_quickfix_report_data";
 
@@ -30,7 +29,7 @@ function bar({ name, value, good, filled }) {
 /** Add a prompt to the node's preserve lines, once; returns what happened. */
 function preserve(node, prompt) {
     if (isLinked(node, "preserve")) return t("preserve is fed by a link; add the prompt there.");
-    const text = String(node.widgets?.find((widget) => widget.name === "preserve")?.value ?? "");
+    const text = String(widgetOf(node, "preserve")?.value ?? "");
     const lines = text.split("\n").map((one) => one.trim()).filter(Boolean);
     if (lines.includes(prompt)) return t("{prompt} is among the preserved prompts already.", { prompt });
     if (!setWidget(node, "preserve", [...lines, prompt].join("\n"))) return t("This node has no preserve widget.");
@@ -40,7 +39,7 @@ function preserve(node, prompt) {
 function worstHit(node, model) {
     if (!model.worst.length) return [];
     const said = element("div", { "aria-live": "polite" });
-    const keeps = node.widgets?.some((widget) => widget.name === "preserve");
+    const keeps = widgetOf(node, "preserve");
     const rows = model.worst.map(({ text, drift }) => element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
         element("span", { style: { flex: "1 1 auto", overflowWrap: "anywhere" } }, text),
         element("span", { style: { fontVariantNumeric: "tabular-nums", whiteSpace: "nowrap" } }, `${(100 * drift).toFixed(2)} %`),
@@ -61,6 +60,12 @@ function full(node, text, model) {
     return [verdictLine(model, model.verdict), ...model.measures.map(bar), ...worstHit(node, model), details];
 }
 
+/** Whether a widget of the node says another thing than it did in a run. */
+function changed(node, settings) {
+    return (node.widgets ?? []).some(({ name, value }) => (
+        Object.hasOwn(settings ?? {}, name) && settings[name] !== value && !isLinked(node, name)));
+}
+
 /** The main finding: the verdict's first word and the first measure. */
 function brief(text, model) {
     if (!model) return [text.slice(0, text.indexOf("\n") + 1 || LONGEST).slice(0, 60)];
@@ -68,45 +73,63 @@ function brief(text, model) {
     return [verdictLine(model, `${named(model.tone)} \u00b7 ${first.name} ${(100 * first.value).toFixed(0)} %`)];
 }
 
-function make(node) {
+/** The view of a node. */
+export function make(node) {
     const body = element("div", { class: "diff-quickfix-report" }, t("The report appears here after a run."));
+    // At the bottom of what is in view: nothing moves when it appears.
+    const stale = element("div", {
+        class: "diff-quickfix-stale", "aria-live": "polite",
+        style: {
+            position: "sticky", bottom: "-6px", marginBottom: "-6px", fontStyle: "italic", background: "var(--comfy-input-bg)",
+        },
+    });
     const root = element("div", {
         style: {
             padding: "6px 8px", boxSizing: "border-box", overflow: "auto", width: "100%", height: "100%", font: FONT,
             color: "var(--input-text)", background: "var(--comfy-input-bg)", borderRadius: "6px",
         },
-    }, body);
-    let shown = null;
+    }, body, stale);
+    let shown = [];
     let far = null;
 
     function draw() {
-        if (!shown) return;
         const [text, measures] = shown;
+        if (text === undefined) return;
         const model = parse(measures);
         body.replaceChildren(...(far ? brief(text, model) : full(node, text, model)));
     }
 
-    // [text, measures]: all that a server without the measures sends is the text.
-    function show(text, measures) {
-        if (typeof text !== "string") return;
-        if (JSON.stringify(shown) === JSON.stringify([text, measures])) return;
-        shown = [text, measures];
+    // Text, measures, settings: a server may send the text alone.
+    function show(report) {
+        if (typeof report[0] !== "string" || JSON.stringify(shown) === JSON.stringify(report)) return;
+        shown = report;
         draw();
+    }
+
+    function compare() {
+        const words = far ? "\u21bb" : `\u21bb ${t("Made with other settings; run again.")}`;
+        const said = changed(node, shown[2]) ? words : "";
+        if (stale.textContent === said) return;
+        stale.textContent = said;
+        stale.style.padding = said ? "2px 0 6px" : "0";
     }
 
     return {
         root,
-        show(text, measures) {
-            if (typeof text === "string") keep(node, DATA, { node: String(node.id), report: [text, measures] });
-            show(text, measures);
+        show({ diff_quickfix_report: [text, measures], diff_quickfix_settings: [settings] = [] }) {
+            const report = [text, measures, settings];
+            if (typeof text === "string") keep(node, DATA, { node: String(node.id), report });
+            show(report);
+            compare();
         },
         // A copy of a node has not run: what it carries is another node's report.
-        restore(saved) {
+        restore(id) {
             const { node: of, report } = node.properties?.[DATA] ?? {};
-            if (of === String(saved?.id ?? node.id) && Array.isArray(report)) show(...report.slice(0, 2));
+            if (of === id && Array.isArray(report)) show(report.slice(0, 3));
             else delete node.properties?.[DATA];
         },
-        scaled(scale) {
+        look(scale) {
+            compare();
             const type = farType(scale);
             if (type === far) return;
             far = type;
@@ -115,8 +138,3 @@ function make(node) {
         },
     };
 }
-
-const KINDS = ["Edit", "LoadEdit", "EditReport", "CollateralRadar", "FindLambda", "FindTarget", "ChangeEdit"];
-addNodeView(app, {
-    extension: "DiffQuickFix.Report", nodeIds: KINDS.map((kind) => `DiffQuickFix_${kind}`), output: "diff_quickfix_report", height: 190, make,
-});

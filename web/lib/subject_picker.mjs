@@ -1,9 +1,8 @@
 // The prompt of "Corrupt Prompt" as the tokenizer cuts it, with the subject marked; a click on a word makes it the subject.
-import { app } from "../../scripts/app.js";
-import { api } from "../../scripts/api.js";
-import { element, line } from "./lib/dom.mjs";
-import { addNodeView, isLinked, setWidget } from "./lib/node_output.mjs";
-import { t } from "./lib/texts.mjs";
+import { api } from "../../../scripts/api.js";
+import { element, line } from "./dom.mjs";
+import { isLinked, setWidget, widgetOf } from "./node.mjs";
+import { t } from "./texts.mjs";
 
 const LONGEST = 4000;
 const MOST_WORDS = 600;
@@ -48,7 +47,8 @@ function follow(widget, changed) {
     };
 }
 
-function make(node) {
+/** The view of a node. */
+export function make(node) {
     const chips = element("div", { role: "group", "aria-label": t("words of the prompt; shift and click for several"), style: { display: "flex", flexWrap: "wrap", gap: "3px" } });
     const said = element("div", { "aria-live": "polite", style: { font: "12px/1.4 system-ui, sans-serif", overflowWrap: "anywhere", marginTop: "4px" } });
     const root = element("div", {
@@ -58,7 +58,7 @@ function make(node) {
             background: "var(--comfy-input-bg)", borderRadius: "6px",
         },
     }, chips, said);
-    const value = (name) => String(node.widgets?.find((widget) => widget.name === name)?.value ?? "");
+    const value = (name) => String(widgetOf(node, name)?.value ?? "");
     let timer = 0;
     let asked = 0;
     let anchor = null;
@@ -104,9 +104,8 @@ function make(node) {
         timer = setTimeout(ask, pause);
     }
 
-    const followed = ["prompt", "subject"].map((name) => node.widgets?.find((one) => one.name === name)).filter(Boolean);
+    const followed = ["prompt", "subject"].map((name) => widgetOf(node, name)).filter(Boolean);
     const letGo = followed.map((widget) => follow(widget, () => refresh()));
-    refresh();
     return {
         root,
         restore: () => refresh(0),
@@ -116,7 +115,3 @@ function make(node) {
         },
     };
 }
-
-addNodeView(app, {
-    extension: "DiffQuickFix.SubjectPicker", nodeIds: ["DiffQuickFix_CorruptPrompt"], output: "diff_quickfix_tokens", height: 90, make,
-});

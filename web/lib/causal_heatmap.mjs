@@ -1,10 +1,9 @@
 // The interactive heat map on "Causal Heatmap".
-import { app } from "../../scripts/app.js";
-import { api } from "../../scripts/api.js";
-import { addNodeView, isLinked, keep, setWidget } from "./lib/node_output.mjs";
-import { parse } from "./lib/heatmap_model.mjs";
-import { HeatmapView } from "./lib/heatmap_view.mjs";
-import { t } from "./lib/texts.mjs";
+import { api } from "../../../scripts/api.js";
+import { parse } from "./heatmap_model.mjs";
+import { HeatmapView } from "./heatmap_view.mjs";
+import { isLinked, keep, setWidget } from "./node.mjs";
+import { t } from "./texts.mjs";
 
 const EDIT = "DiffQuickFix_Edit";
 const STATE = "diff_quickfix_heatmap";
@@ -44,7 +43,8 @@ function sendLayer(node, site, layer, kind) {
     return t("Diff-QuickFix Edit now edits layer {layer}.", { layer });
 }
 
-function make(node) {
+/** The view of a node. */
+export function make(node) {
     const view = new HeatmapView({
         keep: (state) => { node.properties[STATE] = state; },
         send: (site, layer, kind) => sendLayer(node, site, layer, kind),
@@ -56,7 +56,7 @@ function make(node) {
     };
     return {
         root: view.root,
-        show(payload) {
+        show({ [STATE]: [payload] }) {
             keep(node, DATA, payload);
             display(payload);
         },
@@ -64,11 +64,7 @@ function make(node) {
             view.adopt(node.properties?.[STATE]);
             if (node.properties?.[DATA]) display(node.properties[DATA]);
         },
-        scaled: (scale) => view.scaled(scale),
+        look: (scale) => view.scaled(scale),
         dispose: () => view.dispose(),
     };
 }
-
-addNodeView(app, {
-    extension: "DiffQuickFix.CausalHeatmap", nodeIds: ["DiffQuickFix_CausalHeatmap"], output: STATE, height: 330, make,
-});

@@ -1,0 +1,118 @@
+"""What a page loads of the pack at its start, and what only with the first node that needs it."""
+
+import pytest
+from comfy_page import ComfyPage, node_of
+from diff_quickfix.demo_model.server import PACK
+from test_heatmap_widget import MAP, show_payload
+from test_picker_widget import CHIPS
+from test_report_widget import BOX as REPORT
+from traces import make_trace
+
+START = ["node_views.js"]
+# Fresh copies of the modules: an escaped letter of the path is that letter to the server, and another file to the page.
+IMPORTS = """async (script) => {
+    const name = 'diff-quickfix';
+    const times = [];
+    for (let place = 0; place < name.length; place++) {
+        const path = `${name.slice(0, place)}%${name.charCodeAt(place).toString(16)}${name.slice(place + 1)}`;
+        const from = performance.now();
+        // That its extension is registered already is said at the end of the script.
+        const { reason } = (await Promise.allSettled([import(`/extensions/${path}/${script}`)]))[0];
+        if (!/already registered/.test(reason)) throw reason;
+        times.push(performance.now() - from);
+    }
+    return times;
+}"""
+FILES = {
+    "DiffQuickFix_CorruptPrompt": ({"subject_picker.mjs"}, f"document.querySelectorAll('{CHIPS}').length > 3"),
+    "DiffQuickFix_Edit": (
+        {"edit_report.mjs", "report_model.mjs"}, f"document.querySelector('{REPORT}')?.textContent.length > 5",
+    ),
+    "DiffQuickFix_CausalHeatmap": (
+        {"causal_heatmap.mjs", "heatmap_view.mjs", "heatmap_draw.mjs", "heatmap_model.mjs"},
+        f"document.querySelector('{MAP} canvas')?.height > 100",
+    ),
+}  # fmt: skip
+SHARED = {"dom.mjs", "node.mjs", "texts.mjs"}
+
+
+@pytest.fixture(params=[False, True], ids=["classic", "vue"])
+def fresh(request, browser, server):
+    """A page where no node of the pack has been."""
+    page = ComfyPage(browser, server, vue=request.param)
+    page.clear()
+    yield page
+    page.close()
+
+
+def loaded(page):
+    """The files of the pack that a page asked for, in order."""
+    path = f"{page.server.url}/extensions/diff-quickfix/"
+    return [url.removeprefix(path) for url in dict.fromkeys(page.requests) if url.startswith(path)]
+
+
+def names(files):
+    return {file.rsplit("/")[-1] for file in files}
+
+
+def test_a_page_starts_with_one_small_script(fresh):
+    page = fresh
+    page.add("KSampler")
+    page.rest(1)
+    assert loaded(page) == START
+    assert sum((PACK / "web" / file).stat().st_size for file in START) < 6_000
+    assert min(page.run(IMPORTS, START[0])) < 50
+
+
+def test_each_view_is_loaded_with_the_first_node_that_shows_it(fresh):
+    page = fresh
+    before = names(START)
+    for kind, (files, drawn) in FILES.items():
+        page.add(kind, at=(60, 60), size=(560, 700))
+        page.view()
+        if kind.endswith("Heatmap"):
+            show_payload(page, make_trace())
+        page.wait(drawn)
+        # In English no other words are asked for.
+        assert names(loaded(page)) == before | files | SHARED
+        before |= files | SHARED
+        page.clear()
+    asked = len(loaded(page))
+    page.add("DiffQuickFix_ChangeEdit", size=(400, 700))
+    # Now the view is there with its node.
+    assert page.run(f"{node_of('DiffQuickFix_ChangeEdit')}.widgets.at(-1).element.textContent.length") > 5
+    assert len(loaded(page)) == asked and not page.own_complaints()
+
+
+def test_all_scripts_together_are_small():
+    scripts = [*(PACK / "web").glob("*.js"), *(PACK / "web" / "lib").glob("*.mjs")]
+    assert len(scripts) >= 10 and sum(script.stat().st_size for script in scripts) < 66_000
+
+
+def test_what_arrives_before_its_view_is_shown_and_kept(fresh):
+    """A run's result, and a workflow's, while the scripts that draw are on their way."""
+    page = fresh
+    code = """(report) => {
+        const node = LiteGraph.createNode('DiffQuickFix_Edit');
+        window.app.graph.add(node);
+        node.onExecuted({ diff_quickfix_report: report });
+        return node.widgets.at(-1).element.textContent;
+    }"""
+    assert page.run(code, ["in words", None]) == ""
+    page.wait(f"document.querySelector('{REPORT}')?.textContent === 'in words'")
+    graph = page.run("window.app.graph.serialize()")
+    page.open()
+    page.run("(graph) => window.app.loadGraphData(graph).then(() => true)", graph)
+    page.wait(f"document.querySelector('{REPORT}')?.textContent === 'in words'")
+    assert page.run(f"{node_of('DiffQuickFix_Edit')}.properties.diff_quickfix_report_data.report[0]") == "in words"
+
+
+def test_scripts_that_cannot_be_fetched_are_told_and_asked_for_again(fresh):
+    page = fresh
+    page.call("Network.setBlockedURLs", urls=["*/lib/edit_report.mjs"])
+    page.add("DiffQuickFix_Edit", at=(60, 60), size=(460, 820))
+    place = "window.app.graph._nodes[0].widgets.at(-1).element"
+    page.wait(f"{place}.textContent.includes('edit_report.mjs')")
+    page.call("Network.setBlockedURLs", urls=[])
+    page.add("DiffQuickFix_EditReport", at=(560, 60), size=(460, 400))
+    page.wait(f"document.querySelectorAll('{REPORT}').length === 2 && !{place}.textContent.includes('edit_report.mjs')")
