@@ -10,8 +10,10 @@ const DATA = "diff_quickfix_report_data";
 const LONGEST = 8000;
 const FONT = "12px/1.45 system-ui, sans-serif";
 const MONO = "11px/1.4 ui-monospace, monospace";
-// Readable on light and dark: told apart by the word beside them too.
-const TONES = { strong: "#2f9e58", good: "#2f9e58", weak: "#c98a00", harmful: "#d6336c" };
+// Darker on a light palette, lighter on a dark one; told apart by the word beside them too.
+const tone = (color) => `color-mix(in srgb, ${color} 60%, var(--input-text))`;
+const GREEN = tone("#2f9e58");
+const TONES = { strong: GREEN, good: GREEN, weak: tone("#c98a00"), harmful: tone("#d6336c") };
 
 function bar({ name, value, good, filled }) {
     const quality = good ? filled : 1 - filled;
@@ -19,7 +21,9 @@ function bar({ name, value, good, filled }) {
     const percent = `${(100 * value).toFixed(good ? 1 : 2)} %`;
     const track = element("div", {
         role: "meter", "aria-label": name, "aria-valuenow": value, "aria-valuetext": percent, "aria-valuemin": 0, "aria-valuemax": 1,
-        style: { flex: "1 1 60px", height: "9px", borderRadius: "3px", background: "var(--border-color)", overflow: "hidden" },
+        style: {
+            flex: "1 1 60px", height: "9px", borderRadius: "3px", overflow: "hidden", boxShadow: "inset 0 0 0 1px var(--border-color)",
+        },
     }, element("div", { style: { width: `${100 * filled}%`, height: "100%", background: ink } }));
     return element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
         element("span", { style: { flex: "0 0 118px" } }, name), track,
@@ -44,7 +48,7 @@ function worstHit(node, model) {
         element("span", { style: { flex: "1 1 auto", overflowWrap: "anywhere" } }, text),
         element("span", { style: { fontVariantNumeric: "tabular-nums", whiteSpace: "nowrap" } }, `${(100 * drift).toFixed(2)} %`),
         ...(keeps ? [button(t("add to preserve"), t('keep "{prompt}" as it is', { prompt: text }), () => { said.textContent = preserve(node, text); })] : [])));
-    return [element("div", { style: { color: "var(--descrip-text)" } }, t("Hit most:")), ...rows, said];
+    return [element("div", {}, t("Hit most:")), ...rows, said];
 }
 
 function verdictLine(model, text) {

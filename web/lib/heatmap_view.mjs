@@ -226,8 +226,8 @@ export class HeatmapView {
         if (!cell) return;
         const list = element("dl", { style: { margin: 0, font: SMALL, flex: "1 1 200px" } });
         for (const [name, text] of facts(this.model, cell)) {
-            list.append(element("div", {}, element("dt", { style: { display: "inline", color: "var(--descrip-text)" } }, `${name}: `),
-                element("dd", { style: { display: "inline", margin: 0, overflowWrap: "anywhere" } }, text)));
+            list.append(element("div", {}, element("dt", { style: { display: "inline" } }, `${name}: `),
+                element("dd", { style: { display: "inline", margin: 0, fontWeight: "bold", overflowWrap: "anywhere" } }, text)));
         }
         this.panel.append(list, ...this.pictures(cell));
     }

@@ -74,7 +74,7 @@ export function make(node) {
 
     function say(text, problem) {
         said.textContent = problem ? `\u26a0 ${text}` : text;
-        said.style.color = problem ? "var(--error-text, #d6336c)" : "var(--descrip-text)";
+        said.style.fontWeight = problem ? "bold" : "normal";
         root.setAttribute("data-problem", String(Boolean(problem)));
     }
 
