@@ -28,11 +28,15 @@ class ChangeEdit(io.ComfyNode):
                 clip_input(),
                 WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit, Load Edit or another Change Edit."),
                 io.String.Input("drop", multiline=True, default="",
+                                placeholder="drop: concepts to take out, one on each line, e.g. van gogh",
                                 tooltip="Concepts to take out of the edit, one on each line."),
                 io.String.Input("add", multiline=True, default="",
+                                placeholder="add: concepts to add, one on each line, e.g. van gogh -> painting",
                                 tooltip="Concepts to add, one on each line, as in Concept Edit List: van gogh -> "
                                 "painting."),
                 io.String.Input("reweight", multiline=True, default="",
+                                placeholder="reweight: concepts to count more or less, one on each line, e.g. "
+                                "van gogh: 0.5",
                                 tooltip="Concepts that should count more or less, one on each line: van gogh: 0.5."),
                 strength_input(),
                 ConceptEditsType.Input("concepts", optional=True,

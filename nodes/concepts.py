@@ -35,6 +35,7 @@ class ConceptEditList(io.ComfyNode):
             ),
             inputs=[
                 io.String.Input("edits", multiline=True, default="van gogh -> painting\nclaude monet -> painting",
+                                placeholder="edits: one on each line, e.g. van gogh -> painting",
                                 tooltip="One edit on each line: van gogh -> painting. More after bars: snoopy -> dog | "
                                 "kind=object | weight=2 | template=a drawing of {x}. Lines with # are comments."),
                 io.Combo.Input("file", options=[NO_FILE, *text_files(tuple(READERS))], default=NO_FILE,

@@ -73,6 +73,7 @@ def preserve_input() -> io.Input:
         "preserve",
         multiline=True,
         optional=True,
+        placeholder="preserve: prompts that must keep their meaning, one on each line, e.g. a photo of a dog",
         tooltip="Prompts that must keep their meaning, one on each line; added to the preset's own. A "
         'line "" is the empty prompt. Preserve Set and Collateral Radar make such lists.',
     )
@@ -94,6 +95,7 @@ def templates_input() -> io.Input:
         "templates",
         multiline=True,
         optional=True,
+        placeholder="templates: captions for kind custom, one on each line, e.g. a poster of {x}",
         tooltip='For kind "custom": caption templates, one on each line, with {x} for the concept.',
     )
 

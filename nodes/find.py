@@ -107,6 +107,8 @@ class FindTarget(io.ComfyNode):
                 layer_input(),
                 positions_input(),
                 io.String.Input("candidates", multiline=True, optional=True,
+                                placeholder="candidates: words that the concept could become, one on each line, e.g. "
+                                "painting",
                                 tooltip="Words that the concept could become, one on each line. Empty: a built-in "
                                 "list of plain words for the kind."),
                 preserve_input(),

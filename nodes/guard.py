@@ -31,6 +31,7 @@ class PreserveSet(io.ComfyNode):
                 io.Boolean.Input("common_styles", default=False,
                                  tooltip="Well-known artists and looks; an edited one is left out by itself."),
                 io.String.Input("prompts", multiline=True, optional=True,
+                                placeholder="prompts: more to preserve, one on each line, e.g. a photo of a dog",
                                 tooltip='More prompts, one on each line. A line with "" is the empty prompt.'),
                 io.Combo.Input("file", options=[NO_FILE, *text_files()], default=NO_FILE, optional=True,
                                tooltip="A .txt file in ComfyUI's input folder, one prompt on each line."),
@@ -80,6 +81,7 @@ class CollateralRadar(io.ComfyNode):
                 WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit."),
                 io.Int.Input("hits", default=20, min=1, max=1000, tooltip="How many of the worst hits to list."),
                 io.String.Input("names", multiline=True, optional=True,
+                                placeholder="names: names or captions to look at, one on each line, e.g. claude monet",
                                 tooltip="Names or captions to look at, one on each line. Empty: a built-in list of "
                                 "well-known artists, things, looks and everyday captions."),
             ],

@@ -103,7 +103,8 @@ class ClipScore(io.ComfyNode):
             inputs=[
                 ImageScorerType.Input("scorer", tooltip="What scores."),
                 io.Image.Input("images", tooltip="The pictures."),
-                io.String.Input("prompt", multiline=True, tooltip="What they should show."),
+                io.String.Input("prompt", multiline=True, placeholder="prompt: what the pictures should show",
+                                tooltip="What they should show."),
             ],
             outputs=[
                 io.Float.Output(id="mean", display_name="mean", tooltip="The mean score of the batch."),

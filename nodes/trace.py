@@ -43,6 +43,7 @@ class CorruptPrompt(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of a Stable Diffusion 1.x or 2.x model."),
                 io.String.Input("prompt", multiline=True, default=_EXAMPLE.replace("[", "").replace("]", ""),
+                                placeholder="prompt: as you would paint it, e.g. a house by van gogh",
                                 tooltip="The prompt, as you would paint it."),
                 io.String.Input("subject", default="van gogh",
                                 tooltip="The words of the prompt to hide, as they stand in it."),
@@ -149,6 +150,7 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
         io.Conditioning.Input("negative", tooltip="The negative prompt, as for a KSampler."),
         io.Latent.Input("latent", tooltip="One empty latent: the size that is painted."),
         io.String.Input("prompts", multiline=True, default=_EXAMPLE,
+                        placeholder="prompts: one on each line, the subject in brackets, e.g. a house by [van gogh]",
                         tooltip="One prompt on each line, the subject in square brackets."),
         io.Combo.Input("kind", options=["all", *kinds], default=default_kind,
                        tooltip="Which kind of site is restored."),

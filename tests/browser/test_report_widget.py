@@ -212,3 +212,18 @@ def test_a_workflow_file_cannot_plant_a_report_that_is_none(page):
         page.wait(f"document.querySelector('{BOX}')?.textContent === 'w'")
         page.wait(TOLD if settings == {"target": {"a": 1}} else SILENT)
     assert not page.own_complaints()
+
+
+def test_every_box_of_several_lines_is_told_from_the_others(page):
+    page.clear()
+    page.add("DiffQuickFix_ChangeEdit", at=(60, 100), size=(420, 700))
+    page.add("DiffQuickFix_Edit", at=(520, 100), size=(420, 740))
+    page.view()
+    page.wait(f"document.querySelectorAll('{BOX}').length === 2")
+    # The classic renderer has a placeholder in an empty box, Nodes 2.0 a label above each.
+    said = """[...document.querySelectorAll('textarea')].filter((box) => box.offsetWidth)
+        .map((box) => [...box.labels].map((label) => label.textContent.trim())[0] ?? box.placeholder)"""
+    names = ["drop", "add", "reweight", "preserve", "templates"]
+    page.wait(f"{said}.length === {len(names)}")
+    assert sorted(one.split(": ")[0] for one in page.run(said)) == sorted(names)
+    page.shot("boxes")

@@ -29,4 +29,7 @@ def test_every_node_and_socket_says_what_it_is(nodes):
         assert name.startswith("DiffQuickFix_") and schema.description and schema.category.startswith("Diff-QuickFix/")
         for socket in (*schema.inputs, *schema.outputs):
             assert socket.tooltip, f"{name}: {socket.id} has no tooltip"
+        for box in (one for one in schema.inputs if getattr(one, "multiline", False)):
+            # All that the classic renderer says of an empty box.
+            assert box.placeholder.startswith(f"{box.id}: ") and len(box.placeholder) < 90, f"{name}: {box.id}"
         assert (PACK / "web" / "docs" / f"{name}.md").is_file()
