@@ -114,7 +114,7 @@ class EditReport:
     @property
     def verdict(self) -> str:
         """ "strong", or "weak: ..." or "harmful: ..." with why and what to do (see ``verdict.py``)."""
-        return judge(self)
+        return judge(self).text()
 
     def text(self) -> str:
         """A summary for people, some lines."""
@@ -171,7 +171,8 @@ class EditReport:
             fields[name] = None if value is None else value._asdict()
         fields["milliseconds"] = dict(self.milliseconds)
         fields["generality"] = dict(self.generality)
-        fields["verdict"] = self.verdict
+        verdict = judge(self)
+        fields |= {"verdict": verdict.text(), "findings": [[*finding] for finding in verdict.findings]}
         return json.loads(json.dumps(fields))
 
     def with_storage(self, weight: torch.Tensor, delta: torch.Tensor, dtype: torch.dtype) -> EditReport:

@@ -18,7 +18,8 @@ without a preserve set, 21 edits; 12 prompts of it and 21 of other styles and no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .report import EditReport
@@ -28,48 +29,84 @@ WEAK_EFFICACY = 0.5
 WEAK_GENERALITY = 1 / 3
 
 
-def judge(report: EditReport) -> str:
-    """ "strong", "weak: why and what to do" or "harmful: what and what to do"; harm is named before weakness."""
-    harm = _harm(report)
+# What a verdict can say; the page has these sentences in other languages too (web/texts).
+HARM = (
+    "everyday prompts move by {drift}; raise lambda, take the preset guarded or auto, or preserve prompts that are hit"
+)
+HARM_WORST = (
+    "everyday prompts move by {drift}, most {worst}; raise lambda, take the preset guarded or auto, or preserve the "
+    "prompts that are hit worst"
+)
+HARM_EMPTY = (
+    "the empty prompt, which most pictures use as the negative one, moves by {drift}; preserve or hold the empty prompt"
+)
+WEAK = "the concept moves only {reached} of the way to its target; lower lambda, or preserve fewer prompts"
+WEAK_HELD = (
+    "the concept moves only {reached} of the way to its target; hold fewer prompts, or preserve them softly"
+)
+WEAK_ELSEWHERE = (
+    "in sentences that it has not seen the edit goes {reached} of the way ({kind}); add templates that say the concept "
+    "as your prompts do (kind custom), or lower lambda"
+)
+WEAK_ROUNDED = (
+    "only {left} of the edit survives rounding to the model's precision; load the text encoder in fp32 (ComfyUI's "
+    "option --fp32-text-enc)"
+)
+SENTENCES = (HARM, HARM_WORST, HARM_EMPTY, WEAK, WEAK_HELD, WEAK_ELSEWHERE, WEAK_ROUNDED)
+
+
+class Finding(NamedTuple):
+    """A reason for a verdict, and what to do about it."""
+
+    sentence: str
+    """One of :data:`SENTENCES`."""
+    values: dict[str, str]
+    """What stands in its places."""
+
+    def text(self) -> str:
+        return self.sentence.format(**self.values)
+
+
+class Verdict(NamedTuple):
+    """A word, "strong", "weak" or "harmful", and the reasons for it; harm is named before weakness."""
+
+    word: str
+    findings: tuple[Finding, ...] = ()
+
+    def text(self) -> str:
+        """ "strong", "weak: why and what to do" or "harmful: what and what to do"."""
+        return ": ".join((self.word, *filter(None, ["; ".join(finding.text() for finding in self.findings)])))
+
+
+def judge(report: EditReport) -> Verdict:
+    """The verdict on an edit."""
+    harm = tuple(_harm(report))
     if harm:
-        return f"harmful: {'; '.join(harm)}"
-    weakness = _weakness(report)
-    return f"weak: {'; '.join(weakness)}" if weakness else "strong"
+        return Verdict("harmful", harm)
+    weakness = tuple(_weakness(report))
+    return Verdict("weak", weakness) if weakness else Verdict("strong")
 
 
-def _harm(report: EditReport) -> list[str]:
-    harm = []
+def _harm(report: EditReport) -> Iterator[Finding]:
     if report.drift > HARMFUL_DRIFT:
-        worst = f", most {report.worst_hit[0][0]!r}" if report.worst_hit else ""
-        harm.append(
-            f"everyday prompts move by {report.drift:.0%}{worst}; raise lambda, take the preset guarded or auto, or "
-            "preserve the prompts that are hit worst"
-        )
+        values = {"drift": f"{report.drift:.0%}"}
+        if report.worst_hit:
+            yield Finding(HARM_WORST, {**values, "worst": repr(report.worst_hit[0][0])})
+        else:
+            yield Finding(HARM, values)
     if report.empty_prompt_drift > HARMFUL_DRIFT:
-        harm.append(
-            f"the empty prompt, which most pictures use as the negative one, moves by {report.empty_prompt_drift:.0%}; "
-            "preserve or hold the empty prompt"
-        )
-    return harm
+        yield Finding(HARM_EMPTY, {"drift": f"{report.empty_prompt_drift:.0%}"})
 
 
-def _weakness(report: EditReport) -> list[str]:
-    weakness = []
-    if report.efficacy < WEAK_EFFICACY:
+def _weakness(report: EditReport) -> Iterator[Finding]:
+    weak = report.efficacy < WEAK_EFFICACY
+    if weak:
         held = report.guarding is not None and report.guarding.concept_lost > 1 - WEAK_EFFICACY
-        advice = "hold fewer prompts, or preserve them softly" if held else "lower lambda, or preserve fewer prompts"
-        weakness.append(f"the concept moves only {report.efficacy:.0%} of the way to its target; {advice}")
-    poor = [(kind, share) for kind, share in report.generality if share < WEAK_GENERALITY]
-    if poor and report.efficacy >= WEAK_EFFICACY:
-        kind, share = min(poor, key=lambda entry: entry[1])
-        weakness.append(
-            f"in sentences that it has not seen the edit goes {share:.0%} of the way ({kind}); add templates that say "
-            "the concept as your prompts do (kind custom), or lower lambda"
-        )
-    reach = report.efficacy if report.efficacy >= WEAK_EFFICACY else 1.0
+        yield Finding(WEAK_HELD if held else WEAK, {"reached": f"{report.efficacy:.0%}"})
+    poor = [(share, kind) for kind, share in report.generality if share < WEAK_GENERALITY]
+    if poor and not weak:
+        share, kind = min(poor)
+        yield Finding(WEAK_ELSEWHERE, {"reached": f"{share:.0%}", "kind": kind})
+    reach = 1.0 if weak else report.efficacy
     if report.storage is not None and report.storage.realised * reach < WEAK_EFFICACY:
-        weakness.append(
-            f"only {report.storage.realised:.0%} of the edit survives rounding to the model's precision; load the text "
-            "encoder in fp32 (ComfyUI's option --fp32-text-enc)"
-        )
-    return weakness
+        yield Finding(WEAK_ROUNDED, {"left": f"{report.storage.realised:.0%}"})

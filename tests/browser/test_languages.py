@@ -5,13 +5,18 @@ import json
 import pytest
 from comfy_page import ComfyPage, node_of
 from diff_quickfix.demo_model.server import PACK
+from diff_quickfix.quickfix.verdict import WEAK, Finding, Verdict
 from diff_quickfix.tracing.payload import heatmap_payload
 from test_heatmap_widget import CHECK, MAP
 from test_picker_widget import BOX as PICKER
 from test_report_widget import BOX as REPORT
 from traces import make_trace
 
-MEASURES = {"verdict": "strong", "efficacy": 0.9, "drift": 0.01, "worst_hit": [["a cat", 0.1]]}
+FINDING = Finding(WEAK, {"reached": "30%"})
+MEASURES = {
+    "verdict": Verdict("weak", (FINDING,)).text(), "findings": [[*FINDING]], "efficacy": 0.3, "drift": 0.01,
+    "worst_hit": [["a cat", 0.1]],
+}  # fmt: skip
 # All that people read or are read of the pack's views.
 SAID = f"""['{MAP}', '{PICKER}', '{REPORT}'].flatMap((one) => {{
     const view = one === '{MAP}' ? document.querySelector(one).parentElement : document.querySelector(one);
@@ -66,6 +71,7 @@ def assert_speaks(page, language):
     said = page.run(SAID)
     for text in SOME:
         assert table[text] in " ".join(said), text
+    assert f"{table['weak']}: {FINDING._replace(sentence=table[WEAK]).text()}" in said
     english = {text for text, translated in table.items() if translated != text and len(text) > 6}
     assert not english & {text.removesuffix(": ") for text in said}
 

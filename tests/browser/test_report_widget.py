@@ -62,6 +62,11 @@ def test_reports_of_other_versions_show_what_they_hold(page):
     page.wait(f"{METERS}.length")
     assert page.run(NAMES) == ["efficacy", "generality", "final state drift"]
     assert page.run(f"document.querySelectorAll('{BOX} button').length") == 1
+    for findings in (None, 3, [], ["x"], [[1, {}]], [["half of {it}", None]], [["{a}", {"a": "b"}], 3]):
+        page.run(code, "in words", {**report, "findings": findings})
+        assert page.text_of(BOX)[0].startswith("weak: half of the concept is left")
+    page.run(code, "in words", {**report, "findings": [["{a} and {toString}", {"a": "{b}<b>", "b": "c"}]]})
+    assert page.text_of(BOX)[0].startswith("weak: {b}<b> and {toString}")
     for broken in (None, [], {}, {"verdict": "good"}, 3):
         page.run(code, "only words", broken)
         assert page.text_of(BOX) == ["only words"]

@@ -29,6 +29,7 @@ from diff_quickfix.quickfix import (
 )
 from diff_quickfix.quickfix.everyday import FINAL_CAPTIONS
 from diff_quickfix.quickfix.picture import draw_curve, draw_report
+from diff_quickfix.quickfix.verdict import SENTENCES
 from transformers import CLIPTextConfig, CLIPTextModel
 
 VAN_GOGH = ConceptEdit("van gogh", "painting")
@@ -200,7 +201,11 @@ def test_the_verdict_says_why_and_what_to_do(changes, verdict, parts):
     assert report.verdict.split(":")[0] == verdict
     assert all(part in report.verdict for part in parts)
     assert report.text().startswith(f"verdict: {report.verdict}\n")
-    assert report.as_dict()["verdict"] == report.verdict
+    plain = report.as_dict()
+    assert plain["verdict"] == report.verdict
+    reasons = "; ".join(sentence.format(**values) for sentence, values in plain["findings"])
+    assert report.verdict == (f"{verdict}: {reasons}" if reasons else verdict)
+    assert {sentence for sentence, _ in plain["findings"]} <= set(SENTENCES)
 
 
 def test_a_whole_report_in_words_and_as_json(tower, tokenizer):

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from diff_quickfix.quickfix.verdict import SENTENCES
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 LANGUAGES = ("zh", "ja", "ko", "de", "fr", "es", "ru")
@@ -28,7 +29,8 @@ def keys(source: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def english():
-    return set().union(*(keys(path.read_text()) for path in scripts()))
+    """What the scripts say themselves, and what a report has them say."""
+    return set(SENTENCES).union(*(keys(path.read_text()) for path in scripts()))
 
 
 def texts(language):

@@ -10,6 +10,8 @@ const KNOWN = [
 
 const MEASURES = 12;
 const HITS = 8;
+const REASONS = 4;
+const LONGEST = 500;
 /** A measure's or a verdict's name in the page's language; one that is not known, as it comes. */
 export const named = (name) => (KNOWN.includes(name) ? t(name) : name);
 
@@ -45,12 +47,27 @@ function hit(entry) {
     return typeof text === "string" && share(drift) !== null ? { text: line(text, 200), drift } : null;
 }
 
+/** A reason for the verdict in the page's language; null for what is none. */
+function reason(entry) {
+    const [sentence, values] = Array.isArray(entry) ? entry : [];
+    const sound = typeof sentence === "string" && typeof values === "object" && values !== null;
+    return sound ? t(sentence, values) : null;
+}
+
+/** The verdict in the page's language; in the server's words where they give no reasons that can be read. */
+function verdictOf({ verdict, findings }, tone) {
+    const said = line(verdict, LONGEST);
+    if (said === tone) return named(tone);
+    const reasons = Array.isArray(findings) ? findings.slice(0, REASONS).map(reason) : [];
+    return !reasons.length || reasons.includes(null) ? said : line(`${named(tone)}: ${reasons.join("; ")}`, LONGEST);
+}
+
 /** The model of a report's payload, or null. Fields that are not known are shown as they come, if they are shares. */
 export function parse(payload) {
     if (typeof payload !== "object" || payload === null || Array.isArray(payload)) return null;
     const measures = fields(payload).map(measure).filter(Boolean).slice(0, MEASURES);
     if (!measures.length) return null;
-    const verdict = line(payload.verdict, 300);
+    const [, tone] = /^(\w*)/.exec(line(payload.verdict, LONGEST).toLowerCase());
     const worst = Array.isArray(payload.worst_hit) ? payload.worst_hit.slice(0, HITS).map(hit).filter(Boolean) : [];
-    return { verdict, tone: /^(\w*)/.exec(verdict.toLowerCase())[1], measures, worst };
+    return { verdict: verdictOf(payload, tone), tone, measures, worst };
 }
