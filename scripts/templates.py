@@ -84,8 +84,8 @@ def prompt_of(graph: Graph, known: dict[str, Any]) -> dict[str, Any]:
 def for_sd15(graph: Graph) -> Graph:
     """The same graph with a checkpoint loader at 512 x 512, and without the scorer that knows Shapes alone.
 
-    What the Shapes Scorer fed is fed by the template's Load CLIP Scorer, if it has one, and else by nothing: a trace
-    then measures latents.
+    What the Shapes Scorer fed is fed by the template's Load CLIP Scorer in its place, if it has one, and else by
+    nothing: a trace then measures latents.
     """
     graph = copy.deepcopy(graph)
     nodes = {node["id"]: node for node in graph["nodes"]}
@@ -110,6 +110,8 @@ def _use_checkpoint(loader: Graph) -> None:
 
 def _without_scorer(graph: Graph, scorer: Graph, heir: Graph | None) -> None:
     (output,) = scorer["outputs"]
+    if heir:
+        heir["pos"] = scorer["pos"]
     for link in [link for link in graph["links"] if link[0] in output["links"]]:
         if heir:
             link[1:3] = [heir["id"], 0]

@@ -1,23 +1,75 @@
-"""The templates on the page: no node covers another, whatever size the page gives it."""
+"""The templates and blueprints on the page: no node covers another, no wire runs behind one, and few wires cross."""
+
+import json
 
 import pytest
 import templates
+from diff_quickfix.demo_model.server import PACK
+from wires import wires_of
 
-BOXES = """window.app.graph._nodes.map((node) => {
-    const [width, height] = node.flags.collapsed ? [80, 0] : node.size;
-    return [node.title, node.pos[0], node.pos[1] - 30, node.pos[0] + width, node.pos[1] + height];
-})"""
+SIZES = "window.app.graph._nodes.map((node) => [...node.size])"
+ENTER = "(() => { window.app.canvas.setGraph(window.app.graph._nodes[0].subgraph); })()"
+# At most so many crossings: of any two wires, and of wires that alone leave their output. A loader that feeds two
+# branches closes each off with its wires, so that those to the other cross them; every further branch adds as many.
+# Alone and crossed: the VAE of a loader that feeds a negative prompt below it (traces), the clean prompt of Corrupt
+# Prompt, and settings of the blueprints, whose sockets have another order inside than outside.
+CROSSINGS = {
+    "change-an-edit": (36, 0), "compare-traces": (17, 0), "guard-an-edit": (35, 0), "remove-a-style": (7, 0),
+    "remove-many-concepts": (52, 0), "restore-a-layer": (44, 1), "save-and-share": (34, 0), "score-with-clip": (9, 0),
+    "trace-text-encoder": (1, 1), "trace-then-edit": (25, 0), "trace-unet": (1, 1),
+}  # fmt: skip
+BLUEPRINTS = {"remove-a-concept": (15, 1), "trace-a-prompt": (9, 5)}
 
 
-@pytest.mark.parametrize("name", templates.shapes_templates())
-def test_no_node_of_a_template_covers_another(page, name):
-    graph = templates.read(name)
+def load(page, graph):
+    """Put a workflow on the page, and wait until its nodes have their sizes."""
     page.load(graph)
-    page.rest(0.5)
-    boxes = page.run(BOXES)
-    assert len(boxes) == len(graph["nodes"])
-    for place, (title, left, top, right, bottom) in enumerate(boxes):
-        for other, *box in boxes[place + 1 :]:
-            apart = right <= box[0] or box[2] <= left or bottom <= box[1] or box[3] <= top
-            assert apart, f"{title} and {other}"
+    sizes = None
+    while sizes != (found := page.run(SIZES)):
+        sizes = found
+        page.rest(1)
+
+
+def check_layout(page, most, most_alone):
+    wires = wires_of(page)
+    assert not wires.covered_nodes() and not wires.behind_nodes()
+    crossings = wires.crossings()
+    alone = [pair for pair in crossings if any(wires.fed[output] == 1 for output in pair)]
+    assert len(crossings) <= most and len(alone) <= most_alone, crossings
+
+
+def test_every_template_is_measured():
+    assert list(CROSSINGS) == templates.shapes_templates()
+
+
+@pytest.mark.parametrize("name", [name + end for name in CROSSINGS for end in ("", templates.SUFFIX)])
+def test_the_wires_of_a_template_can_be_followed(page, name):
+    graph = templates.read(name)
+    load(page, graph)
+    assert page.run("window.app.graph._nodes.length") == len(graph["nodes"])
+    assert page.run("window.app.graph.reroutes.size") == len(graph["extra"].get("reroutes", []))
+    check_layout(page, *CROSSINGS[name.removesuffix(templates.SUFFIX)])
     assert not page.own_complaints()
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_the_wires_of_a_blueprint_can_be_followed(page, name):
+    load(page, json.loads((PACK / "subgraphs" / f"{name}.json").read_text(encoding="utf-8")))
+    page.run(ENTER)
+    page.rest(1)
+    check_layout(page, *BLUEPRINTS[name])
+
+
+def test_a_wire_behind_a_node_and_a_crossing_are_found(page):
+    page.clear()
+    loader = page.add("DiffQuickFix_LoadShapesDemo", at=(0, 0))
+    hiding = page.add("EmptyLatentImage", at=(400, 0))
+    sampler = page.add("KSampler", at=(900, 0))
+    decode = page.add("VAEDecode", at=(900, -400))
+    page.connect(loader, "model", sampler, "model")
+    page.rest(0.5)
+    wires = wires_of(page)
+    assert wires.behind_nodes() == [((str(loader), 0), str(hiding))] and not wires.crossings()
+    page.connect(loader, "vae", decode, "vae")
+    page.rest(0.5)
+    assert [set(pair) for pair in wires_of(page).crossings()] == [{(str(loader), 0), (str(loader), 2)}]
