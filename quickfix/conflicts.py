@@ -56,8 +56,8 @@ def near_preserved(
     if not prompts:
         return ()
     sources = list(dict.fromkeys(concept.source for concept in concepts))
-    ours, theirs = (_last_word_keys(tower, tokenizer, texts, settings.layer) for texts in (sources, prompts))
-    cosines = ours @ theirs.T
+    keys = _last_word_keys(tower, tokenizer, [*sources, *prompts], settings.layer)
+    cosines = keys[: len(sources)] @ keys[len(sources) :].T
     pairs = [(sources[i], prompts[j], float(cosines[i, j])) for i, j in (cosines > _SAME_WAY).nonzero().tolist()]
     return tuple(sorted(pairs, key=lambda pair: -pair[2])[:_TOLD])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
@@ -61,8 +62,12 @@ class PromptKeys:
         """The keys of at least one prompt."""
         ids = [prompt.ids for prompt in tokenizer.tokenize_all(list(prompts))]
         # The tower is causal: equal beginnings give equal keys (BOS is the same in all prompts).
-        numbers: dict[tuple[int, ...], int] = {}
-        rows = [[numbers.setdefault(row[: end + 1], len(numbers)) for end in range(len(row))] for row in ids]
+        numbers: dict[tuple[int, int], int] = {}
+
+        def number(before: int, token: int) -> int:
+            return numbers.setdefault((before, token), len(numbers))
+
+        rows = [list(accumulate(row, number, initial=-1))[1:] for row in ids]
         places = {number: (i, j) for i, row in enumerate(rows) for j, number in enumerate(row)}
         captions, positions = zip(*(places[number] for number in range(len(numbers))), strict=True)
         keys = tower.attention_inputs(ids, layer)[list(captions), list(positions)]

@@ -189,12 +189,14 @@ def storage_rounding(weight: torch.Tensor, delta: torch.Tensor, dtype: torch.dty
     changed = delta != 0
     if torch.finfo(dtype).bits >= 32 or not changed.any():
         return StorageRounding(0.0, 0.0, 1.0)
-    before, wanted = weight.to(dtype).double(), delta.double()
-    realised = (weight.float() + delta.float()).to(dtype).double() - before
+    # Numbers of half precision differ by what fp32 holds.
+    before, wanted = weight.to(dtype).float(), delta.float()
+    realised = (weight.float() + wanted).to(dtype).float() - before
+    size = float(wanted.norm())
     return StorageRounding(
-        error=float((realised - wanted).norm() / wanted.norm()),
-        swallowed=float((realised[changed] == 0).double().mean()),
-        realised=float((realised * wanted).sum() / wanted.square().sum()),
+        error=float((realised - wanted).norm()) / size,
+        swallowed=int((changed & (realised == 0)).sum()) / int(changed.sum()),
+        realised=float((realised * wanted).sum()) / size**2,
     )
 
 
@@ -294,8 +296,8 @@ def reached(
         residuals: (n, d_out), v - W0 k.
         pair_weights: (n,), how much each pair counts (default 1).
     """
-    left = residuals.double() - keys.double() @ update.down.to(keys).double().T @ update.up.to(keys).double().T
-    energies = (rows.double().square().sum(1) for rows in (residuals, left))
+    left = residuals - keys @ update.down.to(keys).T @ update.up.to(keys).T
+    energies = (rows.square().sum(1).double() for rows in (residuals, left))
     before, after = (float((e if pair_weights is None else e * pair_weights).sum()) for e in energies)
     return share_reached(before, after)
 
