@@ -1,8 +1,10 @@
-"""Take the pictures of the help pages: each node as it looks in ComfyUI after a run of the template that has it.
+"""Take the pictures of the help pages, each node as it looks in ComfyUI after a run of the template that has it; and of
+the README, a whole template.
 
     python3 scripts/bootstrap.py run --browser -- python scripts/help_pictures.py [ID ...]
 
-Writes web/docs/ID.webp, of all nodes or of those named (without the prefix DiffQuickFix_). Ten minutes for all.
+Writes web/docs/ID.webp, of all nodes or of those named (without the prefix DiffQuickFix_), and docs/graph.webp (named
+README). Ten minutes for all.
 """
 
 from __future__ import annotations
@@ -58,6 +60,13 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "LoadTrace": ("compare-traces", ()),
     "CompareTraces": ("compare-traces", ("Noise - other words",)),
 }
+README, README_TEMPLATE = "README", "trace-then-edit"
+_WHOLE = """(() => {
+    const boxes = window.app.graph._nodes.map((node) => [...node.pos, ...node.size]);
+    const [left, top] = [0, 1].map((axis) => Math.min(...boxes.map((box) => box[axis])));
+    const [right, bottom] = [0, 1].map((axis) => Math.max(...boxes.map((box) => box[axis] + box[axis + 2])));
+    return { left, top, width: right - left, height: bottom - top };
+})()"""
 _BOX = """(kind, companions) => {
     const nodes = window.app.graph._nodes;
     const named = (name) => nodes.find((node) => node.title === name) ?? nodes.find((node) => node.type === name);
@@ -80,7 +89,20 @@ def take(page: ComfyPage, kind: str, companions: tuple[str, ...]) -> Image.Image
     """The node and its companions, cut from the page at the scale 1; wide ones at a scale that fits."""
     if kind == "CausalHeatmap":
         pin_a_cell(page)
-    box = page.run(_BOX, PREFIX + kind, list(companions))
+    picture = cut(page, page.run(_BOX, PREFIX + kind, list(companions)))
+    picture.thumbnail((760, 1100), Image.Resampling.LANCZOS)
+    return picture
+
+
+def take_whole(page: ComfyPage) -> Image.Image:
+    """All nodes of the graph, small but with their texts."""
+    pin_a_cell(page)
+    page.run("window.app.extensionManager.setting.set('LiteGraph.Canvas.MinFontSizeForLOD', 0).then(() => true)")
+    return cut(page, page.run(_WHOLE))
+
+
+def cut(page: ComfyPage, box: dict[str, float]) -> Image.Image:
+    """A part of the graph, at the scale 1 or at one that fits."""
     scale = min(1.0, (WIDTH - LEFT - 40) / box["width"], (HEIGHT - TOP - 40) / box["height"])
     page.view(scale=scale, offset=(LEFT / scale - box["left"], TOP / scale - box["top"]))
     page.rest(1.5)
@@ -89,9 +111,7 @@ def take(page: ComfyPage, kind: str, companions: tuple[str, ...]) -> Image.Image
         "width": scale * box["width"] + 2 * MARGIN, "height": scale * (box["height"] + TITLE) + 2 * MARGIN,
     }  # fmt: skip
     data = page.call("Page.captureScreenshot", format="png", clip=clip)["data"]
-    picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-    picture.thumbnail((760, 1100), Image.Resampling.LANCZOS)
-    return picture
+    return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 
 
 def open_page(browser: Any, server: Any) -> ComfyPage:
@@ -102,20 +122,24 @@ def open_page(browser: Any, server: Any) -> ComfyPage:
 
 
 def main(chosen: list[str]) -> int:
-    wanted = {name: SHOWN[name] for name in chosen or SHOWN}
+    wanted = {name: SHOWN[name] for name in chosen or SHOWN if name != README}
+    places = [template for template, _ in wanted.values()]
+    readme = not chosen or README in chosen
     with (
         tempfile.TemporaryDirectory() as folder,
         running_server(Path(os.environ["COMFYUI_PATH"]), Path(folder) / "comfyui") as server,
         running_chromium(os.environ["CHROMIUM_PATH"], Path(folder) / "profile") as browser,
     ):
         page = open_page(browser, server)
-        for template in dict.fromkeys(template for template, _ in wanted.values()):
+        for template in dict.fromkeys([*places, *[README_TEMPLATE] * readme]):
             page.load(templates.read(template))
             page.queue(timeout=1200)
             page.rest(2)
             for kind, (place, companions) in wanted.items():
                 if place == template:
                     take(page, kind, companions).save(DOCS / f"{PREFIX}{kind}.webp", quality=82, method=6)
+            if readme and template == README_TEMPLATE:
+                take_whole(page).save(ROOT / "docs" / "graph.webp", quality=85, method=6)
     return 0
 
 

@@ -38,17 +38,56 @@ TYPED = (
 
 
 @dataclass(frozen=True)
+class Check:
+    """A command that passes when it exits with 0."""
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path = ROOT
+
+    def run(self, threads: int) -> Outcome:
+        print(f"\n=== {self.name}: started", flush=True)
+        started = time.monotonic()
+        done = run_quietly(self.command, self.folder, threads)
+        print(f"\n=== {self.name}: ended\n{done.stdout}", end="", flush=True)
+        return Outcome(self.name, int(not done.returncode), int(done.returncode != 0), time.monotonic() - started)
+
+
+@dataclass(frozen=True)
 class Tier:
-    """A folder of tests against one ComfyUI."""
+    """A folder of tests against one ComfyUI; a run without any test has failed, and so has a skipped test."""
 
     folder: str
     comfyui: str
 
     @property
-    def label(self) -> str:
+    def name(self) -> str:
         return f"{self.folder}, ComfyUI {COMFYUI[self.comfyui].version}"
 
+    def run(self, threads: int) -> Outcome:
+        print(f"\n=== {self.name}: started", flush=True)
+        root = comfyui_folder(Path(os.environ["DIFF_QUICKFIX_CACHE"]), self.comfyui) / "ComfyUI"
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory() as scratch:
+            result = Path(scratch) / "result.xml"
+            pytest = (sys.executable, "-m", "pytest", f"tests/{self.folder}", f"--junit-xml={result}")
+            done = run_quietly(pytest, ROOT, threads, COMFYUI_PATH=str(root))
+            suite = xml.parse(result).getroot().find("testsuite") if result.exists() else None
+        found = suite.attrib if suite is not None else {}
+        failed = sum(int(found.get(kind, 0)) for kind in ("failures", "errors", "skipped"))
+        passed = int(found.get("tests", 0)) - failed
+        if (done.returncode and not failed) or not passed:
+            failed += 1
+        print(f"\n=== {self.name}: ended\n{done.stdout}", end="", flush=True)
+        return Outcome(self.name, passed, failed, time.monotonic() - started)
 
+
+MYPY = (sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"))
+LINT = (
+    Check("ruff", (sys.executable, "-m", "ruff", "check", ".")),
+    Check("mypy", (*MYPY, *TYPED), Path(os.environ["PYTHONPATH"])),
+    Check("mypy, scripts", (*MYPY, "--explicit-package-bases", "bootstrap.py", "run_tests.py"), ROOT / "scripts"),
+)
 # The longest first, so that two lanes end at about the same time.
 TIERS = (
     Tier("browser", "newest"),
@@ -57,63 +96,30 @@ TIERS = (
 )
 
 
-def check(name: str, *command: str, folder: Path = ROOT) -> Outcome:
-    """A command that passes when it exits with 0."""
-    print(f"\n=== {name}", flush=True)
-    started = time.monotonic()
-    code = subprocess.call(command, cwd=folder)
-    return Outcome(name, int(code == 0), int(code != 0), time.monotonic() - started)
+def run_quietly(
+    command: Sequence[str], folder: Path, threads: int, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with so many threads; its output, errors among it, is kept."""
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": str(threads), **variables},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+    )  # fmt: skip
 
 
-def run_tier(tier: Tier, threads: int) -> Outcome:
-    """Run a tier with so many threads; a run without any test has failed, and so has a skipped test."""
-    print(f"\n=== {tier.label}: started", flush=True)
-    root = comfyui_folder(Path(os.environ["DIFF_QUICKFIX_CACHE"]), tier.comfyui) / "ComfyUI"
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        result = Path(scratch) / "result.xml"
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", f"tests/{tier.folder}", f"--junit-xml={result}"],
-            cwd=ROOT,
-            env={**os.environ, "COMFYUI_PATH": str(root), "OMP_NUM_THREADS": str(threads)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        suite = xml.parse(result).getroot().find("testsuite") if result.exists() else None
-    found = suite.attrib if suite is not None else {}
-    failed = sum(int(found.get(kind, 0)) for kind in ("failures", "errors", "skipped"))
-    passed = int(found.get("tests", 0)) - failed
-    if (run.returncode and not failed) or not passed:
-        failed += 1
-    print(f"\n=== {tier.label}: ended\n{run.stdout}", end="", flush=True)
-    return Outcome(tier.label, passed, failed, time.monotonic() - started)
-
-
-def run_tiers(tiers: Sequence[Tier]) -> list[Outcome]:
-    """Run tiers, two side by side where there are two cores: much of a tier waits for servers and for the browser."""
+def run_all(jobs: Sequence[Check | Tier]) -> list[Outcome]:
+    """Run jobs, two side by side where there are two cores: much of a tier waits for servers and for the browser."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     lanes = min(2, cores)
     with ThreadPoolExecutor(lanes) as pool:
         try:
-            return list(pool.map(lambda tier: run_tier(tier, cores // lanes), tiers))
+            return list(pool.map(lambda job: job.run(cores // lanes), jobs))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # an interrupt ends the running tiers; do not start the others
+            pool.shutdown(cancel_futures=True)  # an interrupt ends the running jobs; do not start the others
             raise
 
 
 def main(arguments: list[str]) -> int:
-    mypy = (sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"))
-    outcomes = [
-        check("ruff", sys.executable, "-m", "ruff", "check", "."),
-        check("mypy", *mypy, *TYPED, folder=Path(os.environ["PYTHONPATH"])),
-        check(
-            "mypy, scripts", *mypy, "--explicit-package-bases", "bootstrap.py", "run_tests.py", folder=ROOT / "scripts"
-        ),
-    ]
-    if arguments != ["lint"]:
-        outcomes += run_tiers(TIERS)
+    outcomes = run_all(LINT if arguments == ["lint"] else (*LINT[:1], *TIERS, *LINT[1:]))
     print("\n=== summary")
     for outcome in outcomes:
         mark = "FAILED" if outcome.failed else "ok"
