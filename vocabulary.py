@@ -1,11 +1,17 @@
-"""Where CLIP's byte-pair vocabulary lies: not in this repository; ComfyUI and every diffusers folder bring it."""
+"""CLIP's byte-pair vocabulary, and its tokenizer. The first is not in this repository: ComfyUI and every diffusers
+folder bring it."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+# What CLIP cuts a text into before its bytes are paired: contractions, runs of letters, single digits, other signs.
+_WORD = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def find_vocabulary(*folders: Path | str | None) -> Path:
@@ -33,8 +39,51 @@ def find_vocabulary(*folders: Path | str | None) -> Path:
     )
 
 
+class ClipTokenizer:
+    """CLIP's tokenizer by the library tokenizers alone, called like transformers' and giving the same tokens.
+
+    Importing transformers takes longer than an edit.
+
+    Args:
+        folder: with CLIP's ``vocab.json`` and ``merges.txt``.
+
+    Raises:
+        ValueError: the files cannot be read.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+        vocabulary, merges = (str(Path(folder) / name) for name in ("vocab.json", "merges.txt"))
+        try:
+            pairs = models.BPE.from_file(vocabulary, merges, unk_token=_END, end_of_word_suffix="</w>")
+        except Exception as error:  # the library raises no narrower one
+            raise ValueError(f"{folder} holds no vocabulary of CLIP that can be read: {error}") from None
+        self._tokenizer = Tokenizer(pairs)
+        self._tokenizer.add_special_tokens([_START, _END])
+        self._tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+        )
+        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True),
+             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )  # fmt: skip
+        start, end = ((token, self._tokenizer.token_to_id(token)) for token in (_START, _END))
+        self._tokenizer.post_processor = processors.BertProcessing(end, start)
+
+    def __call__(self, texts: str | Sequence[str]) -> dict[str, Any]:
+        """``input_ids`` of a text, or of each of several, between the start and the end token."""
+        if isinstance(texts, str):
+            return {"input_ids": self._tokenizer.encode(texts).ids}
+        return {"input_ids": [found.ids for found in self._tokenizer.encode_batch(list(texts))]}
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """The tokens' texts, in the alphabet that stands for bytes."""
+        return [self._tokenizer.id_to_token(number) for number in ids]
+
+
 def clip_tokenizer(*folders: Path | str | None) -> Any:
-    """The CLIP tokenizer (transformers), from :func:`find_vocabulary`."""
+    """The CLIP tokenizer of transformers, from :func:`find_vocabulary`."""
     from transformers import CLIPTokenizer
 
     # By folder: given the two files by name, transformers 5 silently maps every word to "unknown".

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was left half-written", 130)
     except ModuleNotFoundError as error:
-        return _fail(f"{error}. The shell needs torch, safetensors and transformers: run it in ComfyUI's own Python.")
+        return _fail(f"{error}. The shell needs torch, safetensors and tokenizers: run it in ComfyUI's own Python.")
     except BrokenPipeError:
         # Whoever read the output has seen enough; nothing more can be said, and Python must not try at exit.
         sys.stdout = None  # type: ignore[assignment]

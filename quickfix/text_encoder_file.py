@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 
 from ..prompts import PromptTokenizer
-from ..vocabulary import clip_tokenizer
+from ..vocabulary import ClipTokenizer, find_vocabulary
 from .encoders import ENCODERS
 from .tensor_file import TensorFile
 from .tower import TOKEN_POSITIONS, TOKENS, TextTower
@@ -138,9 +138,10 @@ class TextEncoderFile:
 
     def tokenizer(self, *folders: Path | str | None) -> PromptTokenizer:
         """The tokenizer, with the vocabulary of the first of some folders that has one, else the model's own, else any
-        that :func:`~..vocabulary.find_vocabulary` finds (FileNotFoundError: none). Needs transformers.
+        that :func:`~..vocabulary.find_vocabulary` finds (FileNotFoundError: none).
         """
-        return PromptTokenizer(clip_tokenizer(*folders, self.vocabulary), pad_token=ENCODERS[self.encoder].pad_token)
+        tokenizer = ClipTokenizer(find_vocabulary(*folders, self.vocabulary))
+        return PromptTokenizer(tokenizer, pad_token=ENCODERS[self.encoder].pad_token)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import pytest
 from diff_quickfix import vocabulary
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -38,3 +40,35 @@ def test_nowhere(nowhere, tmp_path, monkeypatch):
     monkeypatch.setattr(vocabulary, "__file__", str(tmp_path / "a" / "b" / "vocabulary.py"))
     with pytest.raises(FileNotFoundError, match=r"nothing-here.*--tokenizer FOLDER"):
         vocabulary.find_vocabulary(tmp_path / "nothing-here")
+
+
+TRICKY = [
+    "", " ", "van gogh", "Van Gogh's \"Sunflowers\", 1889!!", "r2d2 it's they'll we'd I'M", "(van gogh:1.2)", "a\t\nb",
+    "na\u00efve caf\u00e9 cafe\u0301", "\u91ce\u539f \u0417\u0438\u043c\u0430 \u2075",
+    "\u216b", "\U0001f600\U0001f468\u200d\U0001f469", "x<|endoftext|>y",
+    "<|startoftext|>", "<|EndOfText|>", "\u0130stanbul \ufb01ne", "word " * 200, "'s", "a'", "\xa0b\u2028c",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Ours, and transformers' as the oracle."""
+    return vocabulary.ClipTokenizer(vocabulary.find_vocabulary()), vocabulary.clip_tokenizer()
+
+
+@given(text=st.text() | st.text("ab'1 .<|>sd\u00e9\u0301\n"))
+def test_the_tokens_are_those_of_transformers(both, text):
+    ours, theirs = both
+    ids = ours(text)["input_ids"]
+    assert ids == theirs(text)["input_ids"]
+    assert ours.convert_ids_to_tokens(ids) == theirs.convert_ids_to_tokens(ids)
+
+
+def test_of_many_texts_too(both):
+    ours, theirs = both
+    assert ours(TRICKY)["input_ids"] == theirs(TRICKY)["input_ids"] == [ours(text)["input_ids"] for text in TRICKY]
+
+
+def test_a_damaged_vocabulary_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no vocabulary of CLIP that can be read"):
+        vocabulary.ClipTokenizer(make(tmp_path / "damaged"))
