@@ -1,6 +1,7 @@
 """Pictures by the stock server: the edit removes a style wherever its name stands in the prompt."""
 
 import numpy as np
+import pytest
 from diff_quickfix.demo_model.demo import EDITED, as_tensor, comparison_workflow
 from diff_quickfix.demo_model.scorer import ShapesScorer
 
@@ -12,6 +13,7 @@ PROMPTS = (
 )
 
 
+@pytest.mark.pictures
 def test_the_style_goes_wherever_its_name_stands(server):
     """In the middle, weighted, in capitals at the front, and in the second chunk of 75 tokens."""
     outputs = server.run(comparison_workflow(PROMPTS), timeout=1800)

@@ -56,6 +56,7 @@ def test_every_node_has_tooltips_a_help_page_and_a_template(known):
         assert (PACK / "web" / "docs" / f"{name}.md").read_text().startswith(f"# {info['display_name']}\n")
 
 
+@pytest.mark.pictures
 def test_restore_a_layer(server, scorer, template):
     prompt, at = template("restore-a-layer"), titled("restore-a-layer")
     outputs = server.run(prompt)
@@ -67,6 +68,7 @@ def test_restore_a_layer(server, scorer, template):
     assert np.abs(whole - pictures(server, outputs, at["Clean"])).max() <= 2
 
 
+@pytest.mark.pictures
 def test_guard_an_edit(server, scorer, template):
     at = titled("guard-an-edit")
     outputs = server.run(template("guard-an-edit"))
@@ -82,6 +84,7 @@ def test_guard_an_edit(server, scorer, template):
         assert pictures(server, outputs, at[title]).shape[2] == 900
 
 
+@pytest.mark.pictures
 def test_change_an_edit(server, scorer, template):
     """The first edit takes one style and leaves the other; the changed one does the reverse."""
     at = titled("change-an-edit")
@@ -97,6 +100,7 @@ def test_change_an_edit(server, scorer, template):
     assert pictures(server, outputs, at["Targets"]).shape[0] == 1
 
 
+@pytest.mark.pictures
 def test_compare_traces(server, template):
     """Two layers at four steps; the table is the difference of the two traces' effects."""
     prompt, at = template("compare-traces"), titled("compare-traces")
@@ -121,6 +125,7 @@ def scored(server, known):
     return server.run(templates.prompt_of(templates.read("score-with-clip"), known))
 
 
+@pytest.mark.pictures
 def test_the_scores_fall_behind_the_edit(server, scorer, scored):
     at, means = titled("score-with-clip"), {}
     for when in ("before", "after"):
@@ -163,6 +168,7 @@ def rescored(known, kind):
     return whole
 
 
+@pytest.mark.pictures
 def test_a_clip_in_a_folder_scores_the_same_pictures(server, known, scored, clip_folder, tokenizer):
     at = titled("score-with-clip")
     outputs = server.run(rescored(known, "DiffQuickFix_LoadCLIPScorer"))
