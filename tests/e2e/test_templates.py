@@ -199,6 +199,7 @@ def checkpoint(put_model):
     put_model(f"checkpoints/{templates.CHECKPOINT}", sd15)
 
 
+@pytest.mark.pictures
 def test_an_sd15_version_paints(server, template, checkpoint):
     """Random weights of the real size, at 64 x 64 in two steps: the edit reaches the picture."""
     prompt, at = template("remove-a-style-sd15"), titled("remove-a-style-sd15")

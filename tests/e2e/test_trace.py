@@ -101,7 +101,7 @@ def test_errors_reach_the_user_in_plain_words(server, template, changes, message
 
 def test_a_cancelled_trace_keeps_what_was_finished_and_goes_on(server, template):
     prompt = template("trace-text-encoder")
-    prompt["5"]["inputs"].update(checkpoint="cancelled", batch_size=4, steps=15)
+    prompt["5"]["inputs"].update(checkpoint="cancelled", batch_size=4, steps=8)
     file = server.folder / "output" / "causal_traces" / "cancelled.trace.safetensors"
     earlier = len(progress_lines(server))
     waiting = server.queue(prompt)
