@@ -94,7 +94,7 @@ LINT = (
 TIERS = (
     Tier("browser", "newest"),
     Tier("e2e", "newest"),
-    Tier("e2e", "floor", "not pictures"),
+    Tier("e2e", "floor", "not newest"),
     Tier("comfyui", "newest"),
     Tier("comfyui", "floor"),
     Tier("unit", "newest"),

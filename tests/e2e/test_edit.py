@@ -44,7 +44,7 @@ def test_the_workflow_removes_the_style_and_keeps_the_picture(server, scorer, wo
     assert 0.5 < measures["efficacy"] <= 1 and measures["worst_hit"]
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_editing_layer_0_removes_a_style_and_spares_the_others(server, scorer):
     result = compare(server, demo_scenes(own=4, others=1))
     own = np.array([scene.style == EDITED for scene in result.scenes])
@@ -56,7 +56,7 @@ def test_editing_layer_0_removes_a_style_and_spares_the_others(server, scorer):
     assert right[1] >= right[0] - 1
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_editing_a_later_layer_removes_nothing(server, scorer):
     result = compare(server, edit_prompts(EDITED, 3), layer=3)
     before, after = (scorer.read(as_tensor(p), "style") for p in (result.before, result.after))

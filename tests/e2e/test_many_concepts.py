@@ -32,7 +32,7 @@ def styles(server, scorer, outputs, workflow, name):
     return np.array(scorer.read(as_tensor(pictures), "style")).reshape(-1, EACH)
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_the_workflow_removes_three_styles_and_keeps_the_fourth(server, scorer, workflow):
     outputs = server.run(workflow)
     before, after = (styles(server, scorer, outputs, workflow, name) for name in ("before", "after"))

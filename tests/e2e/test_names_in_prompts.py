@@ -13,7 +13,7 @@ PROMPTS = (
 )
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_the_style_goes_wherever_its_name_stands(server):
     """In the middle, weighted, in capitals at the front, and in the second chunk of 75 tokens."""
     outputs = server.run(comparison_workflow(PROMPTS), timeout=1800)

@@ -60,7 +60,7 @@ def test_a_checkpoint_is_edited_and_painted(models):
     assert not np.array_equal(found["load"], found["edit"])
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_a_checkpoint_is_traced(models):
     """Two of the text encoder's twelve layers and one of the UNet's sites, without a scorer."""
     graph = painting("load")

@@ -56,7 +56,7 @@ def test_every_node_has_tooltips_a_help_page_and_a_template(known):
         assert (PACK / "web" / "docs" / f"{name}.md").read_text().startswith(f"# {info['display_name']}\n")
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_restore_a_layer(server, scorer, template):
     prompt, at = template("restore-a-layer"), titled("restore-a-layer")
     outputs = server.run(prompt)
@@ -68,7 +68,7 @@ def test_restore_a_layer(server, scorer, template):
     assert np.abs(whole - pictures(server, outputs, at["Clean"])).max() <= 2
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_guard_an_edit(server, scorer, template):
     at = titled("guard-an-edit")
     outputs = server.run(template("guard-an-edit"))
@@ -84,7 +84,7 @@ def test_guard_an_edit(server, scorer, template):
         assert pictures(server, outputs, at[title]).shape[2] == 900
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_change_an_edit(server, scorer, template):
     """The first edit takes one style and leaves the other; the changed one does the reverse."""
     at = titled("change-an-edit")
@@ -100,7 +100,7 @@ def test_change_an_edit(server, scorer, template):
     assert pictures(server, outputs, at["Targets"]).shape[0] == 1
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_compare_traces(server, template):
     """Two layers at four steps; the table is the difference of the two traces' effects."""
     prompt, at = template("compare-traces"), titled("compare-traces")
@@ -125,7 +125,7 @@ def scored(server, known):
     return server.run(templates.prompt_of(templates.read("score-with-clip"), known))
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_the_scores_fall_behind_the_edit(server, scorer, scored):
     at, means = titled("score-with-clip"), {}
     for when in ("before", "after"):
@@ -168,7 +168,7 @@ def rescored(known, kind):
     return whole
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_a_clip_in_a_folder_scores_the_same_pictures(server, known, scored, clip_folder, tokenizer):
     at = titled("score-with-clip")
     outputs = server.run(rescored(known, "DiffQuickFix_LoadCLIPScorer"))
@@ -199,7 +199,7 @@ def checkpoint(put_model):
     put_model(f"checkpoints/{templates.CHECKPOINT}", sd15)
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_an_sd15_version_paints(server, template, checkpoint):
     """Random weights of the real size, at 64 x 64 in two steps: the edit reaches the picture."""
     prompt, at = template("remove-a-style-sd15"), titled("remove-a-style-sd15")

@@ -30,7 +30,7 @@ def colored(picture):
     return float((spread > 60).mean())
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_the_text_encoder_trace_finds_the_first_self_attention(server, scorer, template):
     outputs = server.run(template("trace-text-encoder"))
     clean, corrupted, *restored = styles(server, scorer, outputs, "8")
@@ -43,7 +43,7 @@ def test_the_text_encoder_trace_finds_the_first_self_attention(server, scorer, t
     assert drawing.shape[1] == 1000 and colored(drawing) > 0.005
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_the_unet_trace_runs_and_draws_every_cross_attention(server, scorer, template):
     outputs = server.run(template("trace-unet"))
     clean, corrupted, *restored = styles(server, scorer, outputs, "8")
@@ -53,7 +53,7 @@ def test_the_unet_trace_runs_and_draws_every_cross_attention(server, scorer, tem
     assert heatmap(server, outputs).shape[1] == 1000
 
 
-@pytest.mark.pictures
+@pytest.mark.newest
 def test_the_traced_layer_is_the_one_to_edit(server, scorer, template):
     """The editor is given whatever layer the trace found, and the style goes."""
     outputs = server.run(template("trace-then-edit"))
