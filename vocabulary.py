@@ -7,7 +7,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 # What CLIP cuts a text into before its bytes are paired: contractions, runs of letters, single digits, other signs.
@@ -68,7 +68,7 @@ class ClipTokenizer:
             [pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True),
              pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
         )  # fmt: skip
-        start, end = ((token, self._tokenizer.token_to_id(token)) for token in (_START, _END))
+        start, end = ((token, cast(int, self._tokenizer.token_to_id(token))) for token in (_START, _END))
         self._tokenizer.post_processor = processors.BertProcessing(end, start)
 
     def __call__(self, texts: str | Sequence[str]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class ClipTokenizer:
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """The tokens' texts, in the alphabet that stands for bytes."""
-        return [self._tokenizer.id_to_token(number) for number in ids]
+        return [self._tokenizer.id_to_token(number) or "" for number in ids]
 
 
 def clip_tokenizer(*folders: Path | str | None) -> Any:
