@@ -62,7 +62,8 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 README, README_TEMPLATE = "README", "trace-then-edit"
 _WHOLE = """(() => {
-    const boxes = window.app.graph._nodes.map((node) => [...node.pos, ...node.size]);
+    const { _nodes, _groups } = window.app.graph;
+    const boxes = [..._nodes, ..._groups].map((one) => [...one.pos, ...one.size]);
     const [left, top] = [0, 1].map((axis) => Math.min(...boxes.map((box) => box[axis])));
     const [right, bottom] = [0, 1].map((axis) => Math.max(...boxes.map((box) => box[axis] + box[axis + 2])));
     return { left, top, width: right - left, height: bottom - top };
