@@ -29,7 +29,7 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield part
         # Some writers (safetensors) put a file in its place that nobody else may read.
         part.chmod(mode)
-        if overwrite or not _linked(part, path):
+        if overwrite or not linked(part, path):
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -52,10 +52,10 @@ def inside(folder: Path, name: str, suffix: str) -> Path:
     raise ValueError(f"{name!r} names no file in the folder {folder.name}. Give a plain file name.")
 
 
-def _linked(part: Path, path: Path) -> bool:
-    """Give the file its name unless that is taken (FileExistsError); False where the file system knows no links."""
+def linked(file: Path, path: Path) -> bool:
+    """Make ``path``, unless it exists (FileExistsError), a hard link to a file; False where there are no such links."""
     try:
-        os.link(part, path)
+        os.link(file, path)
     except FileExistsError:
         raise FileExistsError(f"{path.name} exists already. Choose another name; nothing was written.") from None
     except OSError:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import linked
 from .tensor_file import TensorFile
 from .text_encoder_file import ModelFileError, TextEncoderFile
 from .weight_edit import WeightEdit
@@ -83,7 +84,7 @@ def copy_folder(
     found = (TensorFile(path) for path in files if path.parent == home and path.suffix == ".safetensors")
     weights = {file.path: file for file in found if name in file.places}
     part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
-    written = linked = 0
+    own = common = 0
     try:
         part.mkdir()
         for number, path in enumerate(files, 1):
@@ -92,21 +93,21 @@ def copy_folder(
             if path in weights:
                 patched = weights[path].tensor(name).float() + edit.delta(strength)
                 weights[path].copy(copy, {name: patched})
-                written += copy.stat().st_size
+                own += copy.stat().st_size
             elif path not in left_out:
                 size = path.stat().st_size
                 # A model from a hub's cache is a folder of symbolic links; the files are meant.
-                shared = link and _linked(path.resolve(), copy)
+                shared = link and linked(path.resolve(), copy)
                 if not shared:
                     shutil.copyfile(path, copy)
-                written, linked = (written, linked + size) if shared else (written + size, linked)
+                own, common = (own, common + size) if shared else (own + size, common)
             if progress is not None:
                 progress(number, len(files))
         part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     told = [tuple(path.relative_to(folder).as_posix() for path in paths) for paths in (sorted(weights), left_out)]
-    return FolderCopy(told[0], told[1], written, linked)
+    return FolderCopy(told[0], told[1], own, common)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -118,12 +119,3 @@ def _files(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         yield from (path for path in (Path(here, name) for name in files) if path.is_file())
-
-
-def _linked(path: Path, copy: Path) -> bool:
-    """Make a hard link to a file; False where the file system knows none."""
-    try:
-        os.link(path, copy)
-    except OSError:
-        return False
-    return True

@@ -61,22 +61,19 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "CompareTraces": ("compare-traces", ("Noise - other words",)),
 }
 README, README_TEMPLATE = "README", "trace-then-edit"
-_WHOLE = """(() => {
-    const { _nodes, _groups } = window.app.graph;
-    const boxes = [..._nodes, ..._groups].map((one) => [...one.pos, ...one.size]);
-    const [left, top] = [0, 1].map((axis) => Math.min(...boxes.map((box) => box[axis])));
-    const [right, bottom] = [0, 1].map((axis) => Math.max(...boxes.map((box) => box[axis] + box[axis + 2])));
+_AROUND = """((shown) => {
+    const [left, top] = [0, 1].map((axis) => Math.min(...shown.map((one) => one.pos[axis])));
+    const [right, bottom] = [0, 1].map((axis) => Math.max(...shown.map((one) => one.pos[axis] + one.size[axis])));
     return { left, top, width: right - left, height: bottom - top };
-})()"""
-_BOX = """(kind, companions) => {
+})"""
+_WHOLE = f"{_AROUND}([...window.app.graph._nodes, ...window.app.graph._groups])"
+_BOX = f"""(kind, companions) => {{
     const nodes = window.app.graph._nodes;
     const named = (name) => nodes.find((node) => node.title === name) ?? nodes.find((node) => node.type === name);
     const shown = [nodes.find((node) => node.type === kind), ...companions.map(named)];
     for (const node of shown) node.mode = 0;
-    const [left, top] = [0, 1].map((axis) => Math.min(...shown.map((node) => node.pos[axis])));
-    const [right, bottom] = [0, 1].map((axis) => Math.max(...shown.map((node) => node.pos[axis] + node.size[axis])));
-    return { left, top, width: right - left, height: bottom - top };
-}"""
+    return {_AROUND}(shown);
+}}"""
 
 
 def pin_a_cell(page: ComfyPage) -> None:
@@ -96,7 +93,7 @@ def take(page: ComfyPage, kind: str, companions: tuple[str, ...]) -> Image.Image
 
 
 def take_whole(page: ComfyPage) -> Image.Image:
-    """All nodes of the graph, small but with their texts."""
+    """The whole graph, small but with its texts."""
     pin_a_cell(page)
     page.run("window.app.extensionManager.setting.set('LiteGraph.Canvas.MinFontSizeForLOD', 0).then(() => true)")
     return cut(page, page.run(_WHOLE))

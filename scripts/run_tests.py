@@ -37,6 +37,10 @@ TYPED = (
 )
 
 
+# Passed, failed, and what was printed.
+Result = tuple[int, int, str]
+
+
 @dataclass(frozen=True)
 class Check:
     """A command that passes when it exits with 0."""
@@ -45,12 +49,9 @@ class Check:
     command: tuple[str, ...]
     folder: Path = ROOT
 
-    def run(self, threads: int) -> Outcome:
-        print(f"\n=== {self.name}: started", flush=True)
-        started = time.monotonic()
-        done = run_quietly(self.command, self.folder, threads)
-        print(f"\n=== {self.name}: ended\n{done.stdout}", end="", flush=True)
-        return Outcome(self.name, int(not done.returncode), int(done.returncode != 0), time.monotonic() - started)
+    def run(self, threads: int) -> Result:
+        done = captured(self.command, self.folder, threads)
+        return int(not done.returncode), int(done.returncode != 0), done.stdout
 
 
 @dataclass(frozen=True)
@@ -66,22 +67,19 @@ class Tier:
     def name(self) -> str:
         return f"{self.folder}, ComfyUI {COMFYUI[self.comfyui].version}"
 
-    def run(self, threads: int) -> Outcome:
-        print(f"\n=== {self.name}: started", flush=True)
+    def run(self, threads: int) -> Result:
         root = comfyui_folder(Path(os.environ["DIFF_QUICKFIX_CACHE"]), self.comfyui) / "ComfyUI"
-        started = time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:
             result = Path(scratch) / "result.xml"
             pytest = (sys.executable, "-m", "pytest", f"tests/{self.folder}", "-m", self.marked)
-            done = run_quietly((*pytest, f"--junit-xml={result}"), ROOT, threads, COMFYUI_PATH=str(root))
+            done = captured((*pytest, f"--junit-xml={result}"), ROOT, threads, COMFYUI_PATH=str(root))
             suite = xml.parse(result).getroot().find("testsuite") if result.exists() else None
         found = suite.attrib if suite is not None else {}
         failed = sum(int(found.get(kind, 0)) for kind in ("failures", "errors", "skipped"))
         passed = int(found.get("tests", 0)) - failed
         if (done.returncode and not failed) or not passed:
             failed += 1
-        print(f"\n=== {self.name}: ended\n{done.stdout}", end="", flush=True)
-        return Outcome(self.name, passed, failed, time.monotonic() - started)
+        return passed, failed, done.stdout
 
 
 MYPY = (sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"))
@@ -101,7 +99,7 @@ TIERS = (
 )
 
 
-def run_quietly(
+def captured(
     command: Sequence[str], folder: Path, threads: int, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command with so many threads; its output, errors among it, is kept."""
@@ -111,13 +109,22 @@ def run_quietly(
     )  # fmt: skip
 
 
+def run_one(job: Check | Tier, threads: int) -> Outcome:
+    """Run a job, and print what it printed at its end."""
+    print(f"\n=== {job.name}: started", flush=True)
+    started = time.monotonic()
+    passed, failed, said = job.run(threads)
+    print(f"\n=== {job.name}: ended\n{said}", end="", flush=True)
+    return Outcome(job.name, passed, failed, time.monotonic() - started)
+
+
 def run_all(jobs: Sequence[Check | Tier]) -> list[Outcome]:
     """Run jobs, two side by side where there are two cores: much of a tier waits for servers and for the browser."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     lanes = min(2, cores)
     with ThreadPoolExecutor(lanes) as pool:
         try:
-            return list(pool.map(lambda job: job.run(cores // lanes), jobs))
+            return list(pool.map(lambda job: run_one(job, cores // lanes), jobs))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # an interrupt ends the running jobs; do not start the others
             raise

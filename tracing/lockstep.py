@@ -128,11 +128,18 @@ def sweep(
             board.trace().save(checkpoint, overwrite=True)
     trace = board.trace()
     cells = _strongest(trace, examples)
+    return Sweep(trace, _examples(lockstep, cases[0], plan.seeds[0], cells, kept), cells)
+
+
+def _examples(
+    lockstep: _Lockstep, case: Case, seed: int, cells: Sequence[tuple[int, int]], kept: dict[Job, torch.Tensor]
+) -> torch.Tensor:
+    """The results clean, corrupted and restored at some cells, (2 + cells, ...); what was not kept is painted."""
     shown = [Job(None), Job(0), *(Job(0, group, column) for group, column in cells)]
     missing = [job for job in shown if job not in kept]
-    for batch, results in lockstep.batches(cases[0], plan.seeds[0], missing):
+    for batch, results in lockstep.batches(case, seed, missing):
         kept.update(zip(batch, results.detach().cpu(), strict=True))
-    return Sweep(trace, torch.stack([kept[job] for job in shown]), cells)
+    return torch.stack([kept[job] for job in shown])
 
 
 def _scores_of(score: Score, results: torch.Tensor, clean: torch.Tensor, prompt: str) -> list[float]:
