@@ -65,9 +65,11 @@ class ClipTokenizer:
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
         )
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True),
-             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-        )  # fmt: skip
+            [
+                pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
         start, end = ((token, cast(int, self._tokenizer.token_to_id(token))) for token in (_START, _END))
         self._tokenizer.post_processor = processors.BertProcessing(end, start)
 

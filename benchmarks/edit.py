@@ -35,9 +35,19 @@ COUNTS, MANY = (1, 10, 100, 1000), 10_000
 # Concepts of the ledger that is timed.
 LEDGER = 20
 COLUMNS = (
-    "concepts", "pairs", "tokenize", "keys", "solve", "text to delta", "report", "CPU", "GFLOP", "floor", "memory",
+    "concepts",
+    "pairs",
+    "tokenize",
+    "keys",
+    "solve",
+    "text to delta",
+    "report",
+    "CPU",
+    "GFLOP",
+    "floor",
+    "memory",
     "file",
-)  # fmt: skip
+)
 LEGEND = """Milliseconds by stage. Text to delta is their sum without the report; CPU is that of all threads, with the
 report; the floor is the matrix products alone; memory is the peak so far, with the model, in MiB; the file in KiB.
 """
@@ -51,7 +61,11 @@ def clip_l() -> torch.nn.Module:
     torch.manual_seed(0)
     return CLIPTextModel(
         CLIPTextConfig(
-            hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, bos_token_id=49406,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            bos_token_id=49406,
             eos_token_id=49407,
         )
     ).eval()
@@ -144,10 +158,17 @@ class Bench:
         floor, flops = self.floor(pairs)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         cells = (
-            count, pairs, *(f"{value:.0f}" for value in spent.values()), f"{sum(spent.values()):.0f}", f"{report:.0f}",
-            f"{1000 * processor:.0f}", f"{flops / 1e9:.0f}", f"{1000 * floor:.0f}", f"{memory:.0f}",
+            count,
+            pairs,
+            *(f"{value:.0f}" for value in spent.values()),
+            f"{sum(spent.values()):.0f}",
+            f"{report:.0f}",
+            f"{1000 * processor:.0f}",
+            f"{flops / 1e9:.0f}",
+            f"{1000 * floor:.0f}",
+            f"{memory:.0f}",
             f"{len(save(edits[0].lora())) / 2**10:.0f}",
-        )  # fmt: skip
+        )
         return "| " + " | ".join(map(str, cells)) + " |"
 
     def ledger(self) -> Iterator[str]:

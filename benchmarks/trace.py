@@ -53,8 +53,10 @@ def main(arguments: list[str] | None = None) -> None:
         return 2
 
     runs: dict[str, Callable[[], int]] = {
-        "plain sampling": plain, "lockstep": lockstep, "one site at a time": published,
-    }  # fmt: skip
+        "plain sampling": plain,
+        "lockstep": lockstep,
+        "one site at a time": published,
+    }
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(options.repeats + 1):
         for name, run in runs.items():
@@ -62,8 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
             count = run()
             if number:
                 rates[name].append(count / (time.perf_counter() - started))
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
-          f"{rows} rows, {options.steps} steps")
+    print(
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; "
+        f"{rows} rows, {options.steps} steps"
+    )
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, value in medians.items():
         print(f"{name:20} {value:6.2f} pictures a second, {value / medians['one site at a time']:5.2f} x published")

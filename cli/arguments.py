@@ -35,16 +35,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"diff-quickfix {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     edit = commands.add_parser(
-        "edit", help="compute an edit; save it as a LoRA, or in a copy of the checkpoint", formatter_class=raw,
+        "edit",
+        help="compute an edit; save it as a LoRA, or in a copy of the checkpoint",
+        formatter_class=raw,
         description="Compute an edit, print its report, and save it as a LoRA (--out), in a patched copy of the\n"
         "checkpoint (--apply), both, or neither.",
-    )  # fmt: skip
+    )
     _add_edit(edit)
     change = commands.add_parser(
-        "change", help="drop, add or re-weight concepts of an edit file and solve it again", formatter_class=raw,
+        "change",
+        help="drop, add or re-weight concepts of an edit file and solve it again",
+        formatter_class=raw,
         description="Change the concepts of an edit file and solve it again for MODEL; print the report, and save the\n"
         "new edit as edit does. The file itself stays as it is.",
-    )  # fmt: skip
+    )
     _add_change(change)
     inspect = commands.add_parser("inspect", help="show what an edit file holds")
     inspect.add_argument("file", metavar="FILE", help="a file that edit --out or the node Save Edit as LoRA wrote")
@@ -66,52 +70,70 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", metavar="MODEL",
+        "model",
+        metavar="MODEL",
         help="a safetensors checkpoint (SD 1.x, SD 2.x, SDXL), a diffusers folder, or a text encoder",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--encoder", choices=(*ENCODERS, *SHORT_ENCODERS), metavar="NAME",
+        "--encoder",
+        choices=(*ENCODERS, *SHORT_ENCODERS),
+        metavar="NAME",
         help=f"the text encoder of a model with several ({', '.join(ENCODERS[2:])}); such models hold a concept in "
         "more places, so that an edit reaches it only in part",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--tokenizer", metavar="FOLDER",
+        "--tokenizer",
+        metavar="FOLDER",
         help="a folder with CLIP's vocab.json and merges.txt (default: the model's own, else ComfyUI's; "
         "$COMFYUI_PATH names a ComfyUI)",
-    )  # fmt: skip
+    )
 
 
 def _add_edit(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     concepts = parser.add_argument_group("concepts")
     concepts.add_argument(
-        "--edit", action="append", default=[], metavar='"SOURCE -> TARGET"', dest="edits",
+        "--edit",
+        action="append",
+        default=[],
+        metavar='"SOURCE -> TARGET"',
+        dest="edits",
         help='a concept and what it becomes, such as "snoopy -> dog | kind=object | weight=2"; again and again',
-    )  # fmt: skip
+    )
     concepts.add_argument("--edits", metavar="FILE", dest="list", help="a list: .txt with one edit a line, .csv, .json")
     concepts.add_argument(
         "--kind", choices=("style", "object", "fact"), default="style", help="what --edit's concepts are (style)"
     )
     settings = parser.add_argument_group("settings")
     settings.add_argument(
-        "--preset", choices=("guarded", "paper", "auto"), default="guarded",
+        "--preset",
+        choices=("guarded", "paper", "auto"),
+        default="guarded",
         help="guarded (default): everyday prompts are kept in place; paper: the published settings; auto: guarded, and "
         "lambda is found",
-    )  # fmt: skip
+    )
     settings.add_argument("--layer", type=int, default=0, help="self-attention layer (default 0, the causal state)")
     settings.add_argument("--lambda", type=float, dest="lam", help="how strongly the old weight is kept")
     settings.add_argument(
-        "--positions", choices=POSITIONS, default="padding",
+        "--positions",
+        choices=POSITIONS,
+        default="padding",
         help="edit the last subject token alone, or all behind it too (default: padding)",
-    )  # fmt: skip
+    )
     settings.add_argument(
-        "--preserve", action="append", default=[], metavar="PROMPT",
+        "--preserve",
+        action="append",
+        default=[],
+        metavar="PROMPT",
         help="a prompt that must keep its meaning, besides the preset's; may be given several times",
-    )  # fmt: skip
+    )
     settings.add_argument(
-        "--hold", action="append", default=[], metavar="PROMPT",
+        "--hold",
+        action="append",
+        default=[],
+        metavar="PROMPT",
         help="a prompt that must not move at all; may be given several times",
-    )  # fmt: skip
+    )
     _add_files(parser)
 
 
@@ -124,9 +146,12 @@ def _add_change(parser: argparse.ArgumentParser) -> None:
         "--reweight", action="append", default=[], metavar='"SOURCE: WEIGHT"', help="a concept that counts otherwise"
     )
     changes.add_argument(
-        "--add", action="append", default=[], metavar='"SOURCE -> TARGET"',
+        "--add",
+        action="append",
+        default=[],
+        metavar='"SOURCE -> TARGET"',
         help='a concept to add, such as "snoopy -> dog | kind=object"',
-    )  # fmt: skip
+    )
     _add_files(parser)
 
 
@@ -134,15 +159,17 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     files = parser.add_argument_group("files")
     files.add_argument("--out", metavar="FILE", help="save the edit as a LoRA for any UI")
     files.add_argument(
-        "--apply", metavar="PATH",
+        "--apply",
+        metavar="PATH",
         help="write a copy of the checkpoint with the edit in it; all other tensors and the metadata stay "
         "bit-identical. Of a folder: a new folder; or the text encoder's file alone, if PATH ends in .safetensors",
-    )  # fmt: skip
+    )
     files.add_argument(
-        "--link", action="store_true",
+        "--link",
+        action="store_true",
         help="a new folder shares all but the text encoder with MODEL by hard links: no disk space, but what writes "
         "into a file of the one changes the other",
-    )  # fmt: skip
+    )
     files.add_argument("--strength", type=float, default=1.0, help="how much of the edit --apply puts in (default 1)")
     files.add_argument("--naming", choices=("kohya", "comfyui"), default="kohya", help="names in the LoRA")
     files.add_argument("--energy", type=float, default=1.0, help="share of the edit's energy in the LoRA (default 1)")

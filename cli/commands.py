@@ -62,10 +62,16 @@ def inspect(options: argparse.Namespace) -> None:
     """Show what an edit file holds."""
     file = read_edit_file(options.file)
     if options.json:
-        print_json(described(file.edit) | {
-            "file": options.file, "naming": file.naming, "version": file.version, "energy": file.energy,
-            "report": file.edit.report.as_dict(),
-        })  # fmt: skip
+        print_json(
+            described(file.edit)
+            | {
+                "file": options.file,
+                "naming": file.naming,
+                "version": file.version,
+                "energy": file.energy,
+                "report": file.edit.report.as_dict(),
+            }
+        )
         return
     print(_inspection(options.file, file))
 

@@ -30,24 +30,32 @@ def check_targets(encoder: TextEncoderFile, options: argparse.Namespace) -> None
             _check_file(Path(path), encoder, options.overwrite)
 
 
-def write_edit(
-    encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, options: argparse.Namespace
-) -> None:
+def write_edit(encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, options: argparse.Namespace) -> None:
     """Save an edit and patch the model as the options say, and print the report."""
     said = []
     if options.out:
         save_edit(
-            edit, options.out, naming=options.naming, energy=options.energy, dtype=PRECISIONS[options.dtype],
+            edit,
+            options.out,
+            naming=options.naming,
+            energy=options.energy,
+            dtype=PRECISIONS[options.dtype],
             overwrite=options.overwrite,
-        )  # fmt: skip
+        )
         said.append(f"wrote {options.out} ({_size(options.out)})")
     if options.apply:
         said.append(_apply(encoder, edit, options))
     if options.json:
-        print_json(described(edit) | {
-            "model": options.model, "tensor": encoder.stored_name(edit.weight_name), "report": report.as_dict(),
-            "out": options.out, "apply": options.apply,
-        })  # fmt: skip
+        print_json(
+            described(edit)
+            | {
+                "model": options.model,
+                "tensor": encoder.stored_name(edit.weight_name),
+                "report": report.as_dict(),
+                "out": options.out,
+                "apply": options.apply,
+            }
+        )
         return
     print("\n".join([report.text(), *said]))
     if not said:
@@ -63,9 +71,13 @@ def stored(encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, stren
 def described(edit: WeightEdit) -> dict[str, Any]:
     """What an edit is, ready for JSON."""
     return {
-        "encoder": edit.encoder, "weight": edit.weight_name, "rank": edit.rank, "base": edit.base,
-        "concepts": to_json(edit.concepts), "settings": to_json(edit.settings),
-    }  # fmt: skip
+        "encoder": edit.encoder,
+        "weight": edit.weight_name,
+        "rank": edit.rank,
+        "base": edit.base,
+        "concepts": to_json(edit.concepts),
+        "settings": to_json(edit.settings),
+    }
 
 
 def print_json(fields: dict[str, Any]) -> None:

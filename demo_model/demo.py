@@ -58,8 +58,16 @@ def comparison_workflow(prompts: Sequence[str], **edit: Any) -> dict[str, Any]:
         edit: inputs of the "Diff-QuickFix Edit" node that differ from the demo's.
     """
     inputs = {
-        "clip": ["load", 1], "source": EDITED, "target": "painting", "kind": "style", "preset": "guarded", "layer": 0,
-        "lam": 0.0, "positions": "last subject token and padding", "strength": 1.0, **edit,
+        "clip": ["load", 1],
+        "source": EDITED,
+        "target": "painting",
+        "kind": "style",
+        "preset": "guarded",
+        "layer": 0,
+        "lam": 0.0,
+        "positions": "last subject token and padding",
+        "strength": 1.0,
+        **edit,
     }
     # A folder of its own: a server that has saved the same picture before would report nothing for it.
     folder = f"diff-quickfix/{uuid.uuid4().hex[:12]}"
@@ -76,13 +84,21 @@ def comparison_workflow(prompts: Sequence[str], **edit: Any) -> dict[str, Any]:
             graph[f"{label} sampler"] = {
                 "class_type": "KSampler",
                 "inputs": {
-                    "model": ["load", 0], "positive": [f"{label} text", 0], "negative": [f"{name} nothing", 0],
-                    "latent_image": ["latent", 0], "seed": seed, "steps": STEPS, "cfg": GUIDANCE,
-                    "sampler_name": "ddim", "scheduler": "ddim_uniform", "denoise": 1.0,
+                    "model": ["load", 0],
+                    "positive": [f"{label} text", 0],
+                    "negative": [f"{name} nothing", 0],
+                    "latent_image": ["latent", 0],
+                    "seed": seed,
+                    "steps": STEPS,
+                    "cfg": GUIDANCE,
+                    "sampler_name": "ddim",
+                    "scheduler": "ddim_uniform",
+                    "denoise": 1.0,
                 },
             }
             graph[f"{label} picture"] = {
-                "class_type": "VAEDecode", "inputs": {"samples": [f"{label} sampler", 0], "vae": ["load", 2]},
+                "class_type": "VAEDecode",
+                "inputs": {"samples": [f"{label} sampler", 0], "vae": ["load", 2]},
             }
             graph[f"{label} save"] = {
                 "class_type": "SaveImage",
@@ -105,23 +121,45 @@ def compare(server: Server, scenes: Sequence[Scene], **edit: Any) -> Comparison:
 def trace_workflow(component: str) -> dict[str, Any]:
     """An API-format workflow that traces the edited style in the "text" encoder or the "unet" and draws the result."""
     inputs = {
-        "model": ["load", 0], "clip": ["load", 1], "vae": ["load", 2], "negative": ["nothing", 0],
-        "latent": ["latent", 0], "scorer": ["scorer", 0],
-        "prompts": f"a red circle on grass, in the style of [{EDITED}]", "sites": "*", "window": 1,
-        "noise": 3.0, "draws": 1, "seed": 0, "seeds": 1, "controls": 8, "steps": 12,
-        "cfg": GUIDANCE, "sampler_name": "ddim", "scheduler": "normal", "sever": "nothing", "batch_size": 12,
+        "model": ["load", 0],
+        "clip": ["load", 1],
+        "vae": ["load", 2],
+        "negative": ["nothing", 0],
+        "latent": ["latent", 0],
+        "scorer": ["scorer", 0],
+        "prompts": f"a red circle on grass, in the style of [{EDITED}]",
+        "sites": "*",
+        "window": 1,
+        "noise": 3.0,
+        "draws": 1,
+        "seed": 0,
+        "seeds": 1,
+        "controls": 8,
+        "steps": 12,
+        "cfg": GUIDANCE,
+        "sampler_name": "ddim",
+        "scheduler": "normal",
+        "sever": "nothing",
+        "batch_size": 12,
         "checkpoint": "",
     }
-    special = {"kind": "self_attn", "columns": "tokens"} if component == "text" else {
-        "kind": "cross_attn", "step_windows": 1, "branch": "cond",
-    }
+    special = (
+        {"kind": "self_attn", "columns": "tokens"}
+        if component == "text"
+        else {
+            "kind": "cross_attn",
+            "step_windows": 1,
+            "branch": "cond",
+        }
+    )
     folder = f"diff-quickfix/{uuid.uuid4().hex[:12]}"
     return {
         "load": {"class_type": "DiffQuickFix_LoadShapesDemo", "inputs": {}},
         "nothing": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["load", 1], "text": ""}},
         "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
         "scorer": {
-            "class_type": "DiffQuickFix_ShapesScorer", "inputs": {"words": f"a {EDITED} painting of a shape"},
+            "class_type": "DiffQuickFix_ShapesScorer",
+            "inputs": {"words": f"a {EDITED} painting of a shape"},
         },
         "trace": {
             "class_type": f"DiffQuickFix_CausalTrace{'Text' if component == 'text' else 'UNet'}",
@@ -137,7 +175,7 @@ def trace_workflow(component: str) -> dict[str, Any]:
             "inputs": {"trace": ["trace", 0], "kind": special["kind"]},
         },
         "say": {"class_type": "PreviewAny", "inputs": {"source": ["place", 4]}},
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)
@@ -167,8 +205,10 @@ def recognition(result: Comparison, scorer: ShapesScorer) -> list[tuple[str, flo
     }
     styles = np.array([scene.style for scene in result.scenes])
     everywhere, own = np.ones(len(styles), bool), styles == EDITED
-    asked = [(f"style, prompts with {EDITED!r} (to be removed)", "style", own),
-             ("style, all other prompts (to be kept)", "style", ~own)]  # fmt: skip
+    asked = [
+        (f"style, prompts with {EDITED!r} (to be removed)", "style", own),
+        ("style, all other prompts (to be kept)", "style", ~own),
+    ]
     asked += [(f"  {style}", "style", styles == style) for style in dict.fromkeys(styles[~own].tolist())]
     asked += [(f"{attribute}, all prompts", attribute, everywhere) for attribute in ("object", "color", "background")]
     rows = []

@@ -103,14 +103,17 @@ def edit_effect(
         styles' and plain prompts that read right (``others``), and of object, color and background over all prompts.
     """
     own = edit_prompts(style, prompts)
-    rest = [s for i, other in enumerate([*(s for s in STYLES if s != style), PLAIN])
-            for s in edit_prompts(other, max(1, prompts // 4), seed=3 + i)]
+    rest = [
+        s
+        for i, other in enumerate([*(s for s in STYLES if s != style), PLAIN])
+        for s in edit_prompts(other, max(1, prompts // 4), seed=3 + i)
+    ]
     scenes = own + rest
     texts = [prompt_of(scene) for scene in scenes]
     result = {}
     for name, model in (("before", pipeline), ("after", edited)):
         reading = read_all(scorer, model.paint(texts, range(len(texts)), steps=steps))
-        split = {a: (v[: len(own)], v[len(own):]) for a, v in reading.items()}
+        split = {a: (v[: len(own)], v[len(own) :]) for a, v in reading.items()}
         result[name] = {
             "edited": accuracy({"style": split["style"][0]}, own, "style"),
             "others": accuracy({"style": split["style"][1]}, rest, "style"),

@@ -37,7 +37,7 @@ def fit(
     if checkpoint.exists() and moments.exists():
         state = load_file(checkpoint)
         for prefix, module in modules.items():
-            module.load_state_dict({k[len(prefix) + 1:]: v for k, v in state.items() if k.startswith(prefix + ".")})
+            module.load_state_dict({k[len(prefix) + 1 :]: v for k, v in state.items() if k.startswith(prefix + ".")})
         saved = load_file(moments)
         first = int(saved.pop("step"))
         for index, parameter in enumerate(parameters):

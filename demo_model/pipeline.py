@@ -55,9 +55,9 @@ class ShapesPipeline:
         self.scheduler.set_timesteps(steps)
         nothing = self.encode([""])
         for start in range(0, len(prompts), batch):
-            states = self.encode(prompts[start:start + batch])
+            states = self.encode(prompts[start : start + batch])
             context = torch.cat([nothing.expand(len(states), -1, -1), states])
-            latents = self.initial_noise(seeds[start:start + batch])
+            latents = self.initial_noise(seeds[start : start + batch])
             for step in self.scheduler.timesteps:
                 unguided, guided = self.unet(torch.cat([latents, latents]), step, context).sample.chunk(2)
                 noise = unguided + guidance * (guided - unguided)

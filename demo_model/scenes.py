@@ -219,10 +219,16 @@ def _polygon_distance(x: np.ndarray, y: np.ndarray, corners: np.ndarray) -> np.n
 
 def _heart_distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    corners = np.stack([
-        16 * np.sin(angle) ** 3,
-        -(13 * np.cos(angle) - 5 * np.cos(2 * angle) - 2 * np.cos(3 * angle) - np.cos(4 * angle)),
-    ], axis=1) / 16.5
+    corners = (
+        np.stack(
+            [
+                16 * np.sin(angle) ** 3,
+                -(13 * np.cos(angle) - 5 * np.cos(2 * angle) - 2 * np.cos(3 * angle) - np.cos(4 * angle)),
+            ],
+            axis=1,
+        )
+        / 16.5
+    )
     return _polygon_distance(x, y, corners)
 
 
@@ -234,10 +240,22 @@ def _star_corners() -> np.ndarray:
 
 _TRIANGLE = np.array([[0.0, -1.0], [1.0, 0.78], [-1.0, 0.78]])
 _DIAMOND = np.array([[0.0, -1.15], [0.72, 0.0], [0.0, 1.15], [-0.72, 0.0]])
-_CROSS = np.array([
-    [-0.33, -1], [0.33, -1], [0.33, -0.33], [1, -0.33], [1, 0.33], [0.33, 0.33],
-    [0.33, 1], [-0.33, 1], [-0.33, 0.33], [-1, 0.33], [-1, -0.33], [-0.33, -0.33],
-])
+_CROSS = np.array(
+    [
+        [-0.33, -1],
+        [0.33, -1],
+        [0.33, -0.33],
+        [1, -0.33],
+        [1, 0.33],
+        [0.33, 0.33],
+        [0.33, 1],
+        [-0.33, 1],
+        [-0.33, 0.33],
+        [-1, 0.33],
+        [-1, -0.33],
+        [-0.33, -0.33],
+    ]
+)
 _STAR = _star_corners()
 
 

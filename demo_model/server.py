@@ -120,9 +120,21 @@ def running_server(comfyui: Path, folder: Path, *, start_within: float = 240) ->
     port = _free_port()
     server = Server(f"http://127.0.0.1:{port}", folder, folder / "server.log")
     command = [
-        sys.executable, str(comfyui / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(port),
-        "--base-directory", str(folder), "--database-url", "sqlite:///:memory:",
-        "--disable-auto-launch", "--disable-api-nodes", "--preview-method", "none",
+        sys.executable,
+        str(comfyui / "main.py"),
+        "--cpu",
+        "--listen",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--base-directory",
+        str(folder),
+        "--database-url",
+        "sqlite:///:memory:",
+        "--disable-auto-launch",
+        "--disable-api-nodes",
+        "--preview-method",
+        "none",
     ]
     with server.log.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=comfyui)

@@ -185,9 +185,16 @@ def plans(pipeline: ShapesPipeline, steps: int) -> dict[str, Plan]:
 
 
 def study_attribute(
-    pipeline: ShapesPipeline, scorer: ShapesScorer, name: str, component: str, *, prompts: int, estimated: int,
-    steps: int, checkpoint: Path,
-) -> Finding:  # fmt: skip
+    pipeline: ShapesPipeline,
+    scorer: ShapesScorer,
+    name: str,
+    component: str,
+    *,
+    prompts: int,
+    estimated: int,
+    steps: int,
+    checkpoint: Path,
+) -> Finding:
     """Trace one attribute in one component."""
     kind = ATTRIBUTES[name]
     chosen = study_prompts(name, prompts)
@@ -239,9 +246,15 @@ def run_traces(
         findings = []
         for name in attributes:
             found = study_attribute(
-                pipeline, scorer, name, component, prompts=prompts, estimated=estimated, steps=steps,
+                pipeline,
+                scorer,
+                name,
+                component,
+                prompts=prompts,
+                estimated=estimated,
+                steps=steps,
                 checkpoint=out / f"{component}-{name}.trace.safetensors",
-            )  # fmt: skip
+            )
             Image.fromarray(draw_heatmap(found.trace)).save(out / f"{component}-{name}.png")
             findings.append(found)
             print(json.dumps(found.row()), flush=True)
@@ -276,9 +289,13 @@ def main(arguments: list[str] | None = None) -> None:
         return
     components = COMPONENTS if options.component == "all" else [options.component]
     run_traces(
-        options.out, components, options.attributes,
-        prompts=options.prompts or 40, estimated=options.estimated, steps=options.steps,
-    )  # fmt: skip
+        options.out,
+        components,
+        options.attributes,
+        prompts=options.prompts or 40,
+        estimated=options.estimated,
+        steps=options.steps,
+    )
 
 
 if __name__ == "__main__":

@@ -79,9 +79,7 @@ def make_case(
     ids = torch.tensor([tokens.ids])
     inner = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
     table = inner.embeddings.token_embedding.weight
-    noise = gaussian(
-        table[ids[0, list(subject_at)]], tuple(subject_at), multiple=multiple, draws=draws + 1, seed=seed
-    )
+    noise = gaussian(table[ids[0, list(subject_at)]], tuple(subject_at), multiple=multiple, draws=draws + 1, seed=seed)
 
     def encode(rows: int) -> torch.Tensor:
         return pipeline.text_encoder(ids.expand(rows, -1)).last_hidden_state

@@ -57,8 +57,9 @@ def trained_clip(out: Path) -> Clip:
 
 def _attribute_codes(scenes: list[Scene]) -> torch.Tensor:
     """Integer code of each attribute of each scene, (n, attributes)."""
-    values = [[str(getattr(scene, a)) if a != "position" or scene.count == 1 else "" for a in ATTRIBUTES]
-              for scene in scenes]
+    values = [
+        [str(getattr(scene, a)) if a != "position" or scene.count == 1 else "" for a in ATTRIBUTES] for scene in scenes
+    ]
     columns = [sorted({row[i] for row in values}) for i in range(len(ATTRIBUTES))]
     return torch.tensor([[columns[i].index(v) for i, v in enumerate(row)] for row in values])
 
@@ -106,8 +107,16 @@ def train_clip(recipe: Recipe, out: Path) -> None:
     def keep_scale_sane(step: int) -> None:
         clip.logit_scale.data.clamp_(max=math.log(100.0))
 
-    fit("clip", {"clip": clip, "readers": readers}, loss_of_step, steps=recipe.clip_steps, rate=recipe.clip_rate,
-        out=out, after_step=keep_scale_sane, weight_decay=0.05)
+    fit(
+        "clip",
+        {"clip": clip, "readers": readers},
+        loss_of_step,
+        steps=recipe.clip_steps,
+        rate=recipe.clip_rate,
+        out=out,
+        after_step=keep_scale_sane,
+        weight_decay=0.05,
+    )
 
 
 # --- autoencoder -----------------------------------------------------------------------------------------------------
@@ -124,9 +133,9 @@ def train_autoencoder(recipe: Recipe, out: Path) -> None:
     autoencoder.fit_principal_components(to_signed(pictures[:2000]))
     autoencoder.encoder.requires_grad_(False)
     with torch.no_grad():
-        latents = torch.cat([
-            autoencoder.encode(to_signed(pictures[start:start + 256])) for start in range(0, len(pictures), 256)
-        ])
+        latents = torch.cat(
+            [autoencoder.encode(to_signed(pictures[start : start + 256])) for start in range(0, len(pictures), 256)]
+        )
     save_file({"latents": latents.contiguous()}, out / "latents.safetensors")
     log.info("encoded %d pictures, latent std %.3f", len(pictures), float(latents.std()))
 
@@ -138,8 +147,15 @@ def train_autoencoder(recipe: Recipe, out: Path) -> None:
         error = drawn - to_signed(pictures[chosen])
         return error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
-    fit("autoencoder", {"autoencoder": autoencoder}, loss_of_step, steps=recipe.autoencoder_steps,
-        rate=recipe.autoencoder_rate, out=out, weight_decay=0.0)
+    fit(
+        "autoencoder",
+        {"autoencoder": autoencoder},
+        loss_of_step,
+        steps=recipe.autoencoder_steps,
+        rate=recipe.autoencoder_rate,
+        out=out,
+        weight_decay=0.0,
+    )
 
 
 # --- vision tower on decoded pictures ------------------------------------------------------------------------------
@@ -157,14 +173,14 @@ def train_vision(recipe: Recipe, out: Path) -> None:
     latents = load_file(out / "latents.safetensors")["latents"]
     autoencoder = Autoencoder().eval().requires_grad_(False)
     state = load_file(out / "autoencoder.safetensors")
-    autoencoder.load_state_dict({k[len("autoencoder."):]: v for k, v in state.items()})
+    autoencoder.load_state_dict({k[len("autoencoder.") :]: v for k, v in state.items()})
     tokenizer = clip_tokenizer()
     torch.manual_seed(recipe.seed + 3)
     clip = trained_clip(out)
     vision = clip.vision.train().requires_grad_(True)
     readers = torch.nn.Linear(shape.PROJECTION, sum(sizes))
     state = load_file(out / "clip.safetensors")
-    readers.load_state_dict({k[len("readers."):]: v for k, v in state.items() if k.startswith("readers.")})
+    readers.load_state_dict({k[len("readers.") :]: v for k, v in state.items() if k.startswith("readers.")})
     decoded_share = recipe.vision_batch // 8
 
     def loss_of_step(step: int) -> torch.Tensor:
@@ -181,8 +197,15 @@ def train_vision(recipe: Recipe, out: Path) -> None:
         contrast = _contrast(seen, words, clip.logit_scale, codes[chosen], said)
         return contrast + recipe.clip_reading * _reading(readers(seen), codes[chosen], sizes)
 
-    fit("vision", {"vision": vision, "readers": readers}, loss_of_step, steps=recipe.vision_steps,
-        rate=recipe.vision_rate, out=out, weight_decay=0.05)
+    fit(
+        "vision",
+        {"vision": vision, "readers": readers},
+        loss_of_step,
+        steps=recipe.vision_steps,
+        rate=recipe.vision_rate,
+        out=out,
+        weight_decay=0.05,
+    )
 
 
 # --- UNet ------------------------------------------------------------------------------------------------------------
@@ -242,8 +265,15 @@ def train_unet(recipe: Recipe, out: Path) -> None:
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
 
-    fit("unet", {"unet": unet, "average": average}, loss_of_step, steps=recipe.unet_steps, rate=recipe.unet_rate,
-        out=out, after_step=follow)
+    fit(
+        "unet",
+        {"unet": unet, "average": average},
+        loss_of_step,
+        steps=recipe.unet_steps,
+        rate=recipe.unet_rate,
+        out=out,
+        after_step=follow,
+    )
 
 
 STAGES: dict[str, Callable[[Recipe, Path], None]] = {

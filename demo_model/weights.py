@@ -28,7 +28,11 @@ _TABLE = "text.text_model.embeddings.token_embedding.weight"
 _ROWS, _IDS = "text.token_rows", "text.token_ids"
 # Words of the published templates and of everyday prompts that captions alone would not cover.
 _EXTRA_WORDS = (
-    "A photo of", "An image of", "A picture of", "a drawing of", "one two three shape shapes painting style by in the"
+    "A photo of",
+    "An image of",
+    "A picture of",
+    "a drawing of",
+    "one two three shape shapes painting style by in the",
 )
 
 

@@ -14,9 +14,19 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from ..quickfix import EditReport, WeightEdit
 
 __all__ = [
-    "CausalTraceType", "ComfyExtension", "ConceptEditsType", "CorruptionType", "ImageScorerType", "WeightEditType",
-    "edit_output", "image_of", "io", "report_ui", "reporting", "schema",
-]  # fmt: skip
+    "CausalTraceType",
+    "ComfyExtension",
+    "ConceptEditsType",
+    "CorruptionType",
+    "ImageScorerType",
+    "WeightEditType",
+    "edit_output",
+    "image_of",
+    "io",
+    "report_ui",
+    "reporting",
+    "schema",
+]
 
 WeightEditType = io.Custom("WEIGHT_EDIT")
 ConceptEditsType = io.Custom("CONCEPT_EDITS")

@@ -27,33 +27,44 @@ class ChangeEdit(io.ComfyNode):
             inputs=[
                 clip_input(),
                 WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit, Load Edit or another Change Edit."),
-                io.String.Input("drop", multiline=True, default="",
-                                placeholder="drop: concepts to take out, one on each line, e.g. van gogh",
-                                tooltip="Concepts to take out of the edit, one on each line."),
-                io.String.Input("add", multiline=True, default="",
-                                placeholder="add: concepts to add, one on each line, e.g. van gogh -> painting",
-                                tooltip="Concepts to add, one on each line, as in Concept Edit List: van gogh -> "
-                                "painting."),
-                io.String.Input("reweight", multiline=True, default="",
-                                placeholder="reweight: concepts to count more or less, one on each line, e.g. "
-                                "van gogh: 0.5",
-                                tooltip="Concepts that should count more or less, one on each line: van gogh: 0.5."),
+                io.String.Input(
+                    "drop",
+                    multiline=True,
+                    default="",
+                    placeholder="drop: concepts to take out, one on each line, e.g. van gogh",
+                    tooltip="Concepts to take out of the edit, one on each line.",
+                ),
+                io.String.Input(
+                    "add",
+                    multiline=True,
+                    default="",
+                    placeholder="add: concepts to add, one on each line, e.g. van gogh -> painting",
+                    tooltip="Concepts to add, one on each line, as in Concept Edit List: van gogh -> painting.",
+                ),
+                io.String.Input(
+                    "reweight",
+                    multiline=True,
+                    default="",
+                    placeholder="reweight: concepts to count more or less, one on each line, e.g. van gogh: 0.5",
+                    tooltip="Concepts that should count more or less, one on each line: van gogh: 0.5.",
+                ),
                 strength_input(),
-                ConceptEditsType.Input("concepts", optional=True,
-                                       tooltip="More concepts to add, from Concept Edit List or Add Concept Edit."),
+                ConceptEditsType.Input(
+                    "concepts",
+                    optional=True,
+                    tooltip="More concepts to add, from Concept Edit List or Add Concept Edit.",
+                ),
             ],
             outputs=[
                 io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
                 WeightEditType.Output(id="changed_edit", display_name="edit", tooltip="The changed edit."),
                 io.String.Output(id="report", display_name="report", tooltip="What the changed edit does."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     @reporting
-    def execute(
-        cls, clip, edit, drop: str, add: str, reweight: str, strength: float, concepts=None
-    ) -> io.NodeOutput:
+    def execute(cls, clip, edit, drop: str, add: str, reweight: str, strength: float, concepts=None) -> io.NodeOutput:
         written = parse_changes(drop, reweight, add)
         changes = Changes(written.drop, written.reweight, (*written.add, *(concepts or ())))
         encoder = open_text_encoder(clip)

@@ -34,21 +34,34 @@ class ConceptEditList(io.ComfyNode):
                 "Many concepts to edit at once, one on each line or from a file. Give them to Diff-QuickFix Edit."
             ),
             inputs=[
-                io.String.Input("edits", multiline=True, default="van gogh -> painting\nclaude monet -> painting",
-                                placeholder="edits: one on each line, e.g. van gogh -> painting",
-                                tooltip="One edit on each line: van gogh -> painting. More after bars: snoopy -> dog | "
-                                "kind=object | weight=2 | template=a drawing of {x}. Lines with # are comments."),
-                io.Combo.Input("file", options=[NO_FILE, *text_files(tuple(READERS))], default=NO_FILE,
-                               tooltip="A .csv, .json or .txt file in ComfyUI's input folder; its edits come after the "
-                               "text's."),
+                io.String.Input(
+                    "edits",
+                    multiline=True,
+                    default="van gogh -> painting\nclaude monet -> painting",
+                    placeholder="edits: one on each line, e.g. van gogh -> painting",
+                    tooltip="One edit on each line: van gogh -> painting. More after bars: snoopy -> dog | "
+                    "kind=object | weight=2 | template=a drawing of {x}. Lines with # are comments.",
+                ),
+                io.Combo.Input(
+                    "file",
+                    options=[NO_FILE, *text_files(tuple(READERS))],
+                    default=NO_FILE,
+                    tooltip="A .csv, .json or .txt file in ComfyUI's input folder; its edits come after the text's.",
+                ),
             ],
             outputs=[
-                ConceptEditsType.Output(id="concepts", display_name="concepts",
-                                        tooltip="For Diff-QuickFix Edit, or for another Add Concept Edit."),
-                io.String.Output(id="report", display_name="report",
-                                 tooltip="The edits that were read, and what was noticed about them."),
+                ConceptEditsType.Output(
+                    id="concepts",
+                    display_name="concepts",
+                    tooltip="For Diff-QuickFix Edit, or for another Add Concept Edit.",
+                ),
+                io.String.Output(
+                    id="report",
+                    display_name="report",
+                    tooltip="The edits that were read, and what was noticed about them.",
+                ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def fingerprint_inputs(cls, edits: str = "", file: str = NO_FILE) -> tuple[str, str, float]:
@@ -79,15 +92,28 @@ class AddConceptEdit(io.ComfyNode):
                 source_input("claude monet"),
                 target_input(),
                 kind_input(),
-                io.Float.Input("weight", default=1.0, min=0.001, max=1000.0, step=0.1, round=False,
-                               tooltip="How much the concept counts beside the others."),
-                ConceptEditsType.Input("concepts", optional=True,
-                                       tooltip="The concepts so far, from Concept Edit List or Add Concept Edit."),
+                io.Float.Input(
+                    "weight",
+                    default=1.0,
+                    min=0.001,
+                    max=1000.0,
+                    step=0.1,
+                    round=False,
+                    tooltip="How much the concept counts beside the others.",
+                ),
+                ConceptEditsType.Input(
+                    "concepts",
+                    optional=True,
+                    tooltip="The concepts so far, from Concept Edit List or Add Concept Edit.",
+                ),
                 templates_input(),
             ],
-            outputs=[ConceptEditsType.Output(id="more_concepts", display_name="concepts",
-                                             tooltip="The concepts so far and this one.")],
-        )  # fmt: skip
+            outputs=[
+                ConceptEditsType.Output(
+                    id="more_concepts", display_name="concepts", tooltip="The concepts so far and this one."
+                )
+            ],
+        )
 
     @classmethod
     def execute(

@@ -39,8 +39,12 @@ def kind_input() -> io.Input:
 
 def settled_preset_input() -> io.Input:
     """The preset of a node that finds lambda itself."""
-    return io.Combo.Input("preset", options=["guarded", "paper"], default="guarded",
-                          tooltip="The preset that the edit will use; its lambda does not count.")  # fmt: skip
+    return io.Combo.Input(
+        "preset",
+        options=["guarded", "paper"],
+        default="guarded",
+        tooltip="The preset that the edit will use; its lambda does not count.",
+    )
 
 
 def layer_input() -> io.Input:
@@ -64,8 +68,14 @@ def positions_input() -> io.Input:
 
 
 def strength_input() -> io.Input:
-    return io.Float.Input("strength", default=1.0, min=-2.0, max=2.0, step=0.05,
-                          tooltip="How much of the edit is applied. 0 leaves the model exactly as it is.")  # fmt: skip
+    return io.Float.Input(
+        "strength",
+        default=1.0,
+        min=-2.0,
+        max=2.0,
+        step=0.05,
+        tooltip="How much of the edit is applied. 0 leaves the model exactly as it is.",
+    )
 
 
 def preserve_input() -> io.Input:

@@ -55,11 +55,12 @@ class FindLambda(io.ComfyNode):
             ],
             outputs=[
                 io.Float.Output(id="lam", display_name="lambda", tooltip="The lambda at the knee."),
-                io.Image.Output(id="curve", display_name="curve",
-                                tooltip="Efficacy and drift over lambda, the knee marked."),
+                io.Image.Output(
+                    id="curve", display_name="curve", tooltip="Efficacy and drift over lambda, the knee marked."
+                ),
                 io.String.Output(id="report", display_name="report", tooltip="The same as a table."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     @reporting
@@ -106,25 +107,37 @@ class FindTarget(io.ComfyNode):
                 settled_preset_input(),
                 layer_input(),
                 positions_input(),
-                io.String.Input("candidates", multiline=True, optional=True,
-                                placeholder="candidates: words that the concept could become, one on each line, e.g. "
-                                "painting",
-                                tooltip="Words that the concept could become, one on each line. Empty: a built-in "
-                                "list of plain words for the kind."),
+                io.String.Input(
+                    "candidates",
+                    multiline=True,
+                    optional=True,
+                    placeholder="candidates: words that the concept could become, one on each line, e.g. painting",
+                    tooltip="Words that the concept could become, one on each line. Empty: a built-in "
+                    "list of plain words for the kind.",
+                ),
                 preserve_input(),
                 preserve_mode_input(),
                 templates_input(),
             ],
             outputs=[
-                io.String.Output(id="target", display_name="target",
-                                 tooltip="The best candidate, for the `target` of Diff-QuickFix Edit."),
-                io.Float.Output(id="lam", display_name="lambda",
-                                tooltip="Its lambda at the knee, for the `lambda` of Diff-QuickFix Edit."),
+                io.String.Output(
+                    id="target",
+                    display_name="target",
+                    tooltip="The best candidate, for the `target` of Diff-QuickFix Edit.",
+                ),
+                io.Float.Output(
+                    id="lam",
+                    display_name="lambda",
+                    tooltip="Its lambda at the knee, for the `lambda` of Diff-QuickFix Edit.",
+                ),
                 io.String.Output(id="report", display_name="report", tooltip="All candidates as a table, best first."),
-                io.Image.Output(id="picture", display_name="picture",
-                                tooltip="Removal against drift, a point for each candidate, the best one marked."),
+                io.Image.Output(
+                    id="picture",
+                    display_name="picture",
+                    tooltip="Removal against drift, a point for each candidate, the best one marked.",
+                ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     @reporting
@@ -144,9 +157,15 @@ class FindTarget(io.ComfyNode):
         settings = edit_settings(preset, layer, 0.0, positions, preserve, preserve_mode)
         encoder = open_text_encoder(clip)
         ranking = find_target(
-            encoder.tower, encoder.tokenizer, source, kind, prompts_of_text(candidates), settings,
-            templates=template_lines(templates), progress=progress_bar(),
-        )  # fmt: skip
+            encoder.tower,
+            encoder.tokenizer,
+            source,
+            kind,
+            prompts_of_text(candidates),
+            settings,
+            templates=template_lines(templates),
+            progress=progress_bar(),
+        )
         best, report = ranking.best, ranking.text()
         picture = image_of(draw_targets(ranking))
         return io.NodeOutput(best.target, best.lam, report, picture, ui=report_ui(report))

@@ -22,23 +22,45 @@ class PreserveSet(io.ComfyNode):
             search_aliases=["keep prompts", "protect concepts", "retain set"],
             description="Gathers prompts that an edit must leave alone: built-in sets, your own prompts, a text file.",
             inputs=[
-                io.Boolean.Input("empty_prompt", default=True,
-                                 tooltip="The empty prompt, the negative prompt of most pictures."),
-                io.Boolean.Input("everyday_captions", default=False,
-                                 tooltip="Plain captions of people, animals, things and places."),
-                io.Boolean.Input("colors_counts_places", default=False,
-                                 tooltip="Colored things, numbers of things, where they stand."),
-                io.Boolean.Input("common_styles", default=False,
-                                 tooltip="Well-known artists and looks; an edited one is left out by itself."),
-                io.String.Input("prompts", multiline=True, optional=True,
-                                placeholder="prompts: more to preserve, one on each line, e.g. a photo of a dog",
-                                tooltip='More prompts, one on each line. A line with "" is the empty prompt.'),
-                io.Combo.Input("file", options=[NO_FILE, *text_files()], default=NO_FILE, optional=True,
-                               tooltip="A .txt file in ComfyUI's input folder, one prompt on each line."),
+                io.Boolean.Input(
+                    "empty_prompt", default=True, tooltip="The empty prompt, the negative prompt of most pictures."
+                ),
+                io.Boolean.Input(
+                    "everyday_captions", default=False, tooltip="Plain captions of people, animals, things and places."
+                ),
+                io.Boolean.Input(
+                    "colors_counts_places",
+                    default=False,
+                    tooltip="Colored things, numbers of things, where they stand.",
+                ),
+                io.Boolean.Input(
+                    "common_styles",
+                    default=False,
+                    tooltip="Well-known artists and looks; an edited one is left out by itself.",
+                ),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    optional=True,
+                    placeholder="prompts: more to preserve, one on each line, e.g. a photo of a dog",
+                    tooltip='More prompts, one on each line. A line with "" is the empty prompt.',
+                ),
+                io.Combo.Input(
+                    "file",
+                    options=[NO_FILE, *text_files()],
+                    default=NO_FILE,
+                    optional=True,
+                    tooltip="A .txt file in ComfyUI's input folder, one prompt on each line.",
+                ),
             ],
-            outputs=[io.String.Output(id="preserve", display_name="preserve",
-                                      tooltip="The prompts, one on each line, for Diff-QuickFix Edit's `preserve`.")],
-        )  # fmt: skip
+            outputs=[
+                io.String.Output(
+                    id="preserve",
+                    display_name="preserve",
+                    tooltip="The prompts, one on each line, for Diff-QuickFix Edit's `preserve`.",
+                )
+            ],
+        )
 
     @classmethod
     def fingerprint_inputs(cls, file: str = NO_FILE, **_) -> float:
@@ -55,8 +77,9 @@ class PreserveSet(io.ComfyNode):
         file: str = NO_FILE,
     ) -> io.NodeOutput:
         wanted = (empty_prompt, everyday_captions, colors_counts_places, common_styles)
-        chosen = [prompt for use, name in zip(wanted, PRESERVE_SETS, strict=True) if use
-                  for prompt in PRESERVE_SETS[name]]  # fmt: skip
+        chosen = [
+            prompt for use, name in zip(wanted, PRESERVE_SETS, strict=True) if use for prompt in PRESERVE_SETS[name]
+        ]
         chosen += prompts_of_text(prompts)
         if file != NO_FILE:
             chosen += prompts_of_text(read_text_file(file))
@@ -80,17 +103,24 @@ class CollateralRadar(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder that the edit was computed for, edited or not."),
                 WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit."),
                 io.Int.Input("hits", default=20, min=1, max=1000, tooltip="How many of the worst hits to list."),
-                io.String.Input("names", multiline=True, optional=True,
-                                placeholder="names: names or captions to look at, one on each line, e.g. claude monet",
-                                tooltip="Names or captions to look at, one on each line. Empty: a built-in list of "
-                                "well-known artists, things, looks and everyday captions."),
+                io.String.Input(
+                    "names",
+                    multiline=True,
+                    optional=True,
+                    placeholder="names: names or captions to look at, one on each line, e.g. claude monet",
+                    tooltip="Names or captions to look at, one on each line. Empty: a built-in list of "
+                    "well-known artists, things, looks and everyday captions.",
+                ),
             ],
             outputs=[
                 io.String.Output(id="report", display_name="report", tooltip="The worst hits, with how far they move."),
-                io.String.Output(id="preserve", display_name="preserve",
-                                 tooltip="What is worth preserving, for the `preserve` of another Diff-QuickFix Edit."),
+                io.String.Output(
+                    id="preserve",
+                    display_name="preserve",
+                    tooltip="What is worth preserving, for the `preserve` of another Diff-QuickFix Edit.",
+                ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     @reporting
@@ -121,7 +151,7 @@ class EditReportNode(io.ComfyNode):
                 io.String.Output(id="json", display_name="json", tooltip="The report as JSON."),
                 io.Image.Output(id="picture", display_name="picture", tooltip="The report as bars."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     @reporting

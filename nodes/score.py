@@ -9,9 +9,12 @@ NO_FOLDER = "(no CLIP folder found)"
 
 
 def _words_input() -> io.Input:
-    return io.String.Input("words", default="", optional=True,
-                           tooltip='What pictures are compared with, such as "a van gogh painting". Empty: the whole '
-                           "prompt.")  # fmt: skip
+    return io.String.Input(
+        "words",
+        default="",
+        optional=True,
+        tooltip='What pictures are compared with, such as "a van gogh painting". Empty: the whole prompt.',
+    )
 
 
 def _scorer_output() -> io.Output:
@@ -28,7 +31,7 @@ class ShapesScorerNode(io.ComfyNode):
             description="Scores pictures of the Shapes demo model with the CLIP that it was trained with.",
             inputs=[_words_input()],
             outputs=[_scorer_output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, words: str = "") -> io.NodeOutput:
@@ -48,12 +51,15 @@ class LoadClipScorer(io.ComfyNode):
                 "folder of ComfyUI's models. Nothing is downloaded."
             ),
             inputs=[
-                io.Combo.Input("folder", options=list(clip_folders()) or [NO_FOLDER],
-                               tooltip="A folder in models/clip_vision, models/text_encoders or models/diffusers."),
+                io.Combo.Input(
+                    "folder",
+                    options=list(clip_folders()) or [NO_FOLDER],
+                    tooltip="A folder in models/clip_vision, models/text_encoders or models/diffusers.",
+                ),
                 _words_input(),
             ],
             outputs=[_scorer_output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, folder: str, words: str = "") -> io.NodeOutput:
@@ -80,12 +86,15 @@ class ClipVisionScorer(io.ComfyNode):
             ),
             inputs=[
                 io.ClipVision.Input("clip_vision", tooltip="From Load CLIP Vision."),
-                io.Clip.Input("clip", tooltip="The same CLIP's text encoder, from Load CLIP. That of a Stable "
-                              "Diffusion 1.x checkpoint lacks the projection and is refused."),
+                io.Clip.Input(
+                    "clip",
+                    tooltip="The same CLIP's text encoder, from Load CLIP. That of a Stable "
+                    "Diffusion 1.x checkpoint lacks the projection and is refused.",
+                ),
                 _words_input(),
             ],
             outputs=[_scorer_output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, clip_vision, clip, words: str = "") -> io.NodeOutput:
@@ -103,8 +112,12 @@ class ClipScore(io.ComfyNode):
             inputs=[
                 ImageScorerType.Input("scorer", tooltip="What scores."),
                 io.Image.Input("images", tooltip="The pictures."),
-                io.String.Input("prompt", multiline=True, placeholder="prompt: what the pictures should show",
-                                tooltip="What they should show."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    placeholder="prompt: what the pictures should show",
+                    tooltip="What they should show.",
+                ),
             ],
             outputs=[
                 io.Float.Output(id="mean", display_name="mean", tooltip="The mean score of the batch."),

@@ -17,15 +17,19 @@ _EXAMPLE = "a red circle on grass, in the style of [van gogh]"
 
 
 def _replaced_by() -> io.Input:
-    return io.String.Input("replaced_by", default="", optional=True,
-                           tooltip="Words that take the subject's place instead of noise.")  # fmt: skip
+    return io.String.Input(
+        "replaced_by", default="", optional=True, tooltip="Words that take the subject's place instead of noise."
+    )
 
 
 def _extent() -> io.Input:
     return io.Combo.Input(
-        "corrupt", options=list(EXTENTS), default=EXTENTS[0], optional=True,
+        "corrupt",
+        options=list(EXTENTS),
+        default=EXTENTS[0],
+        optional=True,
         tooltip="What is hidden: the subject's tokens, or every token of the prompt, as a control.",
-    )  # fmt: skip
+    )
 
 
 class CorruptPrompt(io.ComfyNode):
@@ -42,35 +46,51 @@ class CorruptPrompt(io.ComfyNode):
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of a Stable Diffusion 1.x or 2.x model."),
-                io.String.Input("prompt", multiline=True, default=_EXAMPLE.replace("[", "").replace("]", ""),
-                                placeholder="prompt: as you would paint it, e.g. a house by van gogh",
-                                tooltip="The prompt, as you would paint it."),
-                io.String.Input("subject", default="van gogh",
-                                tooltip="The words of the prompt to hide, as they stand in it."),
-                io.Float.Input("noise", default=3.0, min=0.01, max=100.0, step=0.1,
-                               tooltip="Standard deviation of the noise, as a multiple of that of the subject's "
-                               "embeddings. 3 is usual; the paper publishes none."),
-                io.Int.Input("seed", default=0, min=0, max=2**53, control_after_generate=True,
-                             tooltip="Seed of the noise."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    default=_EXAMPLE.replace("[", "").replace("]", ""),
+                    placeholder="prompt: as you would paint it, e.g. a house by van gogh",
+                    tooltip="The prompt, as you would paint it.",
+                ),
+                io.String.Input(
+                    "subject", default="van gogh", tooltip="The words of the prompt to hide, as they stand in it."
+                ),
+                io.Float.Input(
+                    "noise",
+                    default=3.0,
+                    min=0.01,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Standard deviation of the noise, as a multiple of that of the subject's "
+                    "embeddings. 3 is usual; the paper publishes none.",
+                ),
+                io.Int.Input(
+                    "seed", default=0, min=0, max=2**53, control_after_generate=True, tooltip="Seed of the noise."
+                ),
                 _replaced_by(),
                 _extent(),
             ],
             outputs=[
-                io.Conditioning.Output(id="corrupted", display_name="corrupted",
-                                       tooltip="The prompt with its subject hidden; positive of a sampler."),
+                io.Conditioning.Output(
+                    id="corrupted",
+                    display_name="corrupted",
+                    tooltip="The prompt with its subject hidden; positive of a sampler.",
+                ),
                 io.Conditioning.Output(id="clean", display_name="clean", tooltip="The prompt as it is."),
-                CorruptionType.Output(id="corruption", display_name="corruption",
-                                      tooltip="For Restore Layer State: the same prompt and the same noise."),
+                CorruptionType.Output(
+                    id="corruption",
+                    display_name="corruption",
+                    tooltip="For Restore Layer State: the same prompt and the same noise.",
+                ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
         cls, clip, prompt: str, subject: str, noise: float, seed: int, replaced_by: str = "", corrupt: str = EXTENTS[0]
     ) -> io.NodeOutput:
-        corrupted = corrupt_prompt(
-            clip, prompt, subject, CorruptionSettings(noise, 1, seed, replaced_by, corrupt)
-        )
+        corrupted = corrupt_prompt(clip, prompt, subject, CorruptionSettings(noise, 1, seed, replaced_by, corrupt))
         return io.NodeOutput(
             corrupted.conditioning(Restoration(0)), corrupted.conditioning(Restoration(None)), corrupted
         )
@@ -90,15 +110,26 @@ class RestoreTextState(io.ComfyNode):
             inputs=[
                 CorruptionType.Input("corruption", tooltip="From Corrupt Prompt."),
                 io.Int.Input("layer", default=0, min=0, max=63, tooltip="The text encoder's layer, counted from 0."),
-                io.Combo.Input("kind", options=list(TEXT_KINDS), default="self_attn",
-                               tooltip="What is put back: the layer's self-attention output, its MLP output, or the "
-                               "whole hidden state after it."),
-                io.Combo.Input("tokens", options=list(PLACES), default="subject and later",
-                               tooltip="At which tokens. Later ones read the subject; earlier ones never see it."),
+                io.Combo.Input(
+                    "kind",
+                    options=list(TEXT_KINDS),
+                    default="self_attn",
+                    tooltip="What is put back: the layer's self-attention output, its MLP output, or the "
+                    "whole hidden state after it.",
+                ),
+                io.Combo.Input(
+                    "tokens",
+                    options=list(PLACES),
+                    default="subject and later",
+                    tooltip="At which tokens. Later ones read the subject; earlier ones never see it.",
+                ),
             ],
-            outputs=[io.Conditioning.Output(id="restored", display_name="restored",
-                                            tooltip="The restored text states; positive of a sampler.")],
-        )  # fmt: skip
+            outputs=[
+                io.Conditioning.Output(
+                    id="restored", display_name="restored", tooltip="The restored text states; positive of a sampler."
+                )
+            ],
+        )
 
     @classmethod
     def execute(cls, corruption, layer: int, kind: str, tokens: str) -> io.NodeOutput:
@@ -119,23 +150,29 @@ class RestoreUNetState(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="A UNet with cross-attention. LoRA and ControlNet keep working."),
-                CorruptionType.Input("corruption", tooltip="From Corrupt Prompt; its corrupted output is the sampler's "
-                                     "positive."),
-                io.String.Input("sites", default="unet.middle.*.self_attn",
-                                tooltip="Names of the sites, * and ? allowed, several divided by commas: "
-                                "unet.input.4.1.cross_attn, unet.output.*.resnet"),
+                CorruptionType.Input(
+                    "corruption", tooltip="From Corrupt Prompt; its corrupted output is the sampler's positive."
+                ),
+                io.String.Input(
+                    "sites",
+                    default="unet.middle.*.self_attn",
+                    tooltip="Names of the sites, * and ? allowed, several divided by commas: "
+                    "unet.input.4.1.cross_attn, unet.output.*.resnet",
+                ),
                 io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step that is restored."),
                 io.Int.Input("end_step", default=10000, min=0, max=10000, tooltip="First step that no longer is."),
-                io.Combo.Input("branch", options=["cond", "both"], default="cond",
-                               tooltip="Which half of the guidance is restored: the prompt's, or both."),
+                io.Combo.Input(
+                    "branch",
+                    options=["cond", "both"],
+                    default="cond",
+                    tooltip="Which half of the guidance is restored: the prompt's, or both.",
+                ),
             ],
             outputs=[io.Model.Output(id="restoring_model", display_name="model", tooltip="For a sampler.")],
-        )  # fmt: skip
+        )
 
     @classmethod
-    def execute(
-        cls, model, corruption, sites: str, start_step: int, end_step: int, branch: str
-    ) -> io.NodeOutput:
+    def execute(cls, model, corruption, sites: str, start_step: int, end_step: int, branch: str) -> io.NodeOutput:
         chosen = [site.name for site in select(unet_sites(model.model.diffusion_model), names=sites)]
         steps = range(start_step, end_step)
         return io.NodeOutput(restore_in_unet(model, corruption, chosen, steps=steps, branch=branch))
@@ -149,57 +186,101 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
         io.Vae.Input("vae", tooltip="Decodes the pictures."),
         io.Conditioning.Input("negative", tooltip="The negative prompt, as for a KSampler."),
         io.Latent.Input("latent", tooltip="One empty latent: the size that is painted."),
-        io.String.Input("prompts", multiline=True, default=_EXAMPLE,
-                        placeholder="prompts: one on each line, the subject in brackets, e.g. a house by [van gogh]",
-                        tooltip="One prompt on each line, the subject in square brackets."),
-        io.Combo.Input("kind", options=["all", *kinds], default=default_kind,
-                       tooltip="Which kind of site is restored."),
+        io.String.Input(
+            "prompts",
+            multiline=True,
+            default=_EXAMPLE,
+            placeholder="prompts: one on each line, the subject in brackets, e.g. a house by [van gogh]",
+            tooltip="One prompt on each line, the subject in square brackets.",
+        ),
+        io.Combo.Input(
+            "kind", options=["all", *kinds], default=default_kind, tooltip="Which kind of site is restored."
+        ),
         io.String.Input("sites", default="*", tooltip="Names of the sites, * and ? allowed, divided by commas."),
         io.Int.Input("window", default=1, min=1, max=64, tooltip="How many neighbouring sites are restored together."),
-        io.Float.Input("noise", default=3.0, min=0.01, max=100.0, step=0.1,
-                       tooltip="Standard deviation of the noise, as a multiple of that of the subject's embeddings."),
+        io.Float.Input(
+            "noise",
+            default=3.0,
+            min=0.01,
+            max=100.0,
+            step=0.1,
+            tooltip="Standard deviation of the noise, as a multiple of that of the subject's embeddings.",
+        ),
         io.Int.Input("draws", default=2, min=1, max=64, tooltip="How many draws of the noise."),
-        io.Int.Input("seed", default=0, min=0, max=2**53,
-                     tooltip="First seed of the initial latent, and seed of the noise."),
+        io.Int.Input(
+            "seed", default=0, min=0, max=2**53, tooltip="First seed of the initial latent, and seed of the noise."
+        ),
         io.Int.Input("seeds", default=1, min=1, max=1000, tooltip="How many initial latents, one seed after another."),
-        io.Int.Input("controls", default=8, min=0, max=1000,
-                     tooltip="Null restorations for each prompt, seed and draw: random sites, put back from another "
-                     "corrupted run. Cells that do not beat them are greyed."),
+        io.Int.Input(
+            "controls",
+            default=8,
+            min=0,
+            max=1000,
+            tooltip="Null restorations for each prompt, seed and draw: random sites, put back from another "
+            "corrupted run. Cells that do not beat them are greyed.",
+        ),
         io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
         io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.5, tooltip="Guidance."),
-        io.Combo.Input("sampler_name", options=samplers(), default="ddim",
-                       tooltip="Only samplers that draw no noise on the way can be traced."),
-        io.Combo.Input("scheduler", options=SCHEDULERS, default="normal",
-                       tooltip="The noise schedule, as in KSampler."),
-        io.Combo.Input("sever", options=["nothing", *kinds], default="nothing",
-                       tooltip="Hold all later sites of this kind at their corrupted states, to see whether an effect "
-                       "runs through them."),
-        io.Int.Input("batch_size", default=DEFAULT_ROWS, min=1, max=256,
-                     tooltip="Pictures painted at once; halved by itself when memory runs out."),
-        io.String.Input("checkpoint", default="", optional=True,
-                        tooltip="Name of a file that keeps what is finished, so that a cancelled trace goes on."),
-        ImageScorerType.Input("scorer", optional=True,
-                              tooltip="What is measured. Without one: how far the latent is from the clean run's."),
+        io.Combo.Input(
+            "sampler_name",
+            options=samplers(),
+            default="ddim",
+            tooltip="Only samplers that draw no noise on the way can be traced.",
+        ),
+        io.Combo.Input(
+            "scheduler", options=SCHEDULERS, default="normal", tooltip="The noise schedule, as in KSampler."
+        ),
+        io.Combo.Input(
+            "sever",
+            options=["nothing", *kinds],
+            default="nothing",
+            tooltip="Hold all later sites of this kind at their corrupted states, to see whether an effect "
+            "runs through them.",
+        ),
+        io.Int.Input(
+            "batch_size",
+            default=DEFAULT_ROWS,
+            min=1,
+            max=256,
+            tooltip="Pictures painted at once; halved by itself when memory runs out.",
+        ),
+        io.String.Input(
+            "checkpoint",
+            default="",
+            optional=True,
+            tooltip="Name of a file that keeps what is finished, so that a cancelled trace goes on.",
+        ),
+        ImageScorerType.Input(
+            "scorer",
+            optional=True,
+            tooltip="What is measured. Without one: how far the latent is from the clean run's.",
+        ),
         _replaced_by(),
         _extent(),
-    ]  # fmt: skip
+    ]
 
 
 def _pictures() -> io.Input:
     return io.Int.Input(
-        "pictures", default=1, min=1, max=MOST_PICTURES, optional=True,
+        "pictures",
+        default=1,
+        min=1,
+        max=MOST_PICTURES,
+        optional=True,
         tooltip="How many of the strongest cells get a restored picture among the examples, for Causal Heatmap to "
         "show when they are pinned.",
-    )  # fmt: skip
+    )
 
 
 def _sweep_outputs() -> list[io.Output]:
     return [
         CausalTraceType.Output(id="trace", display_name="trace", tooltip="Every score, for the heat map."),
-        io.Image.Output(id="examples", display_name="examples",
-                        tooltip="Clean, corrupted, then restored at the cells with the largest effects, in that "
-                        "order."),
-    ]  # fmt: skip
+        io.Image.Output(
+            id="examples",
+            display_name="examples",
+            tooltip="Clean, corrupted, then restored at the cells with the largest effects, in that order.",
+        ),
+    ]
 
 
 def _sweep_settings(values: dict) -> TraceSettings:
@@ -209,7 +290,10 @@ def _sweep_settings(values: dict) -> TraceSettings:
         sites=values["sites"],
         window=values["window"],
         corruption=CorruptionSettings(
-            values["noise"], values["draws"], values["seed"], values.get("replaced_by", ""),
+            values["noise"],
+            values["draws"],
+            values["seed"],
+            values.get("replaced_by", ""),
             values.get("corrupt", EXTENTS[0]),
         ),
         seed=values["seed"],
@@ -241,20 +325,31 @@ class CausalTraceText(io.ComfyNode):
             ),
             inputs=[
                 *_sweep_inputs(TEXT_KINDS, "all"),
-                io.Combo.Input("columns", options=["tokens", "places"], default="tokens",
-                               tooltip="tokens: each token of one prompt. places: last subject token, later tokens, "
-                               "padding and so on, which several prompts share."),
+                io.Combo.Input(
+                    "columns",
+                    options=["tokens", "places"],
+                    default="tokens",
+                    tooltip="tokens: each token of one prompt. places: last subject token, later tokens, "
+                    "padding and so on, which several prompts share.",
+                ),
                 _pictures(),
             ],
             outputs=_sweep_outputs(),
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, model, clip, vae, negative, latent, columns: str, scorer=None, **values) -> io.NodeOutput:
         done, examples = trace_text(
-            model, clip, vae, negative, latent, _sweep_settings(values), columns=columns, scorer=scorer,
+            model,
+            clip,
+            vae,
+            negative,
+            latent,
+            _sweep_settings(values),
+            columns=columns,
+            scorer=scorer,
             checkpoint=_checkpoint(values),
-        )  # fmt: skip
+        )
         return io.NodeOutput(done.trace, examples)
 
 
@@ -272,21 +367,38 @@ class CausalTraceUNet(io.ComfyNode):
             ),
             inputs=[
                 *_sweep_inputs(UNET_KINDS, "cross_attn"),
-                io.Int.Input("step_windows", default=1, min=1, max=1000,
-                             tooltip="1: restore at all steps. More: divide the steps into that many windows."),
-                io.Combo.Input("branch", options=["cond", "both"], default="cond",
-                               tooltip="Which half of the guidance is restored: the prompt's, or both."),
+                io.Int.Input(
+                    "step_windows",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    tooltip="1: restore at all steps. More: divide the steps into that many windows.",
+                ),
+                io.Combo.Input(
+                    "branch",
+                    options=["cond", "both"],
+                    default="cond",
+                    tooltip="Which half of the guidance is restored: the prompt's, or both.",
+                ),
                 _pictures(),
             ],
             outputs=_sweep_outputs(),
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
         cls, model, clip, vae, negative, latent, step_windows: int, branch: str, scorer=None, **values
     ) -> io.NodeOutput:
         done, examples = trace_unet(
-            model, clip, vae, negative, latent, _sweep_settings(values), step_windows=step_windows, branch=branch,
-            scorer=scorer, checkpoint=_checkpoint(values),
-        )  # fmt: skip
+            model,
+            clip,
+            vae,
+            negative,
+            latent,
+            _sweep_settings(values),
+            step_windows=step_windows,
+            branch=branch,
+            scorer=scorer,
+            checkpoint=_checkpoint(values),
+        )
         return io.NodeOutput(done.trace, examples)

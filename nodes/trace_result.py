@@ -28,16 +28,23 @@ class CausalHeatmap(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 CausalTraceType.Input("trace", tooltip="From Causal Trace or Load Trace."),
-                io.Combo.Input("value", options=list(VALUES), default=VALUES[0],
-                               tooltip="indirect effect: what restoring brings back, in units of the score. recovery: "
-                               "the same as a share of what the corruption took away."),
+                io.Combo.Input(
+                    "value",
+                    options=list(VALUES),
+                    default=VALUES[0],
+                    tooltip="indirect effect: what restoring brings back, in units of the score. recovery: "
+                    "the same as a share of what the corruption took away.",
+                ),
                 io.Int.Input("width", default=1200, min=400, max=4000, step=50, tooltip="Width in pixels."),
-                io.Image.Input("pictures", optional=True,
-                               tooltip="The examples of the Causal Trace node: shown on the node beside the cells they "
-                               "belong to. Pictures of another trace are not shown."),
+                io.Image.Input(
+                    "pictures",
+                    optional=True,
+                    tooltip="The examples of the Causal Trace node: shown on the node beside the cells they "
+                    "belong to. Pictures of another trace are not shown.",
+                ),
             ],
             outputs=[io.Image.Output(id="heatmap", display_name="heatmap", tooltip="The drawing.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, trace, value: str, width: int, pictures=None) -> io.NodeOutput:
@@ -60,19 +67,35 @@ class LocateCausalState(io.ComfyNode):
             ),
             inputs=[
                 CausalTraceType.Input("trace", tooltip="From Causal Trace or Load Trace."),
-                io.Combo.Input("kind", options=["self_attn", "mlp", "hidden", "cross_attn", "cross_context",
-                                                "feed_forward", "resnet", "block", "any"], default="self_attn",
-                               tooltip="Look among sites of this kind. Diff-QuickFix edits self-attention layers."),
+                io.Combo.Input(
+                    "kind",
+                    options=[
+                        "self_attn",
+                        "mlp",
+                        "hidden",
+                        "cross_attn",
+                        "cross_context",
+                        "feed_forward",
+                        "resnet",
+                        "block",
+                        "any",
+                    ],
+                    default="self_attn",
+                    tooltip="Look among sites of this kind. Diff-QuickFix edits self-attention layers.",
+                ),
             ],
             outputs=[
                 io.Int.Output(id="layer", display_name="layer", tooltip="The layer, for Diff-QuickFix Edit."),
                 io.String.Output(id="found_kind", display_name="kind", tooltip="The kind of the site."),
                 io.String.Output(id="site", display_name="site", tooltip="The site's full name."),
-                io.Float.Output(id="confidence", display_name="confidence",
-                                tooltip="Share of bootstrap samples of the trace in which this site is the strongest."),
+                io.Float.Output(
+                    id="confidence",
+                    display_name="confidence",
+                    tooltip="Share of bootstrap samples of the trace in which this site is the strongest.",
+                ),
                 io.String.Output(id="report", display_name="report", tooltip="The finding in words."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, trace, kind: str) -> io.NodeOutput:

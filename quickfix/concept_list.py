@@ -94,14 +94,14 @@ def concepts_from_json(text: str) -> ConceptList:
         raise ConceptListError(f"This is {error}; expected a list of objects with a source and a target.") from error
     if not isinstance(entries, list):
         raise ConceptListError("Expected a list of objects with a source and a target.")
-    return _gathered(
-        (f"entry {number}", partial(_entry, entry, number)) for number, entry in enumerate(entries, 1)
-    )
+    return _gathered((f"entry {number}", partial(_entry, entry, number)) for number, entry in enumerate(entries, 1))
 
 
 READERS: dict[str, Callable[[str], ConceptList]] = {
-    ".csv": concepts_from_csv, ".json": concepts_from_json, ".txt": parse_concepts,
-}  # fmt: skip
+    ".csv": concepts_from_csv,
+    ".json": concepts_from_json,
+    ".txt": parse_concepts,
+}
 
 
 def read_concepts(path: Path | str) -> ConceptList:

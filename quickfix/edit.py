@@ -82,9 +82,15 @@ def edit_of_pairs(
     report = dataclasses.replace(report, milliseconds=watch.milliseconds())
     name = tower.out_proj_name(settings.layer)
     return WeightEdit(
-        name, update.up.cpu(), update.down.cpu(), concepts, settings, report,
-        encoder=tower.encoder, base=weight_hash(tower.weight(name)),
-    )  # fmt: skip
+        name,
+        update.up.cpu(),
+        update.down.cpu(),
+        concepts,
+        settings,
+        report,
+        encoder=tower.encoder,
+        base=weight_hash(tower.weight(name)),
+    )
 
 
 def _measured(
@@ -125,11 +131,15 @@ def measure_edit(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit,
     require_fit(tower, edit)
     settings = edit.settings
     return _measured(
-        tower, tokenizer, edit.concepts, settings, LowRank(edit.up * strength, edit.down),
+        tower,
+        tokenizer,
+        edit.concepts,
+        settings,
+        LowRank(edit.up * strength, edit.down),
         gather_pairs(tower, tokenizer, edit.concepts, settings, Stopwatch()),
         build_guard(tower, tokenizer, edit.concepts, settings),
         everyday_probe(tower, tokenizer, edit.concepts, settings.layer),
-    )  # fmt: skip
+    )
 
 
 def require_fit(tower: TextTower, edit: WeightEdit) -> None:
@@ -168,9 +178,7 @@ def find_lambda(
     return lambda_curve(pairs.sums, guard, everyday_probe(tower, tokenizer, concepts, settings.layer), lambdas)
 
 
-def lambda_curve(
-    sums: Statistics, guard: Guard, probe: Probe, lambdas: Sequence[float] = LAMBDAS
-) -> LambdaCurve:
+def lambda_curve(sums: Statistics, guard: Guard, probe: Probe, lambdas: Sequence[float] = LAMBDAS) -> LambdaCurve:
     """Efficacy against drift over lambda, for sums, guard and probe at hand."""
     return trace_lambda(Spectrum(sums, kept=guard.kept, held=guard.held), probe.drift_grams(), lambdas)
 
@@ -195,10 +203,13 @@ def _generality(
         alike = [concept for concept in concepts if concept.kind == kind]
         sample = alike[:: -(-len(alike) // _SAMPLE)]
         captions = [
-            (concept.source, concept.target or "",
-             [template for template in HELD_OUT_TEMPLATES[kind] if template not in (concept.templates or ())])
+            (
+                concept.source,
+                concept.target or "",
+                [template for template in HELD_OUT_TEMPLATES[kind] if template not in (concept.templates or ())],
+            )
             for concept in sample
-        ]  # fmt: skip
+        ]
         batch = _pairs_that_fit(tokenizer, captions, settings.positions)
         if batch is not None:
             keys = encode_pairs(tower, batch, settings)

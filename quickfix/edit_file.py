@@ -96,9 +96,17 @@ def save_edit(
         raise ValueError(f"dtype is {dtype}; expected float32, float16 or bfloat16.")
     tensors = edit.lora(naming=naming, dtype=dtype)
     label = _Label(
-        SCHEMA, __version__, naming, edit.weight_name, edit.encoder, edit.base, edit.concepts, edit.settings,
-        edit.report, energy,
-    )  # fmt: skip
+        SCHEMA,
+        __version__,
+        naming,
+        edit.weight_name,
+        edit.encoder,
+        edit.base,
+        edit.concepts,
+        edit.settings,
+        edit.report,
+        energy,
+    )
     text = json.dumps(to_json(label))
     if len(text) > _LARGEST_ENTRY:
         raise EditFileError(f"The edit's concepts take {len(text)} characters; a file holds {_LARGEST_ENTRY}.")

@@ -44,7 +44,11 @@ class Encoder:
 NAMINGS = ("kohya", "comfyui")
 ENCODERS = {
     "clip_l": Encoder(
-        "Stable Diffusion 1.x", 12, "quick_gelu", 49407, "lora_te_text_model",
+        "Stable Diffusion 1.x",
+        12,
+        "quick_gelu",
+        49407,
+        "lora_te_text_model",
         "text_encoders.clip_l.transformer.text_model",
     ),
     "clip_h": Encoder(
@@ -56,4 +60,4 @@ ENCODERS = {
     "sdxl_clip_g": Encoder(
         "SDXL", 20, "gelu", 0, "lora_te2_text_model", "text_encoders.clip_g.transformer.text_model", False
     ),
-}  # fmt: skip
+}

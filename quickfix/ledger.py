@@ -238,8 +238,14 @@ class Ledger:
     def _changed(self, concepts: tuple[ConceptEdit, ...], concept: ConceptEdit, sign: int) -> Ledger:
         pairs = tokenize_pairs(self.tokenizer, [concept], self.settings.positions)
         share = encode_pairs(self.tower, pairs, self.settings, [concept.weight]).sums()
-        tensors = (share.gram, share.moment, share.change, share.keys, share.changes,
-                   share.gram.new_tensor(share.weight))  # fmt: skip
+        tensors = (
+            share.gram,
+            share.moment,
+            share.change,
+            share.keys,
+            share.changes,
+            share.gram.new_tensor(share.weight),
+        )
         exact = [_Exact.of(tensor) for tensor in tensors]
         before = self._sums or tuple(_Exact(x.coarse * 0, x.fine * 0) for x in exact)
         sums = tuple(old.plus(new, sign) for old, new in zip(before, exact, strict=True))

@@ -75,9 +75,13 @@ def draw_curve(curve: LambdaCurve, *, width: int = 900, title: str = "") -> np.n
     right = curve.knee < len(curve.lambdas) // 2
     axes.annotate(
         f"lambda {curve.best:.3g}: efficacy {curve.efficacy[curve.knee]:.0%}, drift {curve.drift[curve.knee]:.1%}",
-        (curve.best, 1.0), xytext=(6 if right else -6, -10), textcoords="offset points", fontsize=9, color=_MARK,
+        (curve.best, 1.0),
+        xytext=(6 if right else -6, -10),
+        textcoords="offset points",
+        fontsize=9,
+        color=_MARK,
         ha="left" if right else "right",
-    )  # fmt: skip
+    )
     for part in (axes, costs):
         part.tick_params(labelsize=8)
         part.spines["top"].set_visible(False)
@@ -133,10 +137,15 @@ def _label_points(axes: Any, candidates: Sequence[Candidate]) -> None:
     for one, height in zip(ordered, heights, strict=True):
         best = one is candidates[0]
         axes.annotate(
-            shorten(one.target, 30), (one.drift, one.removal), xytext=(right, height), va="center", fontsize=8,
-            color=_MARK if best else "black", weight="bold" if best else "normal",
+            shorten(one.target, 30),
+            (one.drift, one.removal),
+            xytext=(right, height),
+            va="center",
+            fontsize=8,
+            color=_MARK if best else "black",
+            weight="bold" if best else "normal",
             arrowprops={"arrowstyle": "-", "color": _NEUTRAL, "linewidth": 0.6, "relpos": (0.0, 0.5)},
-        )  # fmt: skip
+        )
 
 
 def _reached_bars(report: EditReport) -> list[tuple[str, float]]:
@@ -151,8 +160,10 @@ def _reached_bars(report: EditReport) -> list[tuple[str, float]]:
 def _moved_bars(report: EditReport) -> list[tuple[str, float]]:
     bars = [("drift, everyday prompts", report.drift), ("drift, empty prompt", report.empty_prompt_drift)]
     if report.final is not None:
-        bars += [("final states, everyday captions", report.final.drift),
-                 ("final states, empty prompt", report.final.empty_prompt_drift)]  # fmt: skip
+        bars += [
+            ("final states, everyday captions", report.final.drift),
+            ("final states, empty prompt", report.final.empty_prompt_drift),
+        ]
     return bars + [(f"{shorten(prompt, 38)}", drift) for prompt, drift in report.worst_hit]
 
 

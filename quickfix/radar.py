@@ -73,9 +73,12 @@ class Radar:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
         return {
-            "hits": [hit._asdict() for hit in self.hits], "scanned": self.scanned, "named": self.named,
-            "median": self.median, "proposal": list(self.proposal()),
-        }  # fmt: skip
+            "hits": [hit._asdict() for hit in self.hits],
+            "scanned": self.scanned,
+            "named": self.named,
+            "median": self.median,
+            "proposal": list(self.proposal()),
+        }
 
 
 @torch.no_grad()

@@ -177,9 +177,7 @@ class Statistics:
         zeros = torch.zeros(out_width, width, dtype=torch.float64, device=device)
         return cls(zeros.new_zeros(width, width), zeros, 0.0, 0)
 
-    def add(
-        self, keys: torch.Tensor, residuals: torch.Tensor, pair_weights: torch.Tensor | None = None
-    ) -> Statistics:
+    def add(self, keys: torch.Tensor, residuals: torch.Tensor, pair_weights: torch.Tensor | None = None) -> Statistics:
         """These statistics and some more pairs."""
         a, r = _weighted(keys, residuals, pair_weights)
         return self + Statistics(a.T @ a, r.T @ a, float(r.square().sum()), len(keys))

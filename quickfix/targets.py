@@ -119,9 +119,10 @@ class TargetRanking:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
         return {
-            "source": self.source, "best": self.best.target,
+            "source": self.source,
+            "best": self.best.target,
             "candidates": [{**dataclasses.asdict(one), "worth": one.worth} for one in self.candidates],
-        }  # fmt: skip
+        }
 
 
 @torch.no_grad()

@@ -68,8 +68,10 @@ class LambdaCurve:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
-        return {**{name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()},
-                "best": self.best}  # fmt: skip
+        return {
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()},
+            "best": self.best,
+        }
 
 
 def worth(gain: float, drift: float) -> float:
@@ -170,9 +172,7 @@ def trace_lambda(
     return trace_turned(spectrum, [spectrum.turned(gram) for gram in drifting], lambdas)
 
 
-def trace_turned(
-    spectrum: Spectrum, turned: Sequence[torch.Tensor], lambdas: Sequence[float] = LAMBDAS
-) -> LambdaCurve:
+def trace_turned(spectrum: Spectrum, turned: Sequence[torch.Tensor], lambdas: Sequence[float] = LAMBDAS) -> LambdaCurve:
     """:func:`trace_lambda` for Gram matrices that are :meth:`Spectrum.turned` already."""
     lambdas = tuple(float(lam) for lam in lambdas)
     if not lambdas or list(lambdas) != sorted(set(lambdas)):

@@ -41,9 +41,7 @@ HARM_EMPTY = (
     "the empty prompt, which most pictures use as the negative one, moves by {drift}; preserve or hold the empty prompt"
 )
 WEAK = "the concept moves only {reached} of the way to its target; lower lambda, or preserve fewer prompts"
-WEAK_HELD = (
-    "the concept moves only {reached} of the way to its target; hold fewer prompts, or preserve them softly"
-)
+WEAK_HELD = "the concept moves only {reached} of the way to its target; hold fewer prompts, or preserve them softly"
 WEAK_ELSEWHERE = (
     "in sentences that it has not seen the edit goes {reached} of the way ({kind}); add templates that say the concept "
     "as your prompts do (kind custom), or lower lambda"

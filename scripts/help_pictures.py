@@ -105,9 +105,12 @@ def cut(page: ComfyPage, box: dict[str, float]) -> Image.Image:
     page.view(scale=scale, offset=(LEFT / scale - box["left"], TOP / scale - box["top"]))
     page.rest(1.5)
     clip = {
-        "x": LEFT - MARGIN, "y": TOP - scale * TITLE - MARGIN, "scale": 1,
-        "width": scale * box["width"] + 2 * MARGIN, "height": scale * (box["height"] + TITLE) + 2 * MARGIN,
-    }  # fmt: skip
+        "x": LEFT - MARGIN,
+        "y": TOP - scale * TITLE - MARGIN,
+        "scale": 1,
+        "width": scale * box["width"] + 2 * MARGIN,
+        "height": scale * (box["height"] + TITLE) + 2 * MARGIN,
+    }
     data = page.call("Page.captureScreenshot", format="png", clip=clip)["data"]
     return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
 

@@ -85,6 +85,7 @@ class Tier:
 MYPY = (sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"))
 LINT = (
     Check("ruff", (sys.executable, "-m", "ruff", "check", ".")),
+    Check("ruff, format", (sys.executable, "-m", "ruff", "format", "--check", ".")),
     Check("mypy", (*MYPY, *TYPED), Path(os.environ["PYTHONPATH"])),
     Check("mypy, scripts", (*MYPY, "--explicit-package-bases", "bootstrap.py", "run_tests.py"), ROOT / "scripts"),
 )
@@ -99,14 +100,17 @@ TIERS = (
 )
 
 
-def captured(
-    command: Sequence[str], folder: Path, threads: int, **variables: str
-) -> subprocess.CompletedProcess[str]:
+def captured(command: Sequence[str], folder: Path, threads: int, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command with so many threads; its output, errors among it, is kept."""
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": str(threads), **variables},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
 
 
 def run_one(job: Check | Tier, threads: int) -> Outcome:
@@ -131,7 +135,7 @@ def run_all(jobs: Sequence[Check | Tier]) -> list[Outcome]:
 
 
 def main(arguments: list[str]) -> int:
-    outcomes = run_all(LINT if arguments == ["lint"] else (*LINT[:1], *TIERS, *LINT[1:]))
+    outcomes = run_all(LINT if arguments == ["lint"] else (*LINT[:2], *TIERS, *LINT[2:]))
     print("\n=== summary")
     for outcome in outcomes:
         mark = "FAILED" if outcome.failed else "ok"

@@ -186,9 +186,12 @@ def sd15_picture(path: Path) -> Image.Image:
     banded = Image.new("RGB", (picture.width, picture.height + BAND), (40, 40, 46))
     banded.paste(picture, (0, BAND))
     ImageDraw.Draw(banded).text(
-        (8, BAND // 2), "Stable Diffusion 1.x / 2.x (pictures: Shapes)", fill="white", anchor="lm",
+        (8, BAND // 2),
+        "Stable Diffusion 1.x / 2.x (pictures: Shapes)",
+        fill="white",
+        anchor="lm",
         font=ImageFont.load_default(14),
-    )  # fmt: skip
+    )
     return banded
 
 

@@ -79,7 +79,9 @@ class Board:
                 "this one to start over."
             )
         for target, values in (
-            (self._clean, earlier.clean), (self._corrupted, earlier.corrupted), (self._restored, earlier.restored),
+            (self._clean, earlier.clean),
+            (self._corrupted, earlier.corrupted),
+            (self._restored, earlier.restored),
             (self._control, earlier.control),
         ):
             target.copy_(values)

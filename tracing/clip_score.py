@@ -80,9 +80,11 @@ class ClipScorer:
         """Cosines (n,). A prompt beyond the context length is cut off at its end."""
         device = self.model.device
         ids = self._tokenizer(
-            self._words or prompt, truncation=True, return_tensors="pt",
+            self._words or prompt,
+            truncation=True,
+            return_tensors="pt",
             max_length=self.model.config.text_config.max_position_embeddings,
-        )["input_ids"]  # fmt: skip
+        )["input_ids"]
         text = normalize(_features(self.model.get_text_features(input_ids=ids.to(device))), dim=-1)
         pixels = preprocess(pictures.to(device), self._size, self._mean, self._std)
         seen = normalize(_features(self.model.get_image_features(pixel_values=pixels)), dim=-1)

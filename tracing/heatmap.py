@@ -104,9 +104,16 @@ def _turned(trace: CausalTrace) -> bool:
 
 
 def _panel(
-    axes: Any, trace: CausalTrace, kind: str, rows: list[int], values: torch.Tensor, strong: torch.Tensor, best: int,
-    cmap: Any, norm: Any,
-) -> Any:  # fmt: skip
+    axes: Any,
+    trace: CausalTrace,
+    kind: str,
+    rows: list[int],
+    values: torch.Tensor,
+    strong: torch.Tensor,
+    best: int,
+    cmap: Any,
+    norm: Any,
+) -> Any:
     from matplotlib.collections import PolyCollection
     from matplotlib.patches import Rectangle
 
@@ -116,8 +123,12 @@ def _panel(
     axes.set_facecolor("white")
     weak = (values[rows].isfinite() & ~strong[rows]).nonzero().numpy()[:, None, ::-1]
     corners = weak + np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
-    axes.add_collection(PolyCollection(corners, facecolors=(0.62, 0.62, 0.62, 0.72), hatch="////",
-                                       edgecolors=(0.45, 0.45, 0.45, 0.6), linewidths=0), autolim=False)
+    axes.add_collection(
+        PolyCollection(
+            corners, facecolors=(0.62, 0.62, 0.62, 0.72), hatch="////", edgecolors=(0.45, 0.45, 0.45, 0.6), linewidths=0
+        ),
+        autolim=False,
+    )
     row, x = divmod(best, len(trace.columns))
     if row in rows:
         corner = (x, rows.index(row))
@@ -126,8 +137,13 @@ def _panel(
     axes.set_yticks(np.arange(len(rows)) + 0.5, names, fontsize=8)
     columns = [shorten(column, 20) for column in trace.columns]
     turned = _turned(trace)
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, fontsize=8, rotation=35 if turned else 0,
-                    ha="right" if turned else "center")
+    axes.set_xticks(
+        np.arange(len(columns)) + 0.5,
+        columns,
+        fontsize=8,
+        rotation=35 if turned else 0,
+        ha="right" if turned else "center",
+    )
     axes.set_ylabel(shorten(kind, 22), fontsize=9)
     axes.tick_params(length=0)
     for spine in axes.spines.values():

@@ -218,12 +218,17 @@ class _Lockstep:
     def _restored_states(self, case: Case, batch: Sequence[Job]) -> torch.Tensor:
         plan = self.plan
         restorations = [
-            Restoration(job.draw) if job.group is None else Restoration(
-                job.draw, tuple(site.name for site in plan.groups[job.group]), case.columns[job.column],
-                _donor(job, case), plan.severed(job.group),
+            Restoration(job.draw)
+            if job.group is None
+            else Restoration(
+                job.draw,
+                tuple(site.name for site in plan.groups[job.group]),
+                case.columns[job.column],
+                _donor(job, case),
+                plan.severed(job.group),
             )
             for job in batch
-        ]  # fmt: skip
+        ]
         return encode_rows(case, self.first_layer, {site.name: site for site in plan.sites}, restorations)
 
     def _patches(self, case: Case, batch: Sequence[Job], donors: Sequence[int | None]) -> list[Patch]:

@@ -20,8 +20,17 @@ from .examples import Examples
 SCHEMA = 1
 FLOOR = 1e-3
 _LABELS = (
-    "component", "sites", "columns", "column_axis", "prompts", "subjects", "seeds", "draws", "score", "settings",
-)  # fmt: skip
+    "component",
+    "sites",
+    "columns",
+    "column_axis",
+    "prompts",
+    "subjects",
+    "seeds",
+    "draws",
+    "score",
+    "settings",
+)
 _TENSORS = ("clean", "corrupted", "restored", "control")
 _AXES = ("token", "step")
 # Full-width forms too: some spreadsheets take them for the plain ones.
@@ -172,9 +181,13 @@ class CausalTrace:
         row, column = divmod(int(effects.nan_to_num(-torch.inf).argmax()), len(self.columns))
         low, high = confidence_interval(self, level=level)
         return BestCell(
-            self.sites[row], self.columns[column], float(effects[row, column]), float(low[row, column]),
-            float(high[row, column]), bool(beats_control(self, level=level)[row, column]),
-        )  # fmt: skip
+            self.sites[row],
+            self.columns[column],
+            float(effects[row, column]),
+            float(low[row, column]),
+            float(high[row, column]),
+            bool(beats_control(self, level=level)[row, column]),
+        )
 
     # --- files -------------------------------------------------------------------------------------------------------
 
@@ -240,10 +253,21 @@ class CausalTrace:
         """
         out = io.StringIO()
         writer = csv.writer(out)
-        writer.writerow((
-            "prompt", "subject", "seed", "draw", "site", self.column_axis, "clean", "corrupted", "restored",
-            "indirect_effect", "total_effect",
-        ))  # fmt: skip
+        writer.writerow(
+            (
+                "prompt",
+                "subject",
+                "seed",
+                "draw",
+                "site",
+                self.column_axis,
+                "clean",
+                "corrupted",
+                "restored",
+                "indirect_effect",
+                "total_effect",
+            )
+        )
         prompts, subjects, sites, columns = (
             [_plain(text) for text in texts] for texts in (self.prompts, self.subjects, self.sites, self.columns)
         )
@@ -251,10 +275,21 @@ class CausalTrace:
         scores = zip(self.restored.flatten().tolist(), self.indirect_effects().flatten().tolist(), strict=True)
         cells = itertools.product(*(range(count) for count in self.restored.shape))
         for (p, s, d, row, column), (restored, effect) in zip(cells, scores, strict=True):
-            writer.writerow((
-                prompts[p], subjects[p], self.seeds[s], d, sites[row], columns[column], clean[p][s],
-                corrupted[p][s][d], restored, effect, total[p][s][d],
-            ))  # fmt: skip
+            writer.writerow(
+                (
+                    prompts[p],
+                    subjects[p],
+                    self.seeds[s],
+                    d,
+                    sites[row],
+                    columns[column],
+                    clean[p][s],
+                    corrupted[p][s][d],
+                    restored,
+                    effect,
+                    total[p][s][d],
+                )
+            )
         return out.getvalue()
 
 

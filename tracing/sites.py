@@ -82,8 +82,11 @@ def unet_sites(module: nn.Module) -> tuple[Site, ...]:
         SiteError: no such block was found.
     """
     sites: list[Site] = []
-    groups = [name for name in ("input_blocks", "down_blocks", "middle_block", "mid_block", "output_blocks",
-                                "up_blocks") if isinstance(getattr(module, name, None), nn.Module)]
+    groups = [
+        name
+        for name in ("input_blocks", "down_blocks", "middle_block", "mid_block", "output_blocks", "up_blocks")
+        if isinstance(getattr(module, name, None), nn.Module)
+    ]
     for group in groups:
         for path, child in getattr(module, group).named_modules(prefix=group):
             base = _short(path)
@@ -119,7 +122,7 @@ def _block_outputs(group: str, blocks: nn.Module) -> list[Site]:
 
 
 def _short(path: str) -> str:
-    """"input_blocks.4.1.transformer_blocks.0" as "unet.input.4.1"; later transformer blocks keep their number."""
+    """ "input_blocks.4.1.transformer_blocks.0" as "unet.input.4.1"; later transformer blocks keep their number."""
     group, *rest = path.split(".")
     names = [re.sub("_blocks?$", "", group)]
     for before, part in zip([group, *rest], rest, strict=False):
@@ -129,9 +132,7 @@ def _short(path: str) -> str:
     return ".".join(["unet", *names])
 
 
-def select(
-    sites: Iterable[Site], *, kinds: Sequence[str] | None = None, names: str | None = None
-) -> tuple[Site, ...]:
+def select(sites: Iterable[Site], *, kinds: Sequence[str] | None = None, names: str | None = None) -> tuple[Site, ...]:
     """The sites of some kinds whose names fit one of several patterns.
 
     Args:

@@ -42,10 +42,13 @@ def confidence_interval(
     values = units(trace.indirect_effects())
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2])
     # Some versions of torch take quantiles of 16 million numbers at most.
-    bounds = torch.cat([
-        resampled_means(part, resamples=resamples, seed=seed).nanquantile(ends, dim=0)
-        for part in values.flatten(1).split(max(1, 4_000_000 // resamples), dim=1)
-    ], dim=1)  # fmt: skip
+    bounds = torch.cat(
+        [
+            resampled_means(part, resamples=resamples, seed=seed).nanquantile(ends, dim=0)
+            for part in values.flatten(1).split(max(1, 4_000_000 // resamples), dim=1)
+        ],
+        dim=1,
+    )
     bounds = bounds.reshape(2, *values.shape[1:]).masked_fill(values.isfinite().sum(0) < 2, torch.nan)
     return bounds[0], bounds[1]
 

@@ -144,12 +144,19 @@ def trace_unet(
         raise ValueError(f"Cannot divide {steps} steps into {step_windows} windows; choose 1 to {steps}.")
     bounds = [round(i * steps / step_windows) for i in range(step_windows + 1)]
     ranges = [range(a, b) for a, b in itertools.pairwise(bounds)]
-    labels = ("all steps",) if step_windows == 1 else tuple(
-        f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges
+    labels = (
+        ("all steps",)
+        if step_windows == 1
+        else tuple(f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges)
     )
     cases = [one.case for one in _corrupt_all(clip, settings)]
-    plan = _plan(settings, "unet", unet_sites(model.model.diffusion_model), labels,
-                 (None,) if step_windows == 1 else tuple(ranges))
+    plan = _plan(
+        settings,
+        "unet",
+        unet_sites(model.model.diffusion_model),
+        labels,
+        (None,) if step_windows == 1 else tuple(ranges),
+    )
     return _run(model, clip, vae, negative, latent, settings, cases, plan, scorer, checkpoint, branch)
 
 
@@ -162,13 +169,24 @@ def _corrupt_all(clip: comfy.sd.CLIP, settings: TraceSettings) -> list[Corrupted
     ]
 
 
-def _plan(settings: TraceSettings, component: str, sites: tuple[Site, ...], columns: tuple[str, ...],
-          steps: tuple[range | None, ...] = ()) -> Plan:
+def _plan(
+    settings: TraceSettings,
+    component: str,
+    sites: tuple[Site, ...],
+    columns: tuple[str, ...],
+    steps: tuple[range | None, ...] = (),
+) -> Plan:
     return Plan(
-        component, windows(select(sites, kinds=settings.kinds, names=settings.sites), settings.window), sites, columns,
-        tuple(range(settings.seed, settings.seed + settings.seeds)), steps, draws=settings.corruption.traced,
-        controls=settings.controls, sever=settings.sever,
-    )  # fmt: skip
+        component,
+        windows(select(sites, kinds=settings.kinds, names=settings.sites), settings.window),
+        sites,
+        columns,
+        tuple(range(settings.seed, settings.seed + settings.seeds)),
+        steps,
+        draws=settings.corruption.traced,
+        controls=settings.controls,
+        sever=settings.sever,
+    )
 
 
 def _token_columns(one: CorruptedPrompt) -> tuple[tuple[str, ...], list[list[tuple[int, ...] | None]]]:
@@ -204,15 +222,26 @@ def _run(
 ) -> tuple[Sweep, torch.Tensor]:
     painter = make_painter(model, negative, latent, settings.sampler, branch=branch)
     kept = {
-        **settings.kept(), "branch": branch, "size": list(latent["samples"].shape[2:]),
-        "model": fingerprint(model), "clip": fingerprint(clip.patcher),
+        **settings.kept(),
+        "branch": branch,
+        "size": list(latent["samples"].shape[2:]),
+        "model": fingerprint(model),
+        "clip": fingerprint(clip.patcher),
     }
     rows = rows_that_fit(model, latent["samples"].shape, settings.rows)
     done = sweep(
-        cases, plan, painter, _score(vae, scorer), rows=rows, first_layer=first_layer(clip),
-        score_name=LATENT_DISTANCE if scorer is None else scorer.name, settings=kept, progress=_progress(model),
-        checkpoint=checkpoint, examples=settings.pictures,
-    )  # fmt: skip
+        cases,
+        plan,
+        painter,
+        _score(vae, scorer),
+        rows=rows,
+        first_layer=first_layer(clip),
+        score_name=LATENT_DISTANCE if scorer is None else scorer.name,
+        settings=kept,
+        progress=_progress(model),
+        checkpoint=checkpoint,
+        examples=settings.pictures,
+    )
     pictures = vae.decode(done.examples)
     return replace(done, trace=replace(done.trace, examples=examples_of(done.cells, pictures))), pictures
 

@@ -23,8 +23,9 @@ def usable_memory(model: comfy.model_patcher.ModelPatcher) -> float:
     free = float(comfy.model_management.get_free_memory(device))
     if device.type == "cpu":
         return free
-    loaded = sum(one.model_loaded_memory() for one in comfy.model_management.current_loaded_models
-                 if one.device == device)  # fmt: skip
+    loaded = sum(
+        one.model_loaded_memory() for one in comfy.model_management.current_loaded_models if one.device == device
+    )
     return max(0.0, free + loaded - model.model_size())
 
 

@@ -64,13 +64,15 @@ def _words(
     start = 0
     for stop, ends_here in enumerate(ends, 1):
         if ends_here or stop == len(pieces):
-            words.append({
-                # Which transformers release takes the end-of-word mark away differs.
-                "text": tokenizer.decode(ids[start:stop]).replace("</w>", " ").strip(),
-                "tokens": [piece.removesuffix("</w>") for piece in pieces[start:stop]],
-                "part": part,
-                "subject": bool(marked.intersection(range(start + 1, stop + 1))),
-            })  # fmt: skip
+            words.append(
+                {
+                    # Which transformers release takes the end-of-word mark away differs.
+                    "text": tokenizer.decode(ids[start:stop]).replace("</w>", " ").strip(),
+                    "tokens": [piece.removesuffix("</w>") for piece in pieces[start:stop]],
+                    "part": part,
+                    "subject": bool(marked.intersection(range(start + 1, stop + 1))),
+                }
+            )
             start = stop
     return words
 

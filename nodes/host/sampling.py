@@ -22,8 +22,19 @@ from .corrupted import CorruptedPrompt
 
 WRAPPER = "DiffQuickFix_trace"
 # Samplers whose result depends on the initial noise alone. Fresh noise at each step would differ between rows.
-DETERMINISTIC = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ipndm", "deis", "res_multistep", "ddim", "uni_pc",
-                 "uni_pc_bh2")
+DETERMINISTIC = (
+    "euler",
+    "heun",
+    "dpm_2",
+    "lms",
+    "dpmpp_2m",
+    "ipndm",
+    "deis",
+    "res_multistep",
+    "ddim",
+    "uni_pc",
+    "uni_pc_bh2",
+)
 POSITIVE = 0
 
 
@@ -77,10 +88,19 @@ def make_painter(
         noise = comfy.sample.prepare_noise(empty, seed).repeat(rows, 1, 1, 1)
         patched = with_patches(model, _fixed(patches, rows), branch=branch) if patches else model
         return comfy.sample.sample(
-            patched, noise, settings.steps, settings.cfg, settings.sampler, settings.scheduler,
-            [[states, {}]], negative, empty.repeat(rows, 1, 1, 1), disable_pbar=True, seed=seed,
+            patched,
+            noise,
+            settings.steps,
+            settings.cfg,
+            settings.sampler,
+            settings.scheduler,
+            [[states, {}]],
+            negative,
+            empty.repeat(rows, 1, 1, 1),
+            disable_pbar=True,
+            seed=seed,
             callback=lambda *_: comfy.model_management.throw_exception_if_processing_interrupted(),
-        )  # fmt: skip
+        )
 
     return paint
 

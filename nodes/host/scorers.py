@@ -38,8 +38,6 @@ class ShapesImageScorer:
         return self._scorer.clip_score(pictures, [self._words or prompt] * len(pictures))
 
 
-
-
 def clip_folders() -> dict[str, Path]:
     """Folders with a config.json and safetensors among ComfyUI's models, as "clip_vision/name"."""
     return {

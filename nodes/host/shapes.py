@@ -118,8 +118,18 @@ def load_vae() -> comfy.sd.VAE:
     autoencoder.load_state_dict(load_part("autoencoder"))
     # VAE's constructor chooses among the architectures that it knows. It is given the smallest of them for everything
     # that does not depend on the architecture (devices, tiling, memory), and then the network that is meant.
-    stand_in = {"z_channels": 16, "in_channels": 3, "out_ch": 3, "ch": 32, "ch_mult": [1], "num_res_blocks": 1,
-                "resolution": 128, "attn_resolutions": [], "dropout": 0.0, "double_z": True}
+    stand_in = {
+        "z_channels": 16,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "ch_mult": [1],
+        "num_res_blocks": 1,
+        "resolution": 128,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+        "double_z": True,
+    }
     params = {"ddconfig": stand_in, "embed_dim": 16}
     weights = comfy.ldm.models.autoencoder.AutoencoderKL(**params).state_dict()
     vae = comfy.sd.VAE(sd=weights, config={"params": params}, dtype=torch.float32)

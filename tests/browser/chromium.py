@@ -16,12 +16,25 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-gpu-rasterization",
-    "--disable-gpu-compositing", "--disable-software-rasterizer", "--disable-dev-shm-usage",
-    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-default-apps", "--disable-extensions", "--disable-features=Translate,MediaRouter", "--hide-scrollbars",
-    "--force-device-scale-factor=1", "--lang=en-US",
-)  # fmt: skip
+    "--headless=new",
+    "--remote-debugging-pipe",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-gpu-rasterization",
+    "--disable-gpu-compositing",
+    "--disable-software-rasterizer",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--disable-features=Translate,MediaRouter",
+    "--hide-scrollbars",
+    "--force-device-scale-factor=1",
+    "--lang=en-US",
+)
 
 
 _AS_3_AND_4 = (
@@ -136,8 +149,14 @@ class Page:
         elif method == "Page.javascriptDialogOpening":
             self.dialogs.append(event["message"])
             # Sent without waiting: this runs inside the wait for another answer.
-            self._browser._send({"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": True},
-                                 "sessionId": self._session})  # fmt: skip
+            self._browser._send(
+                {
+                    "id": 0,
+                    "method": "Page.handleJavaScriptDialog",
+                    "params": {"accept": True},
+                    "sessionId": self._session,
+                }
+            )
 
     def go(self, url: str) -> None:
         self.call("Page.navigate", url=url)
@@ -150,9 +169,14 @@ class Page:
         """
         code = f"({expression})(...{json.dumps(arguments)})" if arguments else expression
         answer = self._browser.call(
-            "Runtime.evaluate", self._session, expression=code, awaitPromise=True, returnByValue=True, userGesture=True,
+            "Runtime.evaluate",
+            self._session,
+            expression=code,
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=True,
             timeout=timeout,
-        )  # fmt: skip
+        )
         if "exceptionDetails" in answer:
             details = answer["exceptionDetails"]
             raise BrowserError(details.get("exception", {}).get("description", details["text"]) + f"\nin {code[:300]}")
@@ -187,14 +211,31 @@ class Page:
 
     def press(self, key: str, *, control: bool = False) -> None:
         """Press and release one key by its DOM name ("ArrowDown", "Enter", "c")."""
-        codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Escape": 27,
-                 "Home": 36, "End": 35, "Tab": 9, " ": 32, "Delete": 46}  # fmt: skip
+        codes = {
+            "ArrowLeft": 37,
+            "ArrowUp": 38,
+            "ArrowRight": 39,
+            "ArrowDown": 40,
+            "Enter": 13,
+            "Escape": 27,
+            "Home": 36,
+            "End": 35,
+            "Tab": 9,
+            " ": 32,
+            "Delete": 46,
+        }
         code = codes.get(key) or ord(key.upper())
         text = {"Enter": "\r", " ": " "}.get(key, key if len(key) == 1 and not control else "")
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, modifiers=2 * control,
-                      code=f"Key{key.upper()}" if len(key) == 1 and key.isalpha() else key,
-                      **({"text": text} if text and kind == "keyDown" else {}))  # fmt: skip
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=code,
+                modifiers=2 * control,
+                code=f"Key{key.upper()}" if len(key) == 1 and key.isalpha() else key,
+                **({"text": text} if text and kind == "keyDown" else {}),
+            )
 
     def screenshot(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

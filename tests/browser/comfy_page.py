@@ -12,9 +12,11 @@ from diff_quickfix.demo_model.server import PACK, Server
 SCREENSHOTS = PACK / "build" / "screenshots"
 # Each page keeps this from ComfyUI's own start-up dialogs.
 _SETTINGS = {
-    "Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": True, "Comfy.Minimap.Visible": False,
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Workflow.Persist": True,
+    "Comfy.Minimap.Visible": False,
     "LiteGraph.Canvas.MaximumFps": 10,
-}  # fmt: skip
+}
 
 
 def node_of(kind: str) -> str:
@@ -53,8 +55,14 @@ class ComfyPage(Page):
         self.run("async (graph) => { await window.app.loadGraphData(graph); }", workflow)
         self.rest(0.5)
 
-    def add(self, kind: str, *, at: tuple[int, int] = (60, 60), size: tuple[int, int] | None = None,
-            widgets: dict[str, Any] | None = None) -> int:  # fmt: skip
+    def add(
+        self,
+        kind: str,
+        *,
+        at: tuple[int, int] = (60, 60),
+        size: tuple[int, int] | None = None,
+        widgets: dict[str, Any] | None = None,
+    ) -> int:
         """Add a node; returns its id."""
         code = """(kind, at, size, widgets) => {
             const node = LiteGraph.createNode(kind);
@@ -136,5 +144,8 @@ class ComfyPage(Page):
 
     def own_complaints(self) -> list[tuple[str, str, str]]:
         """Console errors and warnings that the pack has to do with."""
-        return [entry for entry in self.complaints if "diff-quickfix" in json.dumps(entry).lower()
-                or "diffquickfix" in json.dumps(entry).lower()]  # fmt: skip
+        return [
+            entry
+            for entry in self.complaints
+            if "diff-quickfix" in json.dumps(entry).lower() or "diffquickfix" in json.dumps(entry).lower()
+        ]

@@ -59,8 +59,11 @@ def shot(page, name):
 
 def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page):
     blueprint = insert(page, "remove-a-concept")
-    assert page.run(SOCKETS) == [["clip"], ["source", "target", "kind", "preset", "strength"],
-                                 ["clip", "edit", "report"]]  # fmt: skip
+    assert page.run(SOCKETS) == [
+        ["clip"],
+        ["source", "target", "kind", "preset", "strength"],
+        ["clip", "edit", "report"],
+    ]
     loader = page.add("DiffQuickFix_LoadShapesDemo", at=(60, 120))
     latent = page.add("EmptyLatentImage", at=(60, 320), widgets={"width": 128, "height": 128, "batch_size": 2})
     positive = page.add("CLIPTextEncode", at=(860, 120), widgets={"text": PROMPT})
@@ -70,12 +73,20 @@ def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page):
     decode = page.add("VAEDecode", at=(1160, 480))
     save = page.add("SaveImage", at=(1160, 600))
     show = page.add("PreviewAny", at=(420, 420))
-    connect_all(page, (
-        (loader, "clip", blueprint, "clip"), (blueprint, "report", show, "source"),
-        (loader, "model", sampler, "model"), (positive, "CONDITIONING", sampler, "positive"),
-        (negative, "CONDITIONING", sampler, "negative"), (latent, "LATENT", sampler, "latent_image"),
-        (sampler, "LATENT", decode, "samples"), (loader, "vae", decode, "vae"), (decode, "IMAGE", save, "images"),
-    ))  # fmt: skip
+    connect_all(
+        page,
+        (
+            (loader, "clip", blueprint, "clip"),
+            (blueprint, "report", show, "source"),
+            (loader, "model", sampler, "model"),
+            (positive, "CONDITIONING", sampler, "positive"),
+            (negative, "CONDITIONING", sampler, "negative"),
+            (latent, "LATENT", sampler, "latent_image"),
+            (sampler, "LATENT", decode, "samples"),
+            (loader, "vae", decode, "vae"),
+            (decode, "IMAGE", save, "images"),
+        ),
+    )
     styles = {}
     for clip in (loader, blueprint):
         connect_all(page, ((clip, "clip", positive, "clip"), (clip, "clip", negative, "clip")))
@@ -113,11 +124,17 @@ def test_trace_a_prompt_finds_the_layer(page):
     scorer = page.add("DiffQuickFix_ShapesScorer", at=(60, 320), widgets={"words": f"a {EDITED} painting"})
     picture = page.add("PreviewImage", at=(900, 120), size=(460, 300))
     show = page.add("PreviewAny", at=(900, 480))
-    connect_all(page, (
-        (loader, "model", blueprint, "model"), (loader, "clip", blueprint, "clip"), (loader, "vae", blueprint, "vae"),
-        (scorer, "scorer", blueprint, "scorer"), (blueprint, "heatmap", picture, "images"),
-        (blueprint, "report", show, "source"),
-    ))  # fmt: skip
+    connect_all(
+        page,
+        (
+            (loader, "model", blueprint, "model"),
+            (loader, "clip", blueprint, "clip"),
+            (loader, "vae", blueprint, "vae"),
+            (scorer, "scorer", blueprint, "scorer"),
+            (blueprint, "heatmap", picture, "images"),
+            (blueprint, "report", show, "source"),
+        ),
+    )
     prompt = f"a red circle, in the style of [{EDITED}]"
     set_widgets(page, prompts=prompt, width=128, height=128, steps=4, cfg=5)
     page.queue(timeout=600)

@@ -17,9 +17,13 @@ VIEWS = [f"document.querySelector('{one}').parentElement" for one in (MAP, REPOR
     f"document.querySelector('{PICKER}')"
 ]
 MEASURES = {
-    "verdict": "weak: half of it is left", "efficacy": 0.9, "specificity": 0.4, "generality": 0.0, "drift": 0.2,
+    "verdict": "weak: half of it is left",
+    "efficacy": 0.9,
+    "specificity": 0.4,
+    "generality": 0.0,
+    "drift": 0.2,
     "worst_hit": [["a cat", 0.1]],
-}  # fmt: skip
+}
 # [least contrast, what] of all texts, and of all marks: bars, and the verdict's edge.
 CONTRASTS = """(() => {
     const pen = document.createElement('canvas').getContext('2d', { willReadFrequently: true });

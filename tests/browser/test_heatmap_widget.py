@@ -97,7 +97,7 @@ def choose(page, label, value):
 
 
 def press_button(page, name):
-    page.run("(name) => document.querySelector(`[role=toolbar] button[aria-label=\"${name}\"]`).click()", name)
+    page.run('(name) => document.querySelector(`[role=toolbar] button[aria-label="${name}"]`).click()', name)
 
 
 def shown_color(page, row, column):
@@ -142,8 +142,10 @@ def test_the_layer_goes_to_the_edit_that_shares_the_model(page):
     edit = page.add("DiffQuickFix_Edit", at=(1000, 60), widgets={"layer": 5})
     page.add("DiffQuickFix_Edit", at=(1300, 60), widgets={"layer": 5})
     for source, output, target, into in (
-        (loader, "clip", corrupt, "clip"), (corrupt, "trace", heat, "trace"), (loader, "clip", edit, "clip"),
-    ):  # fmt: skip
+        (loader, "clip", corrupt, "clip"),
+        (corrupt, "trace", heat, "trace"),
+        (loader, "clip", edit, "clip"),
+    ):
         page.connect(source, output, target, into)
     show_payload(page, make_trace())
     press_button(page, "set this layer on the connected Diff-QuickFix Edit")
@@ -169,8 +171,11 @@ def test_no_layer_is_sent_where_it_would_be_wrong(page, heatmap):
 
 
 def test_the_site_is_copied_and_files_are_saved(page, heatmap, tmp_path):
-    page.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
-              browserContextId=page.context)  # fmt: skip
+    page.call(
+        "Browser.grantPermissions",
+        permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+        browserContextId=page.context,
+    )
     press_button(page, "copy the name of the cell's site")
     page.wait(f"{WORDS} === 'Copied {BEST[0]}'")
     assert page.run("navigator.clipboard.readText()") == BEST[0]

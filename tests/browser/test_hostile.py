@@ -9,9 +9,12 @@ from test_report_widget import BOX as REPORT
 from traces import HOSTILE, HOSTILE_FILE
 
 HOSTILE_REPORT = {
-    "verdict": HOSTILE, "efficacy": 0.5, HOSTILE: 0.5, "worst_hit": [[HOSTILE, 0.5], [HOSTILE * 100, 0.4]],
+    "verdict": HOSTILE,
+    "efficacy": 0.5,
+    HOSTILE: 0.5,
+    "worst_hit": [[HOSTILE, 0.5], [HOSTILE * 100, 0.4]],
     "storage": HOSTILE,
-}  # fmt: skip
+}
 # Elements that markup from data would have made.
 MADE = "(box) => document.querySelectorAll(`${box} script, ${box} iframe, ${box} img, ${box} svg`).length"
 
@@ -96,6 +99,14 @@ def test_the_token_route_refuses_what_it_cannot_use(server):
     good = json.dumps({"prompt": "a \ud800", "subject": "a"}).encode()
     assert status(good) == 200
     assert status(good, "text/plain") == 400
-    for bad in (b"", b"[]", b"{}", b"\xff", b'{"prompt": 1, "subject": ""}', b"[" * 50_000, b" " * 70_000 + good,
-                json.dumps({"prompt": "x" * 4001, "subject": "x"}).encode()):  # fmt: skip
+    for bad in (
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"prompt": 1, "subject": ""}',
+        b"[" * 50_000,
+        b" " * 70_000 + good,
+        json.dumps({"prompt": "x" * 4001, "subject": "x"}).encode(),
+    ):
         assert status(bad) == 400

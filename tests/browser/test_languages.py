@@ -14,9 +14,12 @@ from traces import make_trace
 
 FINDING = Finding(WEAK, {"reached": "30%"})
 MEASURES = {
-    "verdict": Verdict("weak", (FINDING,)).text(), "findings": [[*FINDING]], "efficacy": 0.3, "drift": 0.01,
+    "verdict": Verdict("weak", (FINDING,)).text(),
+    "findings": [[*FINDING]],
+    "efficacy": 0.3,
+    "drift": 0.01,
     "worst_hit": [["a cat", 0.1]],
-}  # fmt: skip
+}
 # All that people read or are read of the pack's views.
 SAID = f"""['{MAP}', '{PICKER}', '{REPORT}'].flatMap((one) => {{
     const view = one === '{MAP}' ? document.querySelector(one).parentElement : document.querySelector(one);
@@ -24,8 +27,16 @@ SAID = f"""['{MAP}', '{PICKER}', '{REPORT}'].flatMap((one) => {{
         ...[...element.childNodes].filter((child) => child.nodeType === 3).map((child) => child.textContent),
         element.title, element.getAttribute('aria-label')]);
 }}).filter(Boolean)"""
-SOME = ("order of rows", "restored score", "add to preserve", "Hit most:", "efficacy", "the report in words",
-        "words of the prompt; shift and click for several", "save the numbers as a table")  # fmt: skip
+SOME = (
+    "order of rows",
+    "restored score",
+    "add to preserve",
+    "Hit most:",
+    "efficacy",
+    "the report in words",
+    "words of the prompt; shift and click for several",
+    "save the numbers as a table",
+)
 
 
 def texts(language):

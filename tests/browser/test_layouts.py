@@ -14,10 +14,18 @@ ENTER = "(() => { window.app.canvas.setGraph(window.app.graph._nodes[0].subgraph
 # Alone and crossed: the VAE of a loader that feeds a negative prompt below it (traces), the clean prompt of Corrupt
 # Prompt, and settings of the blueprints, whose sockets have another order inside than outside.
 CROSSINGS = {
-    "change-an-edit": (36, 0), "compare-traces": (17, 0), "guard-an-edit": (35, 0), "remove-a-style": (7, 0),
-    "remove-many-concepts": (52, 0), "restore-a-layer": (44, 1), "save-and-share": (34, 0), "score-with-clip": (9, 0),
-    "trace-text-encoder": (1, 1), "trace-then-edit": (25, 0), "trace-unet": (1, 1),
-}  # fmt: skip
+    "change-an-edit": (36, 0),
+    "compare-traces": (17, 0),
+    "guard-an-edit": (35, 0),
+    "remove-a-style": (7, 0),
+    "remove-many-concepts": (52, 0),
+    "restore-a-layer": (44, 1),
+    "save-and-share": (34, 0),
+    "score-with-clip": (9, 0),
+    "trace-text-encoder": (1, 1),
+    "trace-then-edit": (25, 0),
+    "trace-unet": (1, 1),
+}
 BLUEPRINTS = {"remove-a-concept": (15, 1), "trace-a-prompt": (9, 5)}
 
 

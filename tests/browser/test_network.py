@@ -86,7 +86,9 @@ def test_a_request_of_a_script_of_the_pack_would_be_seen(free, server):
     }), 10))
     //# sourceURL=http://localhost/extensions/diff-quickfix/canary.js""")
     page.rest(0.3)
-    assert [url for url, scripts in outside(page, server) if "/diff-quickfix/" in scripts] == ["http://192.0.2.1/outside"]
+    assert [url for url, scripts in outside(page, server) if "/diff-quickfix/" in scripts] == [
+        "http://192.0.2.1/outside"
+    ]
 
 
 def test_the_packs_python_opens_no_connection_in_the_server(page, server):

@@ -12,13 +12,14 @@ START = ["node_views.js"]
 FILES = {
     "DiffQuickFix_CorruptPrompt": ({"subject_picker.mjs"}, f"document.querySelectorAll('{CHIPS}').length > 3"),
     "DiffQuickFix_Edit": (
-        {"edit_report.mjs", "report_model.mjs"}, f"document.querySelector('{REPORT}')?.textContent.length > 5",
+        {"edit_report.mjs", "report_model.mjs"},
+        f"document.querySelector('{REPORT}')?.textContent.length > 5",
     ),
     "DiffQuickFix_CausalHeatmap": (
         {"causal_heatmap.mjs", "heatmap_view.mjs", "heatmap_draw.mjs", "heatmap_model.mjs"},
         f"document.querySelector('{MAP} canvas')?.height > 100",
     ),
-}  # fmt: skip
+}
 SHARED = {"dom.mjs", "node.mjs", "texts.mjs"}
 
 

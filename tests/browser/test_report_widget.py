@@ -17,9 +17,11 @@ def run_edit(page, **widgets):
     kept = page.add("ConditioningZeroOut", at=(920, 300))
     show = page.add("PreviewAny", at=(920, 400))
     for source, output, target, into in (
-        (loader, "clip", edit, "clip"), (edit, "clip", encode, "clip"),
-        (encode, "CONDITIONING", kept, "conditioning"), (kept, "CONDITIONING", show, "source"),
-    ):  # fmt: skip
+        (loader, "clip", edit, "clip"),
+        (edit, "clip", encode, "clip"),
+        (encode, "CONDITIONING", kept, "conditioning"),
+        (kept, "CONDITIONING", show, "source"),
+    ):
         page.connect(source, output, target, into)
     page.view()
     page.queue()
@@ -54,9 +56,15 @@ def test_reports_of_other_versions_show_what_they_hold(page):
     page.add("DiffQuickFix_Edit", at=(100, 60), size=(460, 820))
     page.view()
     report = {
-        "verdict": "weak: half of the concept is left", "efficacy": 0.4, "generality": 0.9, "final_state_drift": 0.02,
-        "pairs": 291, "storage": {"error": 1}, "worst_hit": [["a cat", 0.1], [7, 1], "x"], "broken": "NaN",
-    }  # fmt: skip
+        "verdict": "weak: half of the concept is left",
+        "efficacy": 0.4,
+        "generality": 0.9,
+        "final_state_drift": 0.02,
+        "pairs": 291,
+        "storage": {"error": 1},
+        "worst_hit": [["a cat", 0.1], [7, 1], "x"],
+        "broken": "NaN",
+    }
     code = "(text, report) => window.app.graph._nodes[0].onExecuted({ diff_quickfix_report: [text, report] })"
     page.run(code, "in words", report)
     page.wait(f"{METERS}.length")
@@ -203,8 +211,14 @@ def test_a_workflow_file_cannot_plant_a_report_that_is_none(page):
     page.add("DiffQuickFix_Edit", at=(60, 60), size=(460, 820))
     graph = page.run("window.app.graph.serialize()")
     node = str(graph["nodes"][0]["id"])
-    for kept in (3, [], {"node": node}, {"node": node, "report": [7, {}]}, {"node": node, "report": "x"},
-                 {"node": "other", "report": ["words", {}]}):  # fmt: skip
+    for kept in (
+        3,
+        [],
+        {"node": node},
+        {"node": node, "report": [7, {}]},
+        {"node": node, "report": "x"},
+        {"node": "other", "report": ["words", {}]},
+    ):
         graph["nodes"][0]["properties"]["diff_quickfix_report_data"] = kept
         page.load(graph)
         page.wait(f"document.querySelector('{BOX}')?.textContent === 'The report appears here after a run.'")

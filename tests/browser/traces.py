@@ -16,17 +16,30 @@ _COLUMNS = ("van", "gogh", "<end>", "<padding>")
 def make_trace(**labels) -> CausalTrace:
     """Two prompts, four draws; only text.0.self_attn at "gogh" brings anything back, nearly all of it."""
     rng = torch.Generator().manual_seed(0)
-    fields = {"sites": _SITES, "columns": _COLUMNS, "prompts": ("a house by van gogh", "a tree by van gogh"),
-              "subjects": ("van gogh",) * 2, "score": "cosine", **labels}  # fmt: skip
+    fields = {
+        "sites": _SITES,
+        "columns": _COLUMNS,
+        "prompts": ("a house by van gogh", "a tree by van gogh"),
+        "subjects": ("van gogh",) * 2,
+        "score": "cosine",
+        **labels,
+    }
     corrupted = 0.2 + 0.02 * torch.randn(2, 1, 4, generator=rng)
     shape = (2, 1, 4, len(fields["sites"]), len(fields["columns"]))
     restored = corrupted[..., None, None] + 0.01 * torch.randn(shape, generator=rng)
     restored[..., 0, 1] += 0.7
     control = corrupted[..., None] + 0.01 * torch.randn(2, 1, 4, 8, generator=rng)
     return CausalTrace(
-        component="text", column_axis="token", seeds=(0,), draws=4, clean=torch.ones(2, 1), corrupted=corrupted,
-        restored=restored, control=control, **fields,
-    )  # fmt: skip
+        component="text",
+        column_axis="token",
+        seeds=(0,),
+        draws=4,
+        clean=torch.ones(2, 1),
+        corrupted=corrupted,
+        restored=restored,
+        control=control,
+        **fields,
+    )
 
 
 # Pictures of the trace "pictured", as the colors of EmptyImage: clean, corrupted, and restored at some cells.
@@ -49,7 +62,10 @@ def save_traces(folder: Path) -> None:
     sites, columns = tuple(f"text.{n}.mlp" for n in range(60)), tuple(f"word{n}" for n in range(40))
     make_trace(sites=sites, columns=columns).save(folder / "large.trace.safetensors")
     hostile = make_trace(
-        sites=tuple(f"text.{n}.{HOSTILE}" for n in range(len(_SITES))), columns=(HOSTILE, "a\u202eb", "\0", "x" * 500),
-        prompts=(HOSTILE, HOSTILE), subjects=(HOSTILE,) * 2, score=HOSTILE,
-    )  # fmt: skip
+        sites=tuple(f"text.{n}.{HOSTILE}" for n in range(len(_SITES))),
+        columns=(HOSTILE, "a\u202eb", "\0", "x" * 500),
+        prompts=(HOSTILE, HOSTILE),
+        subjects=(HOSTILE,) * 2,
+        score=HOSTILE,
+    )
     hostile.save(folder / f"{HOSTILE_FILE}.trace.safetensors")

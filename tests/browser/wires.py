@@ -62,8 +62,11 @@ class Wires:
     def covered_nodes(self) -> list[tuple[str, str]]:
         """Pairs of nodes that lie over each other."""
         pairs = combinations(self.boxes.items(), 2)
-        return [(node, other) for (node, a), (other, b) in pairs
-                if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]]  # fmt: skip
+        return [
+            (node, other)
+            for (node, a), (other, b) in pairs
+            if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+        ]
 
     def behind_nodes(self) -> list[tuple[tuple[str, int], str]]:
         """(output, node) wherever a wire runs behind a node, its own ends included."""
@@ -88,10 +91,13 @@ def wires_of(page: ComfyPage) -> Wires:
     time = np.linspace(0, 1, _STEPS + 1)[:, None]
     powers = ((1 - time) ** 3, 3 * (1 - time) ** 2 * time, 3 * (1 - time) * time**2, time**3)
     drawn = [
-        Stroke((str(node), slot), str(target),
-               sum(power * corner for power, corner in zip(powers, np.reshape(corners, (4, 2)), strict=True)))
+        Stroke(
+            (str(node), slot),
+            str(target),
+            sum(power * corner for power, corner in zip(powers, np.reshape(corners, (4, 2)), strict=True)),
+        )
         for (node, slot), target, corners in strokes
-    ]  # fmt: skip
+    ]
     return Wires(drawn, {node: tuple(box) for node, box in boxes.items()}, Counter((str(n), s) for n, s in links))
 
 

@@ -55,8 +55,14 @@ def edit(nodes):
     """Run "Diff-QuickFix Edit" with its defaults; returns (clip, edit, report)."""
     node = nodes["DiffQuickFix_Edit"]
     defaults = {
-        "source": "van gogh", "target": "painting", "kind": "style", "preset": "guarded", "layer": 0, "lam": 0.0,
-        "positions": "last subject token and padding", "strength": 1.0,
+        "source": "van gogh",
+        "target": "painting",
+        "kind": "style",
+        "preset": "guarded",
+        "layer": 0,
+        "lam": 0.0,
+        "positions": "last subject token and padding",
+        "strength": 1.0,
     }
 
     def run(clip, **changes):

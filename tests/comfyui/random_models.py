@@ -43,8 +43,13 @@ def clip_l(prefix: str = "", *, projected: bool = False) -> dict[str, torch.Tens
     from comfy.clip_model import CLIPTextModel_
 
     config = {
-        "num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072,
-        "hidden_act": "quick_gelu", "max_position_embeddings": 77, "eos_token_id": 49407,
+        "num_hidden_layers": 12,
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "hidden_act": "quick_gelu",
+        "max_position_embeddings": 77,
+        "eos_token_id": 49407,
     }
     tower = CLIPTextModel_(config, torch.float32, "cpu", comfy.ops.disable_weight_init)
     state = randomized(tower, f"{prefix}text_model.", 1)
@@ -58,9 +63,14 @@ def clip_vision_l() -> dict[str, torch.Tensor]:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(
-        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=224,
-        patch_size=14, projection_dim=768,
-    )  # fmt: skip
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=224,
+        patch_size=14,
+        projection_dim=768,
+    )
     return randomized(CLIPVisionModelWithProjection(config), "", 5)
 
 
@@ -70,16 +80,36 @@ def sd15() -> dict[str, torch.Tensor]:
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
     unet = UNetModel(
-        image_size=32, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[2, 2, 2, 2],
-        channel_mult=[1, 2, 4, 4], num_heads=8, use_spatial_transformer=True,
-        transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0], transformer_depth_middle=1,
-        transformer_depth_output=[1] * 9 + [0] * 3, context_dim=768, legacy=False,
-        use_linear_in_transformer=False, dtype=torch.float16, device="cpu", operations=comfy.ops.disable_weight_init,
+        image_size=32,
+        in_channels=4,
+        out_channels=4,
+        model_channels=320,
+        num_res_blocks=[2, 2, 2, 2],
+        channel_mult=[1, 2, 4, 4],
+        num_heads=8,
+        use_spatial_transformer=True,
+        transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0],
+        transformer_depth_middle=1,
+        transformer_depth_output=[1] * 9 + [0] * 3,
+        context_dim=768,
+        legacy=False,
+        use_linear_in_transformer=False,
+        dtype=torch.float16,
+        device="cpu",
+        operations=comfy.ops.disable_weight_init,
     )
     vae = AutoencoderKL(
         ddconfig={
-            "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
-            "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+            "double_z": True,
+            "z_channels": 4,
+            "resolution": 256,
+            "in_channels": 3,
+            "out_ch": 3,
+            "ch": 128,
+            "ch_mult": [1, 2, 4, 4],
+            "num_res_blocks": 2,
+            "attn_resolutions": [],
+            "dropout": 0.0,
         },
         embed_dim=4,
     )

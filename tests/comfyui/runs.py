@@ -24,12 +24,29 @@ def sweep_inputs(shapes, **changes):
     """The inputs of the tracing nodes for Shapes, small."""
     model, clip, vae = shapes
     return {
-        "model": model, "clip": clip, "vae": vae, "negative": conditioning(clip, ""),
-        "latent": {"samples": torch.zeros(1, 4, 16, 16)}, "prompts": PROMPT.replace("van gogh", "[van gogh]"),
-        "kind": "self_attn", "sites": "*", "window": 1, "noise": 3.0, "draws": 1, "seed": 0, "seeds": 1, "controls": 2,
-        "steps": 2, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal", "sever": "nothing", "batch_size": 8,
-        "checkpoint": "", **changes,
-    }  # fmt: skip
+        "model": model,
+        "clip": clip,
+        "vae": vae,
+        "negative": conditioning(clip, ""),
+        "latent": {"samples": torch.zeros(1, 4, 16, 16)},
+        "prompts": PROMPT.replace("van gogh", "[van gogh]"),
+        "kind": "self_attn",
+        "sites": "*",
+        "window": 1,
+        "noise": 3.0,
+        "draws": 1,
+        "seed": 0,
+        "seeds": 1,
+        "controls": 2,
+        "steps": 2,
+        "cfg": 3.0,
+        "sampler_name": "ddim",
+        "scheduler": "normal",
+        "sever": "nothing",
+        "batch_size": 8,
+        "checkpoint": "",
+        **changes,
+    }
 
 
 def hooks_of(module):

@@ -15,9 +15,10 @@ def folders(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     monkeypatch.setitem(
-        folder_paths.folder_names_and_paths, "loras",
+        folder_paths.folder_names_and_paths,
+        "loras",
         ([str(tmp_path / "loras")], folder_paths.supported_pt_extensions),
-    )  # fmt: skip
+    )
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     return tmp_path
 
@@ -74,8 +75,10 @@ def test_an_edit_from_a_file_is_changed_like_a_fresh_one(run, shapes, listed, fo
     changes = {"drop": "piet mondrian", "add": "bridget riley -> photo", "reweight": "van gogh: 0.5"}
     _, after, _ = change(run, shapes[1], loaded, **changes).args
     assert [(one.source, one.target, one.weight) for one in after.concepts] == [
-        ("van gogh", "painting", 0.5), ("georges seurat", "painting", 2.0), ("bridget riley", "photo", 1.0)
-    ]  # fmt: skip
+        ("van gogh", "painting", 0.5),
+        ("georges seurat", "painting", 2.0),
+        ("bridget riley", "photo", 1.0),
+    ]
     anew = STYLES.replace("van gogh -> painting", "van gogh -> painting | weight=0.5")
     _, wanted, _ = listed(anew.replace("piet mondrian -> painting", "bridget riley -> photo"))
     assert close(after, wanted) and after.settings == wanted.settings and after.base == wanted.base

@@ -94,13 +94,35 @@ def test_a_swept_replacement_is_the_other_prompt(nodes, shapes):
     """Other words stand in the traced run; the control's donor is a noisy run, since there is no second draw."""
     model, clip, vae = shapes
     other = PROMPT.replace("van gogh", "bridget riley")
-    trace, pictures = nodes["DiffQuickFix_CausalTraceText"].execute(
-        model=model, clip=clip, vae=vae, negative=[[encode(clip, ""), {}]],
-        latent={"samples": torch.zeros(1, 4, 16, 16)}, prompts=PROMPT.replace("van gogh", "[van gogh]"),
-        kind="self_attn", sites="text.0.*", window=1, noise=3.0, draws=3, seed=0, seeds=1, controls=4, steps=2,
-        cfg=3.0, sampler_name="euler", scheduler="normal", sever="nothing", batch_size=8, checkpoint="",
-        columns="places", replaced_by="bridget riley",
-    ).args  # fmt: skip
+    trace, pictures = (
+        nodes["DiffQuickFix_CausalTraceText"]
+        .execute(
+            model=model,
+            clip=clip,
+            vae=vae,
+            negative=[[encode(clip, ""), {}]],
+            latent={"samples": torch.zeros(1, 4, 16, 16)},
+            prompts=PROMPT.replace("van gogh", "[van gogh]"),
+            kind="self_attn",
+            sites="text.0.*",
+            window=1,
+            noise=3.0,
+            draws=3,
+            seed=0,
+            seeds=1,
+            controls=4,
+            steps=2,
+            cfg=3.0,
+            sampler_name="euler",
+            scheduler="normal",
+            sever="nothing",
+            batch_size=8,
+            checkpoint="",
+            columns="places",
+            replaced_by="bridget riley",
+        )
+        .args
+    )
     import nodes as stock
 
     states = [[encode(clip, other), {}]]

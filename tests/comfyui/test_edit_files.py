@@ -23,9 +23,10 @@ def folders(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     monkeypatch.setitem(
-        folder_paths.folder_names_and_paths, "loras",
+        folder_paths.folder_names_and_paths,
+        "loras",
         ([str(tmp_path / "models"), str(tmp_path / "loras")], folder_paths.supported_pt_extensions),
-    )  # fmt: skip
+    )
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     (tmp_path / "models").mkdir()
     return tmp_path
@@ -97,8 +98,15 @@ def sd2_clip():
     from comfy.clip_model import CLIPTextModel_
     from comfy.sd import CLIP
 
-    small = {"num_hidden_layers": 3, "hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 512,
-             "hidden_act": "gelu", "max_position_embeddings": 77, "eos_token_id": 49407}  # fmt: skip
+    small = {
+        "num_hidden_layers": 3,
+        "hidden_size": 1024,
+        "num_attention_heads": 16,
+        "intermediate_size": 512,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 77,
+        "eos_token_id": 49407,
+    }
     target = comfy.supported_models.SD20({}).clip_target({})
     clip = CLIP(target, model_options={"clip_h_model_config": small, "dtype": torch.float32})
     tower = CLIPTextModel_(small, torch.float32, "cpu", comfy.ops.disable_weight_init)
@@ -223,18 +231,30 @@ def diffusers_pipeline(state):
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    text = CLIPTextModel(CLIPTextConfig(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, eos_token_id=49407,
-        bos_token_id=49406, pad_token_id=49407, vocab_size=49408,
-    )).eval()  # fmt: skip
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            eos_token_id=49407,
+            bos_token_id=49406,
+            pad_token_id=49407,
+            vocab_size=49408,
+        )
+    ).eval()
     inner = getattr(text, "text_model", text)
     prefix = "text_model."
     inner.load_state_dict({name.removeprefix(prefix): value.float() for name, value in state.items()}, strict=False)
     small = {"block_out_channels": (32,), "norm_num_groups": 8}
     unet = UNet2DConditionModel(
-        **small, layers_per_block=1, down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
-        cross_attention_dim=768, attention_head_dim=8,
-    )  # fmt: skip
+        **small,
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        cross_attention_dim=768,
+        attention_head_dim=8,
+    )
     scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
     return StableDiffusionPipeline(
         AutoencoderKL(**small), text, clip_tokenizer(), unet, scheduler, None, None, requires_safety_checker=False

@@ -120,9 +120,13 @@ def test_the_radar_shows_progress_and_can_be_cancelled(run, shapes, edit, monkey
 
 
 LAMBDA_INPUTS = {
-    "source": "van gogh", "target": "painting", "kind": "style", "preset": "guarded", "layer": 0,
+    "source": "van gogh",
+    "target": "painting",
+    "kind": "style",
+    "preset": "guarded",
+    "layer": 0,
     "positions": "last subject token and padding",
-}  # fmt: skip
+}
 
 
 def test_the_found_lambda_is_the_one_that_auto_takes(run, shapes, edit):

@@ -7,8 +7,14 @@ import pytest
 import torch
 from runs import sweep_inputs
 
-EVENTS = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "subprocess.Popen",
-          "os.system")  # fmt: skip
+EVENTS = (
+    "socket.connect",
+    "socket.sendto",
+    "socket.getaddrinfo",
+    "socket.gethostbyname",
+    "subprocess.Popen",
+    "os.system",
+)
 _seen: list | None = None
 
 

@@ -59,7 +59,7 @@ def test_each_restored_picture_goes_to_the_page_with_its_cell(nodes, shapes, cor
 
 def test_pictures_of_another_trace_are_not_shown(nodes, shapes, heatmap, tmp_path):
     trace, pictures = nodes["DiffQuickFix_CausalTraceText"].execute(**sweep_inputs(shapes), columns="tokens").args
-    (row, column, file), = heatmap(trace, pictures)["pictures"]["restored"]
+    ((row, column, file),) = heatmap(trace, pictures)["pictures"]["restored"]
     assert (trace.sites[row], trace.columns[column]) == (trace.best().site, trace.best().column)
     assert_shows(file, pictures[2], tmp_path)
     part = heatmap(trace, pictures[[2, 0]])["pictures"]
@@ -75,10 +75,20 @@ def test_two_hundred_large_pictures_are_small_for_the_page(heatmap, tmp_path):
     sites = tuple(f"text.{layer}.mlp" for layer in range(20))
     zeros = torch.zeros(1, 1, 1)
     trace = CausalTrace(
-        component="text", column_axis="token", sites=sites, columns=tuple("abcdefghij"), prompts=("a",),
-        subjects=("a",), seeds=(0,), draws=1, clean=zeros[0], corrupted=zeros, restored=torch.zeros(1, 1, 1, 20, 10),
-        score="cosine", control=torch.zeros(1, 1, 1, 0),
-    )  # fmt: skip
+        component="text",
+        column_axis="token",
+        sites=sites,
+        columns=tuple("abcdefghij"),
+        prompts=("a",),
+        subjects=("a",),
+        seeds=(0,),
+        draws=1,
+        clean=zeros[0],
+        corrupted=zeros,
+        restored=torch.zeros(1, 1, 1, 20, 10),
+        score="cosine",
+        control=torch.zeros(1, 1, 1, 0),
+    )
     pictures = torch.rand(202, 1, 1, 3).expand(-1, 320, 512, -1)
     cells = [divmod(place, 10) for place in range(200)]
     payload = heatmap(dataclasses.replace(trace, examples=examples_of(cells, pictures)), pictures)

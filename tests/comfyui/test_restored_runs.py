@@ -1,6 +1,5 @@
 """Corrupt Prompt and the restoring nodes on ComfyUI's own CLIP and MODEL objects."""
 
-
 import pytest
 import torch
 from conditioning import encode
@@ -116,9 +115,7 @@ def test_the_restored_run_equals_a_loop_written_by_hand(shapes, corrupt, restore
 
 
 @pytest.mark.parametrize(("batch", "cfg"), [(1, 4.0), (2, 4.0), (3, 1.0)])
-def test_every_cross_attention_given_the_clean_text_paints_the_clean_picture(
-    shapes, corrupt, restore_unet, batch, cfg
-):
+def test_every_cross_attention_given_the_clean_text_paints_the_clean_picture(shapes, corrupt, restore_unet, batch, cfg):
     model, clip, _ = shapes
     corrupted, clean, corruption = corrupt(clip)
     # A negative prompt of two parts: ComfyUI repeats the shorter conditioning.

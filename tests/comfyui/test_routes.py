@@ -52,9 +52,13 @@ def corrupt_positions(nodes, shapes):
 
 @pytest.mark.parametrize(
     ("prompt", "subject", "problem"),
-    [("a house", "tree", "not among"), ("a house", " ", "is empty"), ("", "tree", "not among"),
-     ("tree " + "red " * 90 + "tree", "tree", "occurs in 2 of the 2 parts")],
-)  # fmt: skip
+    [
+        ("a house", "tree", "not among"),
+        ("a house", " ", "is empty"),
+        ("", "tree", "not among"),
+        ("tree " + "red " * 90 + "tree", "tree", "occurs in 2 of the 2 parts"),
+    ],
+)
 def test_what_is_wrong_with_a_subject_is_said(prompt_tokens, prompt, subject, problem):
     found = prompt_tokens(prompt, subject)
     assert problem in found["problem"]

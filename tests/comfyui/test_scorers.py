@@ -15,10 +15,23 @@ def towers():
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(1)
-    text = {"vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-            "num_attention_heads": 12, "eos_token_id": 49407, "bos_token_id": 49406}  # fmt: skip
-    vision = {"hidden_size": 1024, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "image_size": 224, "patch_size": 14}  # fmt: skip
+    text = {
+        "vocab_size": 49408,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "eos_token_id": 49407,
+        "bos_token_id": 49406,
+    }
+    vision = {
+        "hidden_size": 1024,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 224,
+        "patch_size": 14,
+    }
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=768)).eval()
     for name, weight in model.named_parameters():
         torch.nn.init.normal_(weight, std=0.03, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0)
@@ -80,11 +93,22 @@ def stock(towers, tmp_path_factory):
 
     state = towers.state_dict()
     config = {
-        **{key: getattr(towers.config.vision_config, key) for key in
-           ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "image_size",
-            "patch_size", "num_channels", "hidden_act")},
-        "projection_dim": 768, "model_type": "clip_vision_model",
-    }  # fmt: skip
+        **{
+            key: getattr(towers.config.vision_config, key)
+            for key in (
+                "hidden_size",
+                "num_hidden_layers",
+                "intermediate_size",
+                "num_attention_heads",
+                "image_size",
+                "patch_size",
+                "num_channels",
+                "hidden_act",
+            )
+        },
+        "projection_dim": 768,
+        "model_type": "clip_vision_model",
+    }
     path = tmp_path_factory.mktemp("vision") / "config.json"
     path.write_text(json.dumps(config))
     vision = comfy.clip_vision.ClipVisionModel(str(path))
@@ -92,8 +116,9 @@ def stock(towers, tmp_path_factory):
     assert not missing
     clip = comfy.sd.load_text_encoder_state_dicts(
         [{k: v for k, v in state.items() if k.startswith(("text_model.", "text_projection."))}],
-        clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION, model_options={"dtype": torch.float32},
-    )  # fmt: skip
+        clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
+        model_options={"dtype": torch.float32},
+    )
     return vision, clip
 
 

@@ -38,9 +38,13 @@ def custom_sample(model, positive, negative=None, *, sampler="dpmpp_2m", batch=1
         else first(stock.CFGGuider, model, positive, negative, 4.0)
     )
     return first(
-        stock.SamplerCustomAdvanced, first(stock.RandomNoise, SEED), guider, first(stock.KSamplerSelect, sampler),
-        first(stock.BasicScheduler, model, "normal", STEPS, 1.0), {"samples": torch.zeros(batch, 16, 16, 16)},
-    )["samples"]  # fmt: skip
+        stock.SamplerCustomAdvanced,
+        first(stock.RandomNoise, SEED),
+        guider,
+        first(stock.KSamplerSelect, sampler),
+        first(stock.BasicScheduler, model, "normal", STEPS, 1.0),
+        {"samples": torch.zeros(batch, 16, 16, 16)},
+    )["samples"]
 
 
 @pytest.mark.parametrize(("guided", "batch"), [(True, 1), (True, 2), (False, 1)])

@@ -1,6 +1,5 @@
 """The tracing nodes: sweeps, cancelled and refused ones, traces as files."""
 
-
 import pytest
 import torch
 from random_models import cached, sd15
@@ -121,8 +120,15 @@ def test_a_real_size_stable_diffusion_is_traced(nodes):
     import comfy.sd
 
     model, clip, vae, *_ = comfy.sd.load_checkpoint_guess_config(str(cached("sd15", sd15)), output_vae=True)
-    inputs = sweep_inputs((model, clip, vae), sites="unet.middle.*", kind="all", steps=1, controls=0, batch_size=4,
-                          latent={"samples": torch.zeros(1, 4, 8, 8)})
+    inputs = sweep_inputs(
+        (model, clip, vae),
+        sites="unet.middle.*",
+        kind="all",
+        steps=1,
+        controls=0,
+        batch_size=4,
+        latent={"samples": torch.zeros(1, 4, 8, 8)},
+    )
     trace, pictures = nodes["DiffQuickFix_CausalTraceUNet"].execute(**inputs, step_windows=1, branch="both").args
     assert len(trace.sites) == 7
     assert trace.restored.isfinite().all() and pictures.shape == (3, 64, 64, 3)

@@ -26,13 +26,26 @@ def workflow(drop, add=""):
         },
         "edit": {
             "class_type": "DiffQuickFix_Edit",
-            "inputs": {"clip": ["load", 1], "source": "piet mondrian", "target": ["target", 0], "lam": ["lambda", 0],
-                       "strength": 1.0, "concepts": ["list", 0], **ask},
+            "inputs": {
+                "clip": ["load", 1],
+                "source": "piet mondrian",
+                "target": ["target", 0],
+                "lam": ["lambda", 0],
+                "strength": 1.0,
+                "concepts": ["list", 0],
+                **ask,
+            },
         },
         "change": {
             "class_type": "DiffQuickFix_ChangeEdit",
-            "inputs": {"clip": ["load", 1], "edit": ["edit", 1], "drop": drop, "add": add, "reweight": "van gogh: 2",
-                       "strength": 1.0},
+            "inputs": {
+                "clip": ["load", 1],
+                "edit": ["edit", 1],
+                "drop": drop,
+                "add": add,
+                "reweight": "van gogh: 2",
+                "strength": 1.0,
+            },
         },
         "radar": {
             "class_type": "DiffQuickFix_CollateralRadar",
@@ -41,7 +54,7 @@ def workflow(drop, add=""):
         "say target": say("target", 0),
         "say report": say("change", 2),
         "say radar": say("radar", 0),
-    }  # fmt: skip
+    }
 
 
 def test_the_changed_edit_goes_on_through_the_graph(server):

@@ -21,9 +21,17 @@ def models(server, put_model):
 
 def edit_node(clip, **changes):
     inputs = {
-        "clip": clip, "source": "van gogh", "target": "painting", "kind": "style", "preset": "paper", "layer": 0,
-        "lam": 0.0, "positions": "last subject token and padding", "strength": 1.0, **changes,
-    }  # fmt: skip
+        "clip": clip,
+        "source": "van gogh",
+        "target": "painting",
+        "kind": "style",
+        "preset": "paper",
+        "layer": 0,
+        "lam": 0.0,
+        "positions": "last subject token and padding",
+        "strength": 1.0,
+        **changes,
+    }
     return {"class_type": "DiffQuickFix_Edit", "inputs": inputs}
 
 
@@ -40,14 +48,24 @@ def painting(clip):
         "positive": text([clip, 1 if clip == "load" else 0], PROMPT),
         "negative": text(["load", 1], ""),
         "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-        "sampler": {"class_type": "KSampler", "inputs": {
-            "model": ["load", 0], "positive": ["positive", 0], "negative": ["negative", 0], "latent_image":
-            ["latent", 0], "seed": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal",
-            "denoise": 1.0,
-        }},
+        "sampler": {
+            "class_type": "KSampler",
+            "inputs": {
+                "model": ["load", 0],
+                "positive": ["positive", 0],
+                "negative": ["negative", 0],
+                "latent_image": ["latent", 0],
+                "seed": 1,
+                "steps": 2,
+                "cfg": 3.0,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "denoise": 1.0,
+            },
+        },
         "decode": {"class_type": "VAEDecode", "inputs": {"samples": ["sampler", 0], "vae": ["load", 2]}},
         "save": {"class_type": "SaveImage", "inputs": {"images": ["decode", 0], "filename_prefix": f"loaders/{clip}"}},
-    }  # fmt: skip
+    }
 
 
 def test_a_checkpoint_is_edited_and_painted(models):
@@ -65,19 +83,38 @@ def test_a_checkpoint_is_traced(models):
     """Two of the text encoder's twelve layers and one of the UNet's sites, without a scorer."""
     graph = painting("load")
     common = {
-        "model": ["load", 0], "clip": ["load", 1], "vae": ["load", 2], "negative": ["negative", 0],
-        "latent": ["latent", 0], "prompts": "a house in the style of [van gogh]", "window": 1, "noise": 3.0,
-        "draws": 1, "seed": 0, "seeds": 1, "controls": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler",
-        "scheduler": "normal", "sever": "nothing", "batch_size": 4, "checkpoint": "",
-    }  # fmt: skip
+        "model": ["load", 0],
+        "clip": ["load", 1],
+        "vae": ["load", 2],
+        "negative": ["negative", 0],
+        "latent": ["latent", 0],
+        "prompts": "a house in the style of [van gogh]",
+        "window": 1,
+        "noise": 3.0,
+        "draws": 1,
+        "seed": 0,
+        "seeds": 1,
+        "controls": 1,
+        "steps": 2,
+        "cfg": 3.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "sever": "nothing",
+        "batch_size": 4,
+        "checkpoint": "",
+    }
     for name, special in (
         ("Text", {"kind": "self_attn", "sites": "text.0.*, text.11.*", "columns": "places"}),
         ("UNet", {"kind": "cross_attn", "sites": "unet.middle.*", "step_windows": 2, "branch": "cond"}),
     ):
         graph["trace"] = {"class_type": f"DiffQuickFix_CausalTrace{name}", "inputs": {**common, **special}}
-        graph["place"] = {"class_type": "DiffQuickFix_LocateCausalState", "inputs": {
-            "trace": ["trace", 0], "kind": special["kind"],
-        }}  # fmt: skip
+        graph["place"] = {
+            "class_type": "DiffQuickFix_LocateCausalState",
+            "inputs": {
+                "trace": ["trace", 0],
+                "kind": special["kind"],
+            },
+        }
         graph["say"] = {"class_type": "PreviewAny", "inputs": {"source": ["place", 4]}}
         kept = {key: node for key, node in graph.items() if key not in ("sampler", "decode", "save", "edit", "idle")}
         (report,) = models.run(kept)["say"]["text"]
@@ -90,16 +127,13 @@ def test_an_edited_clip_is_saved_with_the_edit_in_it(models):
         "load": {"class_type": "CLIPLoader", "inputs": {"clip_name": "random.safetensors", "type": "stable_diffusion"}},
         "edit": edit_node(["load", 0]),
         "save": {"class_type": "CLIPSave", "inputs": {"clip": ["edit", 0], "filename_prefix": "saved/edited"}},
-    }  # fmt: skip
+    }
     models.run(graph)
     (path,) = (models.folder / "output" / "saved").glob("*.safetensors")
     saved, base = load_file(path), load_file(models.folder / "models" / "text_encoders" / "random.safetensors")
     (key,) = (name for name in saved if name.endswith(KEY))
     prefix = key.removesuffix(KEY)
-    changed = [
-        name for name, weight in base.items()
-        if not torch.equal(saved[prefix + name].float(), weight.float())
-    ]  # fmt: skip
+    changed = [name for name, weight in base.items() if not torch.equal(saved[prefix + name].float(), weight.float())]
     assert changed == [KEY]
     delta = saved[key].float() - base[KEY].float()
     rank = int((torch.linalg.svdvals(delta.double()) > 0.01 * torch.linalg.matrix_norm(delta.double(), 2)).sum())
@@ -108,12 +142,17 @@ def test_an_edited_clip_is_saved_with_the_edit_in_it(models):
 
 def test_encoders_of_other_families_are_refused_in_plain_words(models):
     graph = {
-        "load": {"class_type": "DualCLIPLoader", "inputs": {
-            "clip_name1": "random.safetensors", "clip_name2": "random.safetensors", "type": "sdxl",
-        }},
+        "load": {
+            "class_type": "DualCLIPLoader",
+            "inputs": {
+                "clip_name1": "random.safetensors",
+                "clip_name2": "random.safetensors",
+                "type": "sdxl",
+            },
+        },
         "edit": edit_node(["load", 0]),
         "positive": text(["edit", 0], PROMPT),
         "say": {"class_type": "PreviewAny", "inputs": {"source": ["edit", 2]}},
-    }  # fmt: skip
+    }
     with pytest.raises(ServerError, match=r"cannot be traced or edited by Diff-QuickFix|expected one CLIP"):
         models.run(graph)

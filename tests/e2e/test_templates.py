@@ -106,9 +106,14 @@ def test_compare_traces(server, template):
     prompt, at = template("compare-traces"), titled("compare-traces")
     for trace in ("Trace: noise", "Trace: other words"):
         prompt[at[trace]]["inputs"].update(sites="text.0.*, text.4.*", steps=4)
-    prompt["900"] = {"class_type": "DiffQuickFix_SaveTrace", "inputs": {
-        "trace": [at["Trace: other words"], 0], "name": "words", "csv": False,
-    }}  # fmt: skip
+    prompt["900"] = {
+        "class_type": "DiffQuickFix_SaveTrace",
+        "inputs": {
+            "trace": [at["Trace: other words"], 0],
+            "name": "words",
+            "csv": False,
+        },
+    }
     outputs = server.run(prompt)
     folder = server.folder / "output" / "causal_traces"
     noise, words = (CausalTrace.load(folder / f"{name}_00001.trace.safetensors") for name in ("noise", "words"))
@@ -188,8 +193,11 @@ def test_comfyuis_own_clip_loaders_feed_the_scorer(server, known, put_model):
     put_model("text_encoders/clip_l.safetensors", clip_l, projected=True)
     prompt = rescored(known, "DiffQuickFix_CLIPVisionScorer")
     outputs = server.run(prompt)
-    scores = [float(line) for when in ("before", "after")
-              for line in outputs[at[f"Each picture ({when})"]]["text"][0].splitlines()]  # fmt: skip
+    scores = [
+        float(line)
+        for when in ("before", "after")
+        for line in outputs[at[f"Each picture ({when})"]]["text"][0].splitlines()
+    ]
     # Four digits each: two may be alike. That they are right is tested in process, on smaller towers.
     assert len(scores) == 8 and len(set(scores)) >= 6 and all(-1 <= score <= 1 for score in scores)
 
@@ -228,8 +236,11 @@ def test_the_server_accepts_the_sd15_versions(server, template, checkpoint, clip
 @pytest.mark.parametrize("name", ["remove-a-concept", "trace-a-prompt"])
 def test_the_server_lists_a_blueprint_of_nodes_that_it_knows(server, known, name):
     listed = server.get_json("/global_subgraphs")
-    (entry,) = [key for key, one in listed.items()
-                if one["name"] == name and one["info"]["node_pack"] == "custom_nodes.diff-quickfix"]  # fmt: skip
+    (entry,) = [
+        key
+        for key, one in listed.items()
+        if one["name"] == name and one["info"]["node_pack"] == "custom_nodes.diff-quickfix"
+    ]
     graph = json.loads(server.get_json(f"/global_subgraphs/{entry}")["data"])
     (subgraph,), (node,) = graph["definitions"]["subgraphs"], graph["nodes"]
     assert node["type"] == subgraph["id"] and subgraph["description"]

@@ -67,12 +67,25 @@ def test_one_site_restored_by_the_stock_sampler(server, scorer, template):
     trace = template("trace-then-edit")
     sampler = trace["16"]
     prompt = {name: trace[name] for name in ("1", "2", "15", "17", "18")}
-    prompt["5"] = {"class_type": "DiffQuickFix_CorruptPrompt", "inputs": {
-        "clip": ["1", 1], "prompt": trace["12"]["inputs"]["text"], "subject": "van gogh", "noise": 3.0, "seed": 0,
-    }}  # fmt: skip
-    prompt["6"] = {"class_type": "DiffQuickFix_RestoreTextState", "inputs": {
-        "corruption": ["5", 2], "layer": 0, "kind": "self_attn", "tokens": "subject and later",
-    }}  # fmt: skip
+    prompt["5"] = {
+        "class_type": "DiffQuickFix_CorruptPrompt",
+        "inputs": {
+            "clip": ["1", 1],
+            "prompt": trace["12"]["inputs"]["text"],
+            "subject": "van gogh",
+            "noise": 3.0,
+            "seed": 0,
+        },
+    }
+    prompt["6"] = {
+        "class_type": "DiffQuickFix_RestoreTextState",
+        "inputs": {
+            "corruption": ["5", 2],
+            "layer": 0,
+            "kind": "self_attn",
+            "tokens": "subject and later",
+        },
+    }
     found = {}
     for name, source in (("corrupted", ["5", 0]), ("clean", ["5", 1]), ("restored", ["6", 0])):
         prompt["16"] = {**sampler, "inputs": {**sampler["inputs"], "positive": source}}

@@ -20,9 +20,13 @@ def small_tower():
 
     torch.manual_seed(11)
     config = CLIPTextConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, bos_token_id=49406,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        bos_token_id=49406,
         eos_token_id=49407,
-    )  # fmt: skip
+    )
     model = CLIPTextModel(config).eval()
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.05)

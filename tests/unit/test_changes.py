@@ -67,9 +67,15 @@ def test_refusals(ledger, drop, reweight, add, error, message):
         parse_changes(drop, reweight, add).apply(ledger)
 
 
-@given(names=st.lists(st.text(st.characters(codec="ascii", categories=("L", "N", "Z", "P")), min_size=1).map(str.strip)
-                      .filter(lambda name: name and not name.startswith("#")), max_size=4),
-       weight=st.floats(1e-6, 1e6))  # fmt: skip
+@given(
+    names=st.lists(
+        st.text(st.characters(codec="ascii", categories=("L", "N", "Z", "P")), min_size=1)
+        .map(str.strip)
+        .filter(lambda name: name and not name.startswith("#")),
+        max_size=4,
+    ),
+    weight=st.floats(1e-6, 1e6),
+)
 def test_written_changes_come_back(names, weight):
     changes = parse_changes("\n".join(names), "\n".join(f"{name}: {weight!r}" for name in names))
     assert changes.drop == tuple(names) and changes.reweight == tuple((name, weight) for name in names)

@@ -17,8 +17,9 @@ def folder(comfyui, tmp_path_factory):
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = CLIPConfig(
         text_config={**size, "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406},
-        vision_config={**size, "image_size": 48, "patch_size": 16}, projection_dim=24,
-    )  # fmt: skip
+        vision_config={**size, "image_size": 48, "patch_size": 16},
+        projection_dim=24,
+    )
     path = tmp_path_factory.mktemp("models") / "small-clip"
     model = CLIPModel(config)
     for parameter in model.parameters():

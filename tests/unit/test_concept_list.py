@@ -136,9 +136,12 @@ TEMPLATES = st.lists(st.text("ab {}=,", max_size=6).map(lambda text: f"{text}{{x
 def concepts(draw):
     try:
         return ConceptEdit(
-            draw(NAMES), draw(NAMES), draw(st.sampled_from(KINDS)),
-            tuple(draw(TEMPLATES)) if draw(st.booleans()) else None, draw(st.floats(1e-300, 1e300)),
-        )  # fmt: skip
+            draw(NAMES),
+            draw(NAMES),
+            draw(st.sampled_from(KINDS)),
+            tuple(draw(TEMPLATES)) if draw(st.booleans()) else None,
+            draw(st.floats(1e-300, 1e300)),
+        )
     except PromptError:
         return SNOOPY
 
@@ -157,7 +160,7 @@ def test_a_written_list_reads_back(wanted):
 
 
 @given(
-    st.text(st.one_of(st.sampled_from("ab->|=#,;\"\n\t {}x\ufeff\0"), st.characters()), max_size=60),
+    st.text(st.one_of(st.sampled_from('ab->|=#,;"\n\t {}x\ufeff\0'), st.characters()), max_size=60),
     st.sampled_from(["", "source,target\n", "van gogh -> painting\n", '[{"source": ']),
 )
 def test_no_text_does_worse_than_a_clear_error(text, start):

@@ -30,9 +30,14 @@ WIDTH = 64
 def model():
     torch.manual_seed(5)
     config = CLIPTextConfig(
-        hidden_size=WIDTH, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-        bos_token_id=49406, eos_token_id=49407, pad_token_id=49407,
-    )  # fmt: skip
+        hidden_size=WIDTH,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        bos_token_id=49406,
+        eos_token_id=49407,
+        pad_token_id=49407,
+    )
     model = CLIPTextModel(config).eval()
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
@@ -201,9 +206,10 @@ def test_a_lora_is_the_edit(tower, tokenizer, naming, settings):
         f"lora_te1_text_model_encoder_layers_0_self_attn_out_proj.{part}"
         for part in ("lora_up.weight", "lora_down.weight", "alpha")
     }
-    assert edit.lora(dtype=torch.float16)[
-        "lora_te_text_model_encoder_layers_0_self_attn_out_proj.lora_up.weight"
-    ].dtype == torch.float16  # fmt: skip
+    assert (
+        edit.lora(dtype=torch.float16)["lora_te_text_model_encoder_layers_0_self_attn_out_proj.lora_up.weight"].dtype
+        == torch.float16
+    )
     with pytest.raises(ValueError, match="Unknown LoRA naming 'peft'"):
         edit.lora(naming="peft")
 

@@ -30,9 +30,18 @@ from safetensors.torch import load_file, save_file
 
 WIDTH = 24
 REPORT = EditReport(
-    efficacy=0.75, specificity=1.0, drift=0.01, empty_prompt_drift=0.0, worst_hit=(("a dog", 0.02), ("", 0.01)),
-    pairs=7, rank=3, relative_norm=0.1, nbytes=576, milliseconds=(("solve", 1.5),), skipped_preserve=("x",),
-)  # fmt: skip
+    efficacy=0.75,
+    specificity=1.0,
+    drift=0.01,
+    empty_prompt_drift=0.0,
+    worst_hit=(("a dog", 0.02), ("", 0.01)),
+    pairs=7,
+    rank=3,
+    relative_norm=0.1,
+    nbytes=576,
+    milliseconds=(("solve", 1.5),),
+    skipped_preserve=("x",),
+)
 CONCEPTS = (
     ConceptEdit("van gogh", "painting"),
     ConceptEdit("caf\u00e9", "dog", kind="object"),
@@ -159,10 +168,16 @@ def parts(edit=None):
     """The tensors and the label of a sound file."""
     edit = edit or make()
     label = {
-        "schema": 1, "version": "0.1.0", "naming": "kohya", "weight_name": edit.weight_name, "encoder": edit.encoder,
-        "base": edit.base, "concepts": to_json(edit.concepts), "settings": to_json(edit.settings),
+        "schema": 1,
+        "version": "0.1.0",
+        "naming": "kohya",
+        "weight_name": edit.weight_name,
+        "encoder": edit.encoder,
+        "base": edit.base,
+        "concepts": to_json(edit.concepts),
+        "settings": to_json(edit.settings),
         "report": to_json(edit.report),
-    }  # fmt: skip
+    }
     return edit.lora(), label
 
 
@@ -215,7 +230,7 @@ def without(label, *keys):
         (lambda t, m: ({n: v.flatten() for n, v in t.items()}, m), "shapes"),
         (lambda t, m: ({n: v * torch.inf for n, v in t.items()}, m), "NaN or infinity"),
     ],
-)  # fmt: skip
+)
 def test_damage_is_refused_in_words(tmp_path, damage, message):
     path = write(tmp_path / "a.safetensors", *damage(*parts()))
     with pytest.raises(EditFileError, match=message) as caught:
@@ -287,9 +302,13 @@ def test_no_label_crashes_the_reader(tmp_path_factory, data):
 
 
 settings = st.builds(
-    EditSettings, st.integers(0, 40), st.floats(1e-6, 1e6), preserve=st.lists(st.text(), max_size=3).map(tuple),
-    preserve_weight=st.floats(0, 1e6), published_bias=st.booleans(),
-)  # fmt: skip
+    EditSettings,
+    st.integers(0, 40),
+    st.floats(1e-6, 1e6),
+    preserve=st.lists(st.text(), max_size=3).map(tuple),
+    preserve_weight=st.floats(0, 1e6),
+    published_bias=st.booleans(),
+)
 
 
 @given(settings)

@@ -53,15 +53,25 @@ HEX = "0" * 32
 @pytest.mark.parametrize(
     "labels",
     [
-        [], 3, "x", {}, {"cells": [], "digests": []}, {"cells": [[0, 0]], "digests": [HEX] * 2},
-        {"cells": [[0, 0]] * 2, "digests": [HEX] * 4}, {"cells": [[0]], "digests": [HEX] * 3},
-        {"cells": [[0, -1]], "digests": [HEX] * 3}, {"cells": [[0, 1.0]], "digests": [HEX] * 3},
-        {"cells": [[True, 0]], "digests": [HEX] * 3}, {"cells": [0], "digests": [HEX] * 3},
-        {"cells": [[0, 0]], "digests": [HEX, HEX, "../../x"]}, {"cells": [[0, 0]], "digests": [HEX, HEX, 7]},
-        {"cells": [[0, [0]]], "digests": [HEX] * 3}, {"cells": [[0, i] for i in range(513)], "digests": [HEX] * 515},
+        [],
+        3,
+        "x",
+        {},
+        {"cells": [], "digests": []},
+        {"cells": [[0, 0]], "digests": [HEX] * 2},
+        {"cells": [[0, 0]] * 2, "digests": [HEX] * 4},
+        {"cells": [[0]], "digests": [HEX] * 3},
+        {"cells": [[0, -1]], "digests": [HEX] * 3},
+        {"cells": [[0, 1.0]], "digests": [HEX] * 3},
+        {"cells": [[True, 0]], "digests": [HEX] * 3},
+        {"cells": [0], "digests": [HEX] * 3},
+        {"cells": [[0, 0]], "digests": [HEX, HEX, "../../x"]},
+        {"cells": [[0, 0]], "digests": [HEX, HEX, 7]},
+        {"cells": [[0, [0]]], "digests": [HEX] * 3},
+        {"cells": [[0, i] for i in range(513)], "digests": [HEX] * 515},
         {"cells": [[4, 0]], "digests": [HEX] * 3},
     ],
-)  # fmt: skip
+)
 def test_damaged_examples_are_refused(tmp_path, labels, monkeypatch):
     monkeypatch.setattr(Examples, "labels", lambda self: labels)
     dataclasses.replace(make(), examples=examples_of([(0, 0)], pictures_of(3))).save(tmp_path / "a")

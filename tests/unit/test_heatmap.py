@@ -23,10 +23,18 @@ def make(planted=None, effect=1.0, controls=8, noise=0.01, sites=SITES, columns=
         restored[..., planted[0], planted[1]] += effect
     fields = {"prompts": ("a house",) * 4, "subjects": ("house",) * 4, "score": "cosine", **labels}
     return CausalTrace(
-        component="text", column_axis="token", seeds=(0,), draws=2, sites=sites, columns=columns,
-        clean=torch.full((4, 1), 3.0), corrupted=corrupted, restored=restored,
-        control=corrupted[..., None] + noise * torch.randn(4, 1, 2, controls, generator=rng), **fields,
-    )  # fmt: skip
+        component="text",
+        column_axis="token",
+        seeds=(0,),
+        draws=2,
+        sites=sites,
+        columns=columns,
+        clean=torch.full((4, 1), 3.0),
+        corrupted=corrupted,
+        restored=restored,
+        control=corrupted[..., None] + noise * torch.randn(4, 1, 2, controls, generator=rng),
+        **fields,
+    )
 
 
 def near(picture, color, reach=40):
@@ -81,9 +89,12 @@ def test_effects_of_any_size_are_drawn(effect, noise):
 
 def test_texts_of_strangers_are_drawn_as_texts(tmp_path):
     trace = make(
-        sites=(HOSTILE, "text.0.$\\frac{$", "a.$x^", "\n"), columns=(HOSTILE, "$$", "\n"), score=HOSTILE,
-        prompts=(HOSTILE,) * 4, subjects=(HOSTILE,) * 4,
-    )  # fmt: skip
+        sites=(HOSTILE, "text.0.$\\frac{$", "a.$x^", "\n"),
+        columns=(HOSTILE, "$$", "\n"),
+        score=HOSTILE,
+        prompts=(HOSTILE,) * 4,
+        subjects=(HOSTILE,) * 4,
+    )
     assert draw_heatmap(trace, title=HOSTILE).shape[1] == 1200
     assert "<script>" not in heatmap_svg(trace)
     save_svg(trace, tmp_path / "a.svg", title=HOSTILE)

@@ -45,9 +45,15 @@ def same_bits(one, other):
 
 
 @pytest.mark.parametrize(
-    "kind", [PAPER, GUARDED, dataclasses.replace(PAPER, layer=1), dataclasses.replace(PAPER, published_bias=True),
-             dataclasses.replace(PAPER, positions=POSITIONS[0])]
-)  # fmt: skip
+    "kind",
+    [
+        PAPER,
+        GUARDED,
+        dataclasses.replace(PAPER, layer=1),
+        dataclasses.replace(PAPER, published_bias=True),
+        dataclasses.replace(PAPER, positions=POSITIONS[0]),
+    ],
+)
 def test_solves_like_compute_edit(small_tower, tokenizer, kind):
     """E8: from sums as from the concepts anew."""
     for concepts in ((VAN_GOGH,), ALL):

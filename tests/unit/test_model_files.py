@@ -77,8 +77,10 @@ def test_a_tower_in_a_file_is_the_tower_in_memory(tmp_path, weights, tokenizer, 
 @pytest.mark.parametrize("settings", [PAPER, GUARDED, EditSettings(layer=2)])
 def test_an_edit_from_a_file_is_the_edit_from_memory_bit_by_bit(small, weights, tokenizer, settings):
     """What the node computes (its tower is a mapping over the model's weights) and what the shell computes."""
-    edits = [compute_edit(tower, tokenizer, [VAN_GOGH], settings)
-             for tower in (open_text_encoder(small).tower, oracle(weights, HEADS))]  # fmt: skip
+    edits = [
+        compute_edit(tower, tokenizer, [VAN_GOGH], settings)
+        for tower in (open_text_encoder(small).tower, oracle(weights, HEADS))
+    ]
     hashes = {hashlib.sha256(edit.up.numpy().tobytes() + edit.down.numpy().tobytes()).digest() for edit in edits}
     assert len(hashes) == 1 and edits[0].rank > 0
     assert edits[0].base == edits[1].base and edits[0].weight_name == edits[1].weight_name
@@ -97,8 +99,11 @@ def test_a_text_encoder_of_real_size_is_read_by_a_few_megabytes(tmp_path, monkey
     encoder, width, padding = REAL[layout]
     stored = tower_weights(width, 1, tokens, torch.float16)
     holes = {"unet": ("F16", (2_000_000_000,))}
-    holes |= {name.replace("s.0.", "s.1."): ("F16", tuple(value.shape))
-              for name, value in laid_out(stored, layout).items() if "s.0." in name.removeprefix(LAYOUTS[layout][0])}
+    holes |= {
+        name.replace("s.0.", "s.1."): ("F16", tuple(value.shape))
+        for name, value in laid_out(stored, layout).items()
+        if "s.0." in name.removeprefix(LAYOUTS[layout][0])
+    }
     path = write(tmp_path / "model.safetensors", laid_out(stored, layout), holes, tokens)
     assert path.stat().st_size > 4_000_000_000
     read, names = [], set()

@@ -19,9 +19,12 @@ def problem(n, hold, seed=0, preserve=0):
 
 
 @given(
-    n=st.sampled_from([1, 5, 30, 60]), hold=st.integers(1, 40), preserve=st.sampled_from([0, 7]),
-    lam=st.sampled_from([1e-4, 1e-2, 1.0]), seed=st.integers(0, 50),
-)  # fmt: skip
+    n=st.sampled_from([1, 5, 30, 60]),
+    hold=st.integers(1, 40),
+    preserve=st.sampled_from([0, 7]),
+    lam=st.sampled_from([1e-4, 1e-2, 1.0]),
+    seed=st.integers(0, 50),
+)
 def test_held_outputs_stay_in_fp32_however_strong_the_edit(n, hold, preserve, lam, seed):
     weight, keys, values, held, kept = problem(n, hold, seed, preserve)
     update = solve(weight, keys, values, lam=lam, preserve=kept, held=HeldSpan.of(held))

@@ -20,10 +20,18 @@ def make(sites=("text.0.self_attn", "text.1.mlp"), columns=("gogh", "<end>"), co
     restored[..., 0, 0] += 0.5
     fields = {"prompts": ("a",) * 3, "subjects": ("a",) * 3, "score": "cosine", **labels}
     return CausalTrace(
-        component="text", column_axis="token", seeds=(0,), draws=2, sites=sites, columns=columns,
-        clean=torch.full((3, 1), 2.0), corrupted=corrupted, restored=restored,
-        control=corrupted[..., None] + 0.01 * torch.randn(3, 1, 2, controls, generator=rng), **fields,
-    )  # fmt: skip
+        component="text",
+        column_axis="token",
+        seeds=(0,),
+        draws=2,
+        sites=sites,
+        columns=columns,
+        clean=torch.full((3, 1), 2.0),
+        corrupted=corrupted,
+        restored=restored,
+        control=corrupted[..., None] + 0.01 * torch.randn(3, 1, 2, controls, generator=rng),
+        **fields,
+    )
 
 
 def with_gap(trace, row, column):
@@ -83,8 +91,14 @@ def test_a_trace_too_large_for_a_page_is_refused(shape):
 
 @pytest.mark.parametrize(
     ("site", "layer"),
-    [("text.0.self_attn", 0), ("text.11.mlp", 11), ("text.1..3.self_attn", None), ("unet.input.4.1.cross_attn", None),
-     ("text.x.mlp", None), ("text.3.self_attn.more", None)],
-)  # fmt: skip
+    [
+        ("text.0.self_attn", 0),
+        ("text.11.mlp", 11),
+        ("text.1..3.self_attn", None),
+        ("unet.input.4.1.cross_attn", None),
+        ("text.x.mlp", None),
+        ("text.3.self_attn.more", None),
+    ],
+)
 def test_only_single_sites_of_the_text_encoder_have_a_layer(site, layer):
     assert layer_of(site) == layer

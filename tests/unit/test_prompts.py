@@ -111,14 +111,19 @@ def test_one_by_one_is_all_at_once(tokenizer):
 
 def test_templates():
     assert expand(PUBLISHED_TEMPLATES, "monet") == (
-        "monet", "A photo of monet", "An image of monet", "A picture of monet",
-    )  # fmt: skip
+        "monet",
+        "A photo of monet",
+        "An image of monet",
+        "A picture of monet",
+    )
     assert {default_templates(kind) for kind in KINDS if kind != "custom"} == {PUBLISHED_TEMPLATES}
     assert [default_target(kind) for kind in KINDS] == ["painting", None, None, None]
     for call in (
-        lambda: expand(("a photo",), "x"), lambda: expand((), "x"),
-        lambda: default_templates("custom"), lambda: default_templates("mood"),
-    ):  # fmt: skip
+        lambda: expand(("a photo",), "x"),
+        lambda: expand((), "x"),
+        lambda: default_templates("custom"),
+        lambda: default_templates("mood"),
+    ):
         with pytest.raises(PromptError):
             call()
 

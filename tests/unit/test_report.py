@@ -150,8 +150,12 @@ def test_generality_is_efficacy_in_sentences_not_seen(tower, tokenizer, edit):
 
 
 def test_generality_is_told_for_each_kind_of_concept(tower, tokenizer):
-    concepts = [VAN_GOGH, ConceptEdit("snoopy", "dog", kind="object"), ConceptEdit("cezanne", "painting"),
-                ConceptEdit("the moon", "a lamp", kind="custom", templates=HELD_OUT_TEMPLATES["custom"])]  # fmt: skip
+    concepts = [
+        VAN_GOGH,
+        ConceptEdit("snoopy", "dog", kind="object"),
+        ConceptEdit("cezanne", "painting"),
+        ConceptEdit("the moon", "a lamp", kind="custom", templates=HELD_OUT_TEMPLATES["custom"]),
+    ]
     report = compute_edit(tower, tokenizer, concepts, PAPER).report
     # All held-out captions of the last are its own templates: there is none to measure on.
     assert [kind for kind, _ in report.generality] == ["style", "object"]
@@ -169,10 +173,17 @@ def test_held_out_templates_are_no_defaults_and_fit_any_concept():
 
 def report_of(**changes):
     numbers = {
-        "efficacy": 0.9, "specificity": 0.95, "drift": 0.02, "empty_prompt_drift": 0.01,
-        "worst_hit": (("a cat", 0.05),), "pairs": 4, "rank": 4, "relative_norm": 0.1, "nbytes": 100,
+        "efficacy": 0.9,
+        "specificity": 0.95,
+        "drift": 0.02,
+        "empty_prompt_drift": 0.01,
+        "worst_hit": (("a cat", 0.05),),
+        "pairs": 4,
+        "rank": 4,
+        "relative_norm": 0.1,
+        "nbytes": 100,
         "generality": (("style", 0.6),),
-    }  # fmt: skip
+    }
     return EditReport(**{**numbers, **changes})
 
 

@@ -48,8 +48,10 @@ def test_text_sites(encoder):
 def test_selection_and_windows(encoder):
     sites = text_sites(encoder)
     assert [s.name for s in select(sites, kinds=["mlp"], names="text.[0-1].*, text.3.*")] == [
-        "text.0.mlp", "text.1.mlp", "text.3.mlp",
-    ]  # fmt: skip
+        "text.0.mlp",
+        "text.1.mlp",
+        "text.3.mlp",
+    ]
     with pytest.raises(SiteError, match=r"text\.0\.self_attn"):
         select(sites, names="unet.*")
     groups = windows(sites, 3)
@@ -115,9 +117,13 @@ def test_replacement_gives_the_other_words(encoder):
 def test_restoring_everything_is_the_clean_run_and_nothing_the_corrupted(encoder):
     case = make_case(encoder)
     clean, corrupted, everything, last = states(
-        encoder, case, Restoration(None), Restoration(0), Restoration(0, names(encoder, "hidden")),
+        encoder,
+        case,
+        Restoration(None),
+        Restoration(0),
+        Restoration(0, names(encoder, "hidden")),
         Restoration(0, names(encoder, "hidden")[-1:]),
-    )  # fmt: skip
+    )
     plain = case.encode(1)[0]
     assert torch.equal(clean, everything)
     assert torch.equal(clean, last), "the last layer at all positions is the clean conditioning"
@@ -149,9 +155,12 @@ def test_severing_undoes_what_runs_through_the_severed_sites(encoder):
     attention = names(encoder, "self_attn")
     first = names(encoder, "hidden")[:1]
     restored, severed, corrupted = states(
-        encoder, case, Restoration(0, first, SUBJECT), Restoration(0, first, SUBJECT, severed=attention[1:]),
+        encoder,
+        case,
+        Restoration(0, first, SUBJECT),
+        Restoration(0, first, SUBJECT, severed=attention[1:]),
         Restoration(0),
-    )  # fmt: skip
+    )
     # Only attention moves information between tokens: with it severed, nothing reaches the later ones.
     assert (restored[LAST] - corrupted[LAST]).abs().amax() > 1e-3
     assert torch.equal(severed[LAST], corrupted[LAST])

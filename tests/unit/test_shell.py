@@ -67,16 +67,42 @@ def test_the_saved_edit_is_the_one_that_python_computes(model, shell, weights, t
 def test_every_option_reaches_the_edit(model, shell, tmp_path):
     (tmp_path / "edits.txt").write_text("# lines\n\nvan gogh -> painting\n  snoopy->dog | kind=object|weight=2\n")
     code, _, err = shell(
-        "edit", model, "--edits", "edits.txt", "--edit", "dog -> painting", "--kind", "object", "--preset", "paper",
-        "--layer", "1", "--lambda", "0.5", "--positions", "last", "--preserve", "a cat", "--preserve", "",
-        "--naming", "comfyui", "--energy", "0.9", "--dtype", "fp16", "--out", "fix.safetensors",
-    )  # fmt: skip
+        "edit",
+        model,
+        "--edits",
+        "edits.txt",
+        "--edit",
+        "dog -> painting",
+        "--kind",
+        "object",
+        "--preset",
+        "paper",
+        "--layer",
+        "1",
+        "--lambda",
+        "0.5",
+        "--positions",
+        "last",
+        "--preserve",
+        "a cat",
+        "--preserve",
+        "",
+        "--naming",
+        "comfyui",
+        "--energy",
+        "0.9",
+        "--dtype",
+        "fp16",
+        "--out",
+        "fix.safetensors",
+    )
     assert code == 0, err
     file = read_edit_file("fix.safetensors")
     assert file.edit.concepts == (
-        ConceptEdit("dog", "painting", "object"), ConceptEdit("van gogh", "painting"),
+        ConceptEdit("dog", "painting", "object"),
+        ConceptEdit("van gogh", "painting"),
         ConceptEdit("snoopy", "dog", "object", weight=2.0),
-    )  # fmt: skip
+    )
     assert file.edit.settings == EditSettings(1, 0.5, "last subject token", ("a cat", ""), PAPER.preserve_weight)
     assert (file.naming, file.energy) == ("comfyui", 0.9)
     assert all(value.dtype == torch.float16 for name, value in load_file("fix.safetensors").items() if "lora" in name)
@@ -190,9 +216,19 @@ def test_a_changed_file_is_the_edit_of_the_changed_list(model, shell, weights, t
     options = ("--edit", "snoopy -> dog | kind=object", "--out", "fix.safetensors")
     assert shell("edit", model, *VAN_GOGH, *options)[0] == 0
     code, out, err = shell(
-        "change", model, "fix.safetensors", "--drop", "van gogh", "--reweight", "snoopy: 2", "--add", "dog -> painting",
-        "--out", "changed.safetensors", "--json",
-    )  # fmt: skip
+        "change",
+        model,
+        "fix.safetensors",
+        "--drop",
+        "van gogh",
+        "--reweight",
+        "snoopy: 2",
+        "--add",
+        "dog -> painting",
+        "--out",
+        "changed.safetensors",
+        "--json",
+    )
     assert code == 0, err
     wanted = [ConceptEdit("snoopy", "dog", "object", weight=2.0), ConceptEdit("dog", "painting")]
     found, anew = load_edit("changed.safetensors"), compute_edit(oracle(weights, HEADS), tokenizer, wanted, GUARDED)

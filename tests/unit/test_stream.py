@@ -37,9 +37,11 @@ CONCEPTS = [
 
 
 @given(
-    seed=st.integers(0, 99), bodies=st.lists(st.integers(1, 10), min_size=1, max_size=9),
-    padding=st.sampled_from([0, 9]), start=st.integers(0, 15),
-)  # fmt: skip
+    seed=st.integers(0, 99),
+    bodies=st.lists(st.integers(1, 10), min_size=1, max_size=9),
+    padding=st.sampled_from([0, 9]),
+    start=st.integers(0, 15),
+)
 def test_shared_padding_is_attended_as_if_it_were_not(seed, bodies, padding, start):
     """Oracle: plain attention over every caption's own rows."""
     generator = torch.Generator().manual_seed(seed)
@@ -139,8 +141,13 @@ def test_a_concept_cut_off_is_refused_before_the_first_batch(small_tower, tokeni
     concepts = [ConceptEdit(f"artist {number}", "painting") for number in range(70)]
     for long in ("word " * 73, "word " * 76):
         with pytest.raises(SubjectError, match="cut off"):
-            compute_edit(small_tower, tokenizer, [*concepts, ConceptEdit(long, "painting")], PAPER,
-                         progress=lambda *_: pytest.fail("work began"))  # fmt: skip
+            compute_edit(
+                small_tower,
+                tokenizer,
+                [*concepts, ConceptEdit(long, "painting")],
+                PAPER,
+                progress=lambda *_: pytest.fail("work began"),
+            )
 
 
 def test_prompts_that_name_a_concept_are_found_by_whole_words(tokenizer):

@@ -91,11 +91,16 @@ def test_the_score_prefers_pictures_of_the_value(scorer, name):
 def test_pictures_are_read_alone_and_in_context(scorer):
     """Painted scenes: color, background and style read right nearly always, outlines more often in context."""
     rng = np.random.default_rng(3)
-    scenes = [Scene(*values) for values in (
-        ("circle", "red", "on grass", PLAIN), ("star", "blue", "on sand", "van gogh"),
-        ("square", "green", "at night", PLAIN),
-        ("triangle", "yellow", "on stone", "bridget riley"), ("ring", "white", "on roses", PLAIN),
-    )] * 4  # fmt: skip
+    scenes = [
+        Scene(*values)
+        for values in (
+            ("circle", "red", "on grass", PLAIN),
+            ("star", "blue", "on sand", "van gogh"),
+            ("square", "green", "at night", PLAIN),
+            ("triangle", "yellow", "on stone", "bridget riley"),
+            ("ring", "white", "on roses", PLAIN),
+        )
+    ] * 4
     pictures = torch.stack([torch.from_numpy(paint(s, 128, rng)).permute(2, 0, 1).float() / 255 for s in scenes])
     for attribute_ in ("object", "color", "background", "style"):
         truth = [getattr(scene, attribute_) for scene in scenes]
@@ -130,13 +135,29 @@ def test_the_page_says_what_the_trace_says():
     effects[:, :, :, 1] = 0
     corrupted, null = torch.zeros(4, 1, 1), 0.001 * torch.tensor([1.0, -1.0, 2.0, -2.0]).expand(4, 1, 1, 4)
     trace = CausalTrace(
-        "text", ("text.0.self_attn", "text.1.self_attn"), ("here",), "token", ("a", "b", "c", "d"), ("x",) * 4, (1,), 1,
-        torch.full((4, 1), 0.5), corrupted, effects, null, "s",
-    )  # fmt: skip
+        "text",
+        ("text.0.self_attn", "text.1.self_attn"),
+        ("here",),
+        "token",
+        ("a", "b", "c", "d"),
+        ("x",) * 4,
+        (1,),
+        1,
+        torch.full((4, 1), 0.5),
+        corrupted,
+        effects,
+        null,
+        "s",
+    )
     estimate = dataclasses.replace(
-        trace, prompts=("a", "b"), subjects=("x",) * 2, clean=trace.clean[:2], corrupted=trace.corrupted[:2],
-        restored=-trace.restored[:2], control=trace.control[:2],
-    )  # fmt: skip
+        trace,
+        prompts=("a", "b"),
+        subjects=("x",) * 2,
+        clean=trace.clean[:2],
+        corrupted=trace.corrupted[:2],
+        restored=-trace.restored[:2],
+        control=trace.control[:2],
+    )
     (line,) = page([Finding("style", trace, estimate)], "text").splitlines()[2:]
     assert "| text.0.self_attn | here | +0.415 (" in line
     assert "| 83% | 1: text.0.self_attn | -1.00 |" in line

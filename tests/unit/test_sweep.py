@@ -41,9 +41,16 @@ def run_text(encoder, plan, painter=paint_text, rows=7, **options):
     case = make_case(encoder, draws=plan.draws + 1, columns=COLUMNS.values())
     cases = [case, dataclasses.replace(case, prompt="another", corruption=make_case(encoder, seed=9).corruption)]
     return sweep(
-        cases, plan, painter, latent_distance, first_layer=layers_of(encoder)[0], rows=rows, score_name="d",
-        settings={"kinds": ("a", "b")}, **options,
-    )  # fmt: skip
+        cases,
+        plan,
+        painter,
+        latent_distance,
+        first_layer=layers_of(encoder)[0],
+        rows=rows,
+        score_name="d",
+        settings={"kinds": ("a", "b")},
+        **options,
+    )
 
 
 def assert_same(one: CausalTrace, other: CausalTrace, atol=1e-5):
@@ -187,8 +194,15 @@ def test_progress_counts_every_row(encoder):
 def test_a_score_that_is_no_number_is_refused(encoder, value):
     case = make_case(encoder, columns=COLUMNS.values())
     with pytest.raises(TraceError, match="finite"):
-        sweep([case], text_plan(encoder), paint_text, lambda results, *_: torch.full((len(results),), value),
-              first_layer=layers_of(encoder)[0], rows=4, score_name="d")
+        sweep(
+            [case],
+            text_plan(encoder),
+            paint_text,
+            lambda results, *_: torch.full((len(results),), value),
+            first_layer=layers_of(encoder)[0],
+            rows=4,
+            score_name="d",
+        )
 
 
 @given(layer=st.integers(0, LAYERS - 1))
@@ -249,14 +263,16 @@ def unet_plan(unet, kinds, **changes):
 def run_unet(unet, plan, rows=6):
     encoder = make_encoder()
     case = make_case(encoder, draws=plan.draws + 1)
-    return sweep([case], plan, unet_painter(unet), latent_distance, first_layer=layers_of(encoder)[0], rows=rows,
-                 score_name="d")
+    return sweep(
+        [case], plan, unet_painter(unet), latent_distance, first_layer=layers_of(encoder)[0], rows=rows, score_name="d"
+    )
 
 
 def test_unet_lockstep_equals_one_at_a_time():
     unet = make_unet()
-    plan = unet_plan(unet, ["cross_attn", "resnet"], columns=("early", "all"), steps=(range(1), None), draws=2,
-                     controls=2)
+    plan = unet_plan(
+        unet, ["cross_attn", "resnet"], columns=("early", "all"), steps=(range(1), None), draws=2, controls=2
+    )
     assert_same(run_unet(unet, plan, rows=9).trace, run_unet(unet, plan, rows=2).trace, atol=1e-5)
     assert hooks_of(unet) == 0
 
@@ -311,15 +327,23 @@ def test_nothing_to_trace_is_refused(encoder):
             run_text(encoder, text_plan(encoder, **bad))
     case = make_case(encoder, draws=1, columns=COLUMNS.values())
     with pytest.raises(TraceError, match="second draw"):
-        sweep([case], text_plan(encoder, draws=1), paint_text, latent_distance, first_layer=layers_of(encoder)[0],
-              rows=4, score_name="d")
+        sweep(
+            [case],
+            text_plan(encoder, draws=1),
+            paint_text,
+            latent_distance,
+            first_layer=layers_of(encoder)[0],
+            rows=4,
+            score_name="d",
+        )
 
 
 def test_controls_restore_from_another_draw(encoder):
     """The null must not contain the clean run: with two draws of opposite meaning it scores like a corrupted run."""
     plan = text_plan(encoder, groups=((text_sites(encoder)[-1],),), columns=("all",), controls=1)
     case = make_case(encoder, columns=[None])
-    trace = sweep([case], plan, paint_text, latent_distance, first_layer=layers_of(encoder)[0], rows=8,
-                  score_name="d").trace
+    trace = sweep(
+        [case], plan, paint_text, latent_distance, first_layer=layers_of(encoder)[0], rows=8, score_name="d"
+    ).trace
     # Restoring the last hidden state at all positions from another draw is that other draw's corrupted run.
     torch.testing.assert_close(trace.control[..., 0, 0], trace.corrupted[..., 1], atol=1e-5, rtol=0)

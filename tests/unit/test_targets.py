@@ -70,8 +70,9 @@ def test_the_best_removes_most_for_its_drift(ranking):
 
 def test_a_target_that_is_nearly_the_source_removes_nearly_nothing(small_tower, tokenizer):
     near = ConceptEdit("van gogh", "van gogh .", "custom", ("{x}",))
-    found = find_target(small_tower, tokenizer, near.source, "custom", [near.target, "painting"],
-                        templates=near.templates).candidates  # fmt: skip
+    found = find_target(
+        small_tower, tokenizer, near.source, "custom", [near.target, "painting"], templates=near.templates
+    ).candidates
     removal = {one.target: abs(one.change) for one in found}
     assert removal["van gogh ."] < removal["painting"]
 

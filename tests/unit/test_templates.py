@@ -74,13 +74,27 @@ def test_the_sd15_version_differs_in_the_loader_and_the_size_alone(name):
 
 
 def test_a_prompt_takes_widgets_in_order_and_links_over_them():
-    known = {"A": {"input": {
-        "required": {"text": ["STRING", {}], "seed": ["INT", {}], "image": ["IMAGE", {}], "mode": [["x", "y"], {}]},
-        "optional": {"words": ["STRING", {"forceInput": True}], "size": ["INT", {}]},
-    }}}  # fmt: skip
+    known = {
+        "A": {
+            "input": {
+                "required": {
+                    "text": ["STRING", {}],
+                    "seed": ["INT", {}],
+                    "image": ["IMAGE", {}],
+                    "mode": [["x", "y"], {}],
+                },
+                "optional": {"words": ["STRING", {"forceInput": True}], "size": ["INT", {}]},
+            }
+        }
+    }
     assert templates.widget_names(known["A"]) == ["text", "seed", None, "mode", "size"]
-    node = {"id": 7, "type": "A", "mode": 0, "widgets_values": ["hi", 3, "fixed", "y"],
-            "inputs": [{"name": "image", "link": 4}, {"name": "mode", "link": 5}, {"name": "words", "link": None}]}
+    node = {
+        "id": 7,
+        "type": "A",
+        "mode": 0,
+        "widgets_values": ["hi", 3, "fixed", "y"],
+        "inputs": [{"name": "image", "link": 4}, {"name": "mode", "link": 5}, {"name": "words", "link": None}],
+    }
     muted = {**node, "id": 8, "mode": 2}
     note = {"id": 9, "type": "MarkdownNote", "mode": 0}
     graph = {"nodes": [node, muted, note], "links": [[4, 1, 0, 7, 2, "IMAGE"], [5, 2, 1, 7, 3, "COMBO"]]}

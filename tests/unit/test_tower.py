@@ -15,9 +15,17 @@ VOCABULARY, CONTEXT, WIDTH, LAYERS = 100, 12, 32, 3
 def clip(activation="quick_gelu", heads=4):
     torch.manual_seed(3)
     config = CLIPTextConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=LAYERS, hidden_act=activation,
-        num_attention_heads=heads, max_position_embeddings=CONTEXT, bos_token_id=98, eos_token_id=99, pad_token_id=99,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        hidden_act=activation,
+        num_attention_heads=heads,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=98,
+        eos_token_id=99,
+        pad_token_id=99,
+    )
     model = CLIPTextModel(config).eval()
     for parameter in model.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.3)
@@ -67,8 +75,9 @@ def test_some_positions_are_a_part_of_all(tower, start, size, layer, seed):
     )
     changed = ids.clone()
     changed[:, positions.stop :] = 0
-    torch.testing.assert_close(tower.attention_inputs(changed, layer, positions), every[:, start : positions.stop],
-                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    torch.testing.assert_close(
+        tower.attention_inputs(changed, layer, positions), every[:, start : positions.stop], rtol=1e-4, atol=1e-5
+    )
 
 
 class Forbidden(Mapping):

@@ -27,21 +27,41 @@ def make(prompts=6, seeds=2, draws=2, controls=8, seed=0, planted=None, noise=0.
         restored[..., planted[0], planted[1]] += 1.0
     control = corrupted[..., None] + noise * torch.randn(*units, controls, generator=rng)
     fields = {
-        "prompts": tuple(f"prompt {i}" for i in range(prompts)), "subjects": ("van gogh",) * prompts, "sites": SITES,
-        "columns": COLUMNS, "score": "cosine", "settings": {"steps": 3},
-    }  # fmt: skip
+        "prompts": tuple(f"prompt {i}" for i in range(prompts)),
+        "subjects": ("van gogh",) * prompts,
+        "sites": SITES,
+        "columns": COLUMNS,
+        "score": "cosine",
+        "settings": {"steps": 3},
+    }
     return CausalTrace(
-        component="text", column_axis="token", seeds=tuple(range(seeds)), draws=draws,
-        clean=torch.full((prompts, seeds), 3.0), corrupted=corrupted, restored=restored, control=control,
+        component="text",
+        column_axis="token",
+        seeds=tuple(range(seeds)),
+        draws=draws,
+        clean=torch.full((prompts, seeds), 3.0),
+        corrupted=corrupted,
+        restored=restored,
+        control=control,
         **{**fields, **labels},
-    )  # fmt: skip
+    )
 
 
 def assert_equal(one, other):
     for name in ("clean", "corrupted", "restored", "control"):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=0, rtol=0, equal_nan=True)
-    for name in ("component", "sites", "columns", "column_axis", "prompts", "subjects", "seeds", "draws", "score",
-                 "settings"):
+    for name in (
+        "component",
+        "sites",
+        "columns",
+        "column_axis",
+        "prompts",
+        "subjects",
+        "seeds",
+        "draws",
+        "score",
+        "settings",
+    ):
         assert getattr(one, name) == getattr(other, name)
 
 
@@ -214,10 +234,15 @@ def test_the_interval_covers_the_truth():
 def test_units_are_prompts_when_there_are_several():
     """Copies of one prompt's runs say nothing new: the interval must not shrink with them."""
     few = make(prompts=5, seeds=1, draws=1)
-    many = CausalTrace(**{
-        **vars(few), "draws": 9, "corrupted": few.corrupted.expand(-1, -1, 9),
-        "restored": few.restored.expand(-1, -1, 9, -1, -1), "control": few.control.expand(-1, -1, 9, -1),
-    })  # fmt: skip
+    many = CausalTrace(
+        **{
+            **vars(few),
+            "draws": 9,
+            "corrupted": few.corrupted.expand(-1, -1, 9),
+            "restored": few.restored.expand(-1, -1, 9, -1, -1),
+            "control": few.control.expand(-1, -1, 9, -1),
+        }
+    )
     for one, other in zip(confidence_interval(few), confidence_interval(many), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
@@ -269,7 +294,7 @@ def test_damaged_files_are_refused_or_still_traces(tmp_path_factory, where, chan
     make(prompts=1, seeds=1, draws=1).save(path)
     data = path.read_bytes()
     at = int(where * (len(data) - 1))
-    path.write_bytes(data[:at] if cut else data[:at] + change + data[at + len(change):])
+    path.write_bytes(data[:at] if cut else data[:at] + change + data[at + len(change) :])
     try:
         CausalTrace.load(path)
     except TraceError as error:
@@ -296,16 +321,40 @@ def test_foreign_and_newer_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": -4}, {"schema": True}, {"schema": None}, {"seeds": ["0"]}, {"seeds": [True]}, {"draws": 2.0},
-        {"draws": -1}, {"sites": "text"}, {"sites": []}, {"sites": ["a"]}, {"prompts": [1]}, {"component": "vae"},
-        {"component": None}, {"settings": []}, {"score": 3}, {"column_axis": "x"}, {"columns": None},
+        {"schema": -4},
+        {"schema": True},
+        {"schema": None},
+        {"seeds": ["0"]},
+        {"seeds": [True]},
+        {"draws": 2.0},
+        {"draws": -1},
+        {"sites": "text"},
+        {"sites": []},
+        {"sites": ["a"]},
+        {"prompts": [1]},
+        {"component": "vae"},
+        {"component": None},
+        {"settings": []},
+        {"score": 3},
+        {"column_axis": "x"},
+        {"columns": None},
     ],
-)  # fmt: skip
+)
 def test_labels_of_another_type_are_refused(tmp_path, change):
     path = tmp_path / "a.safetensors"
     trace = make(prompts=1)
-    names = ("component", "sites", "columns", "column_axis", "prompts", "subjects", "seeds", "draws", "score",
-             "settings")  # fmt: skip
+    names = (
+        "component",
+        "sites",
+        "columns",
+        "column_axis",
+        "prompts",
+        "subjects",
+        "seeds",
+        "draws",
+        "score",
+        "settings",
+    )
     labels = {"schema": 1, **{name: getattr(trace, name) for name in names}}
     tensors = {name: getattr(trace, name) for name in ("clean", "corrupted", "restored", "control")}
     save_file(tensors, path, {"causal_trace": json.dumps(labels)})

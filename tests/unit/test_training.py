@@ -10,9 +10,19 @@ from diff_quickfix.demo_model.training_set import RECIPE
 from safetensors.torch import load_file
 
 SMALL = dataclasses.replace(
-    RECIPE, pictures=48, clip_steps=2, clip_batch=8, autoencoder_steps=1, autoencoder_batch=2, vision_steps=1,
-    vision_batch=8, unet_steps=2, unet_batch=2, unet_offset_from=1, unet_noisy_from=1,
-)  # fmt: skip
+    RECIPE,
+    pictures=48,
+    clip_steps=2,
+    clip_batch=8,
+    autoencoder_steps=1,
+    autoencoder_batch=2,
+    vision_steps=1,
+    vision_batch=8,
+    unet_steps=2,
+    unet_batch=2,
+    unet_offset_from=1,
+    unet_noisy_from=1,
+)
 
 
 def run_fit(out, *, break_at=None):

@@ -43,11 +43,26 @@ def test_nowhere(nowhere, tmp_path, monkeypatch):
 
 
 TRICKY = [
-    "", " ", "van gogh", "Van Gogh's \"Sunflowers\", 1889!!", "r2d2 it's they'll we'd I'M", "(van gogh:1.2)", "a\t\nb",
-    "na\u00efve caf\u00e9 cafe\u0301", "\u91ce\u539f \u0417\u0438\u043c\u0430 \u2075",
-    "\u216b", "\U0001f600\U0001f468\u200d\U0001f469", "x<|endoftext|>y",
-    "<|startoftext|>", "<|EndOfText|>", "\u0130stanbul \ufb01ne", "word " * 200, "'s", "a'", "\xa0b\u2028c",
-]  # fmt: skip
+    "",
+    " ",
+    "van gogh",
+    'Van Gogh\'s "Sunflowers", 1889!!',
+    "r2d2 it's they'll we'd I'M",
+    "(van gogh:1.2)",
+    "a\t\nb",
+    "na\u00efve caf\u00e9 cafe\u0301",
+    "\u91ce\u539f \u0417\u0438\u043c\u0430 \u2075",
+    "\u216b",
+    "\U0001f600\U0001f468\u200d\U0001f469",
+    "x<|endoftext|>y",
+    "<|startoftext|>",
+    "<|EndOfText|>",
+    "\u0130stanbul \ufb01ne",
+    "word " * 200,
+    "'s",
+    "a'",
+    "\xa0b\u2028c",
+]
 
 
 @pytest.fixture(scope="module")

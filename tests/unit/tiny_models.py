@@ -14,9 +14,16 @@ LAST = CONTEXT - 1
 def make_encoder():
     torch.manual_seed(5)
     config = CLIPTextConfig(
-        vocab_size=60, hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4,
-        max_position_embeddings=CONTEXT, bos_token_id=58, eos_token_id=59, pad_token_id=59,
-    )  # fmt: skip
+        vocab_size=60,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=58,
+        eos_token_id=59,
+        pad_token_id=59,
+    )
     model = CLIPTextModel(config).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -51,8 +58,19 @@ def make_unet():
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(1)
-    return UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), block_out_channels=(16, 32), layers_per_block=2,
-        attention_head_dim=4, cross_attention_dim=WIDTH, norm_num_groups=8,
-    ).eval().requires_grad_(False)  # fmt: skip
+    return (
+        UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(16, 32),
+            layers_per_block=2,
+            attention_head_dim=4,
+            cross_attention_dim=WIDTH,
+            norm_num_groups=8,
+        )
+        .eval()
+        .requires_grad_(False)
+    )
