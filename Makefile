@@ -9,7 +9,7 @@ help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: ## paint before and after an edit, in a real ComfyUI, into demo-output/
-	@$(IN) python -m diff_quickfix.demo_model.demo --out demo-output
+	@$(IN) python -m diff_quickfix.demo_model.studies.demo --out demo-output
 
 test: ## all checks and tests, against the newest and the oldest supported ComfyUI
 	@$(IN_BROWSER) python scripts/run_tests.py
@@ -36,10 +36,10 @@ bench-trace: ## pictures per second of tracing, beside plain sampling and the pu
 	@$(IN) python -m diff_quickfix.benchmarks.trace
 
 study: ## trace every attribute of the demo model over many prompts into build/study (two hours on two cores)
-	@$(IN) python -m diff_quickfix.demo_model.study trace --out build/study
+	@$(IN) python -m diff_quickfix.demo_model.studies.study trace --out build/study
 
 train: ## train the demo model from nothing (hours on two cores) into build/shapes
-	@$(IN) python -m diff_quickfix.demo_model.train all --out build/shapes
+	@$(IN) python -m diff_quickfix.demo_model.training.train all --out build/shapes
 
 clean: ## remove what the targets above wrote into the clone
 	rm -rf build demo-output .hypothesis tests/.hypothesis .ruff_cache .mypy_cache

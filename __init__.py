@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .nodes import DiffQuickFixExtension
-    from .prompts import PromptError, PromptTokenizer, SubjectError
     from .quickfix import (
         Changes,
         ConceptEdit,
@@ -53,6 +52,8 @@ if TYPE_CHECKING:
         save_edit,
         scan,
     )
+    from .text.prompts import PromptError, PromptTokenizer
+    from .text.subjects import SubjectError
 
 WEB_DIRECTORY = "./web"
 __version__ = "0.1.0"
@@ -90,14 +91,15 @@ __all__ = [
     "save_edit",
     "scan",
 ]
-_FROM_PROMPTS = ("PromptError", "PromptTokenizer", "SubjectError")
+_FROM_TEXT = {"PromptError": "prompts", "PromptTokenizer": "prompts", "SubjectError": "subjects"}
 
 
 def __getattr__(name: str) -> Any:
     # ComfyUI asks every pack for names that it may not have, so an unknown one must cost no import.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".prompts" if name in _FROM_PROMPTS else ".quickfix", __name__), name)
+    room = f".text.{_FROM_TEXT[name]}" if name in _FROM_TEXT else ".quickfix"
+    return getattr(import_module(room, __name__), name)
 
 
 def __dir__() -> list[str]:

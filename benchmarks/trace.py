@@ -19,9 +19,9 @@ from collections.abc import Callable
 import torch
 
 from ..demo_model.pipeline import load_pipeline
-from ..demo_model.traced import TracedSampler
-from ..tracing.interventions import Patch
-from ..tracing.sites import select
+from ..demo_model.studies.traced import TracedSampler
+from ..families.sites import select
+from ..tracing.runs.interventions import Patch
 
 
 def main(arguments: list[str] | None = None) -> None:

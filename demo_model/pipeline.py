@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from ..vocabulary import clip_tokenizer
+from ..text.vocabulary import clip_tokenizer
 from . import architecture as shape
 from .autoencoder import Autoencoder
 from .weights import WEIGHTS, load_part, tokenize

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import normalize
 
-from ..vocabulary import clip_tokenizer
+from ..text.vocabulary import clip_tokenizer
 from . import architecture as shape
 from .clip import Clip, load_clip
 from .scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, Scene, caption, plural

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..vocabulary import clip_tokenizer
+from ..text.vocabulary import clip_tokenizer
 from . import architecture as shape
 from .scenes import caption, sample_scenes
 

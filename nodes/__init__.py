@@ -11,13 +11,7 @@ from .find import FindLambda, FindTarget
 from .guard import CollateralRadar, EditReportNode, PreserveSet
 from .score import ClipScore, ClipVisionScorer, LoadClipScorer, ShapesScorerNode
 from .shapes import LoadShapesDemo
-from .trace import (
-    CausalTraceText,
-    CausalTraceUNet,
-    CorruptPrompt,
-    RestoreTextState,
-    RestoreUNetState,
-)
+from .trace import CausalTraceText, CausalTraceUNet, CorruptPrompt, RestoreTextState, RestoreUNetState
 from .trace_result import CausalHeatmap, CompareTraces, LoadTrace, LocateCausalState, SaveTrace
 
 NODES: list[type[io.ComfyNode]] = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..quickfix import ConceptEdit, ConceptList, combine, parse_concepts, read_concepts
-from ..quickfix.concept_list import READERS
+from ..quickfix.concepts.lists import READERS
 from .api import ConceptEditsType, io, schema
 from .edit_inputs import kind_input, source_input, target_input, template_lines, templates_input
 from .host.inputs import NO_FILE, input_path, modified, text_files

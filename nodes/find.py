@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..quickfix import PRESERVE_MODES, find_lambda, find_target, prompts_of_text
-from ..quickfix.picture import draw_curve, draw_targets
+from ..quickfix.measure.charts import draw_curve, draw_targets
 from .api import image_of, io, report_ui, reporting, schema
 from .edit_inputs import (
     clip_input,

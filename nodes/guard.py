@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ..quickfix import KNOWN_NAMES, PRESERVE_SETS, prompts_of_text, scan, text_of_prompts
-from ..quickfix.picture import draw_report
+from ..quickfix.measure.charts import draw_report
 from .api import WeightEditType, image_of, io, report_ui, reporting, schema
 from .host.inputs import NO_FILE, modified, read_text_file, text_files
 from .host.progress import progress_bar

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..prompts import PLACES
-from ..tracing.cases import Restoration
-from ..tracing.examples import MOST_CELLS as MOST_PICTURES
-from ..tracing.sites import TEXT_KINDS, UNET_KINDS, select, unet_sites
+from ..families.clip import TEXT_KINDS
+from ..families.sites import select
+from ..families.unet import UNET_KINDS, unet_sites
+from ..text.subjects import PLACES
+from ..tracing.results.examples import MOST_CELLS as MOST_PICTURES
+from ..tracing.runs.cases import Restoration
 from .api import CausalTraceType, CorruptionType, ImageScorerType, io, schema
 from .host.causal_trace import DEFAULT_ROWS, TraceSettings, trace_text, trace_unet
 from .host.corrupted import EXTENTS, CorruptionSettings, corrupt_prompt

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..tracing.heatmap import draw_heatmap
-from ..tracing.locate import locate
-from ..tracing.result import CausalTrace, compare
+from ..tracing.results.comparison import compare
+from ..tracing.results.heatmap import draw_heatmap
+from ..tracing.results.locate import locate
+from ..tracing.results.trace_file import load_trace, save_trace, trace_table
 from .api import CausalTraceType, image_of, io, schema
 from .host.files import free_path, trace_files, trace_path
 from .host.heatmap import heatmap_output
@@ -129,9 +130,11 @@ class SaveTrace(io.ComfyNode):
     @classmethod
     def execute(cls, trace, name: str, csv: bool) -> io.NodeOutput:
         path = free_path(name)
-        trace.save(path)
+        save_trace(trace, path)
         if csv:
-            path.with_name(path.name.removesuffix(".safetensors") + ".csv").write_text(trace.to_csv(), encoding="utf-8")
+            path.with_name(path.name.removesuffix(".safetensors") + ".csv").write_text(
+                trace_table(trace), encoding="utf-8"
+            )
         return io.NodeOutput(path.name)
 
 
@@ -155,7 +158,7 @@ class LoadTrace(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(CausalTrace.load(trace_path(file)))
+        return io.NodeOutput(load_trace(trace_path(file)))
 
 
 class CompareTraces(io.ComfyNode):

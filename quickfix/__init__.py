@@ -9,38 +9,36 @@
 Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arXiv 2310.13730.
 """
 
-from .changes import Changes, parse_changes
-from .concept_list import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
+from ..families.clip import ENCODERS, NAMINGS, Encoder
+from ..output.json_records import to_json
+from .concepts.changes import Changes, parse_changes
+from .concepts.concept import ConceptEdit
+from .concepts.everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
+from .concepts.heldout import HELD_OUT_TEMPLATES
+from .concepts.lists import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
+from .concepts.pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
+from .concepts.prompt_lists import preserve_set, prompts_of_text, text_of_prompts
+from .concepts.settings import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
 from .edit import compute_edit, find_lambda, measure_edit
-from .edit_file import PRECISIONS, EditFile, EditFileError, load_edit, read_edit_file, save_edit
-from .encoders import ENCODERS, NAMINGS, Encoder
-from .everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
-from .guard import Guard, build_guard, preserve_set, prompts_of_text, text_of_prompts
-from .heldout import HELD_OUT_TEMPLATES
+from .encoder.tower import AttentionStates, TextTower, TowerError
+from .files.edit_file import PRECISIONS, EditFile, EditFileError, load_edit, read_edit_file, save_edit
+from .files.model_folder import FolderCopy, check_folder, copy_folder
+from .files.tensor_file import TensorFile, TensorFileError
+from .files.text_encoder_file import ModelFileError, TextEncoderFile, open_text_encoder
+from .guard import Guard, build_guard
 from .ledger import Ledger, LedgerError
-from .model_folder import FolderCopy, check_folder, copy_folder
-from .nullspace import HeldError, HeldSpan
-from .pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
-from .radar import KNOWN_NAMES, Hit, Radar, scan
-from .records import to_json
-from .report import (
-    EditReport,
-    FinalStates,
-    Guarding,
-    Probe,
-    StorageRounding,
-    measure_effect,
-    measure_final,
-    storage_rounding,
-)
-from .request import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, ConceptEdit, EditSettings, preset
-from .solve import LowRank, SolveError, Statistics, preserved_gram, solve, solve_residuals
-from .targets import PLAIN_WORDS, Candidate, TargetRanking, find_target
-from .tensor_file import TensorFile, TensorFileError
-from .text_encoder_file import ModelFileError, TextEncoderFile, open_text_encoder
-from .tower import AttentionStates, TextTower, TowerError
-from .tuning import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
-from .weight_edit import WeightEdit, weight_hash
+from .measure.effect import Probe, measure_effect, measure_final
+from .measure.radar import KNOWN_NAMES, Hit, Radar, scan
+from .measure.report import EditReport, FinalStates
+from .measure.rounding import StorageRounding, storage_rounding
+from .measure.target_ranking import Candidate, TargetRanking
+from .measure.verdict import Guarding
+from .measure.weight_edit import WeightEdit, weight_hash
+from .solver.closed_form import SolveError, Statistics, preserved_gram, solve, solve_residuals
+from .solver.low_rank import LowRank
+from .solver.nullspace import HeldError, HeldSpan
+from .solver.spectrum import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
+from .targets import PLAIN_WORDS, find_target
 
 __all__ = [
     "AUTO",

@@ -7,20 +7,26 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..prompts import PromptTokenizer, SubjectError, naming_any
-from .conflicts import near_preserved, refuse_conflicts
-from .everyday import EVERYDAY
+from ..text.prompts import PromptTokenizer
+from ..text.subjects import SubjectError, naming_any
+from .concepts.concept import ConceptEdit
+from .concepts.conflicts import refuse_conflicts
+from .concepts.everyday import EVERYDAY
+from .concepts.heldout import HELD_OUT_TEMPLATES
+from .concepts.pairs import TokenPairs, pair_tokens
+from .concepts.settings import GUARDED, EditSettings
+from .encoder.tower import TextTower, TowerError
 from .guard import Guard, build_guard
-from .heldout import HELD_OUT_TEMPLATES
-from .pairs import TokenPairs, pair_tokens
-from .report import EditReport, Guarding, Probe, measure_effect, reached
-from .request import GUARDED, ConceptEdit, EditSettings
-from .solve import LowRank, Statistics
-from .stopwatch import Stopwatch
+from .measure.contested import near_preserved
+from .measure.effect import Probe, measure_effect
+from .measure.report import EditReport
+from .measure.stopwatch import Stopwatch
+from .measure.verdict import Guarding
+from .measure.weight_edit import WeightEdit, weight_hash
+from .solver.closed_form import Statistics
+from .solver.low_rank import LowRank, reached
+from .solver.spectrum import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .stream import GatheredPairs, edited_layer, encode_pairs, gather_pairs
-from .tower import TextTower, TowerError
-from .tuning import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
-from .weight_edit import WeightEdit, weight_hash
 
 # Concepts of a kind whose generality is measured.
 _SAMPLE = 8

@@ -12,16 +12,16 @@ from itertools import accumulate
 
 import torch
 
-from ..prompts import PromptError, PromptTokenizer, naming_any
-from .everyday import PRESERVE_SETS, PRESERVED
-from .nullspace import HeldSpan
-from .request import ConceptEdit, EditSettings
-from .solve import preserved_gram
-from .tower import TextTower
+from ..text.prompts import PromptError, PromptTokenizer
+from ..text.subjects import naming_any
+from .concepts.concept import ConceptEdit
+from .concepts.everyday import PRESERVE_SETS, PRESERVED
+from .concepts.settings import EditSettings
+from .encoder.tower import TextTower
+from .solver.closed_form import preserved_gram
+from .solver.nullspace import HeldSpan
 
 _BUILT_IN = frozenset(PRESERVED).union(*PRESERVE_SETS.values())
-# How a list of prompts writes the empty one, since an empty line means nothing.
-EMPTY_LINE = '""'
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Guard:
     """What must stay, ready for the solver.
 
     Attributes:
-        kept: :func:`~.solve.preserved_gram` (d, d) of the softly preserved keys, each distinct one once; None where
-            there are none.
+        kept: :func:`~.solver.closed_form.preserved_gram` (d, d) of the softly preserved keys, each distinct one once;
+            None where there are none.
         held: the span of the held keys; None where nothing is held.
         skipped: built-in prompts left out because they name a concept that is edited.
     """
@@ -132,28 +132,6 @@ def build_guard(
         HeldError: the held prompts leave no room for any edit.
     """
     return GuardKeys(settings).guard(tower, tokenizer, concepts)
-
-
-def prompts_of_text(text: str) -> tuple[str, ...]:
-    """The prompts of a list, one on each line, each once; a line ``""`` is the empty prompt, an empty line nothing."""
-    lines = (line.strip() for line in text.lstrip("\ufeff").splitlines())
-    return tuple(dict.fromkeys("" if line == EMPTY_LINE else line for line in lines if line))
-
-
-def text_of_prompts(prompts: Sequence[str]) -> str:
-    """A list that :func:`prompts_of_text` reads back."""
-    return "\n".join(prompt or EMPTY_LINE for prompt in prompts)
-
-
-def preserve_set(name: str) -> tuple[str, ...]:
-    """A built-in set of :data:`PRESERVE_SETS` by name.
-
-    Raises:
-        PromptError: there is none of this name.
-    """
-    if name not in PRESERVE_SETS:
-        raise PromptError(f"Unknown preserve set {name!r}; expected one of: {'; '.join(PRESERVE_SETS)}.")
-    return PRESERVE_SETS[name]
 
 
 def _without_concepts(

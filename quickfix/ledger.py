@@ -23,16 +23,17 @@ from typing import Any
 
 import torch
 
-from ..prompts import PromptError, PromptTokenizer
-from .conflicts import refuse_conflicts
+from ..text.prompts import PromptError, PromptTokenizer
+from .concepts.concept import ConceptEdit
+from .concepts.conflicts import refuse_conflicts
+from .concepts.settings import GUARDED, EditSettings
 from .edit import edit_of_pairs, everyday_probe, lambda_curve, require_fit
+from .encoder.tower import TextTower
 from .guard import GuardKeys
-from .request import GUARDED, ConceptEdit, EditSettings
-from .solve import Statistics
-from .stopwatch import Stopwatch
+from .measure.stopwatch import Stopwatch
+from .measure.weight_edit import WeightEdit
+from .solver.closed_form import Statistics
 from .stream import GatheredPairs, KeySums, edited_layer, encode_pairs, tokenize_pairs
-from .tower import TextTower
-from .weight_edit import WeightEdit
 
 _COARSE, _FINE = 2.0**20, 2.0**60
 # A coarse integer has 63 bits; one concept may fill 43 of them, so that a million concepts fit.

@@ -24,14 +24,15 @@ from itertools import accumulate
 
 import torch
 
-from ..prompts import PromptTokenizer
+from ..text.prompts import PromptTokenizer
+from .concepts.concept import ConceptEdit
+from .concepts.pairs import TokenPairs, pair_tokens
+from .concepts.settings import EditSettings
+from .encoder.tower import TextTower
 from .guard import Guard
-from .pairs import TokenPairs, pair_tokens
-from .report import reached, share_reached
-from .request import ConceptEdit, EditSettings
-from .solve import LowRank, Statistics, condition_bound, row_parts, solve_residuals, symmetric_product
-from .stopwatch import Stopwatch
-from .tower import TextTower
+from .measure.stopwatch import Stopwatch
+from .solver.closed_form import Statistics, condition_bound, row_parts, solve_residuals, symmetric_product
+from .solver.low_rank import LowRank, reached, share_reached
 
 # Concepts encoded at once.
 CONCEPTS = 64

@@ -1,7 +1,7 @@
 """Targets ranked without painting: what is left of a concept once it has become each of some words?
 
-The source's keys are the same whatever it becomes, so one decomposition serves all candidates (``tuning.py``), and each
-is judged at its own best lambda.
+The source's keys are the same whatever it becomes, so one decomposition serves all candidates (``solver/spectrum.py``),
+and each is judged at its own best lambda.
 
 How far an edit goes does not tell a good target. Another artist's name takes "van gogh" away from itself as well as
 "painting" does, and brings another style. So what counts is where the edit *leads*: the final text states, which the
@@ -22,27 +22,28 @@ their efficacy was as high or higher.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 
-from ..prompts import PromptError, PromptTokenizer, TokenizedPrompt, expand, naming_any
-from .conflicts import refuse_conflicts
+from ..text.captions import expand
+from ..text.prompts import PromptError, PromptTokenizer, TokenizedPrompt
+from ..text.subjects import naming_any
+from .concepts.concept import ConceptEdit
+from .concepts.conflicts import refuse_conflicts
+from .concepts.heldout import HELD_OUT_TEMPLATES
+from .concepts.names import KNOWN_NAMES
+from .concepts.settings import GUARDED, EditSettings
 from .edit import everyday_probe
+from .encoder.tower import TextTower
 from .guard import build_guard
-from .heldout import HELD_OUT_TEMPLATES
-from .names import KNOWN_NAMES
-from .radar import names_gram
-from .request import GUARDED, ConceptEdit, EditSettings
-from .solve import Statistics
-from .stopwatch import Stopwatch
+from .measure.radar import names_gram
+from .measure.stopwatch import Stopwatch
+from .measure.target_ranking import Candidate, TargetRanking
+from .solver.closed_form import Statistics
+from .solver.spectrum import Spectrum, trace_turned
 from .stream import edited_layer, gather_pairs
-from .tower import TextTower
-from .tuning import DRIFT_LIMIT, Spectrum, trace_turned, worth
 
 # Words that say as little as a concept of their kind can: what is left of a concept when all is removed, and what is
 # tried as a target when no candidates are given.
@@ -52,77 +53,10 @@ PLAIN_WORDS: dict[str, tuple[str, ...]] = {
     "fact": ("person", "man", "woman", "leader", "stranger"),
     "custom": ("thing", "picture", "object", "person"),
 }
+
+
 # Final states that are compared: at the end of a caption and in the padding right behind it.
 _STATES = 4
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A target, judged at its own best lambda.
-
-    Attributes:
-        target: the word.
-        lam: the lambda at the knee.
-        removal: see the module's text.
-        change: ||delta K|| / ||W0 K||, how far the source's outputs move.
-        efficacy, drift: as in :class:`~.tuning.LambdaCurve`.
-        collateral: root mean square of the relative changes of well-known names (``radar.py``).
-    """
-
-    target: str
-    lam: float
-    removal: float
-    change: float
-    efficacy: float
-    drift: float
-    collateral: float
-
-    @property
-    def worth(self) -> float:
-        """removal - drift / 0.1."""
-        return worth(self.removal, self.drift)
-
-
-@dataclass(frozen=True)
-class TargetRanking:
-    """Candidates, the best first.
-
-    Attributes:
-        source: the concept that is to become one of them.
-        candidates: at least one.
-    """
-
-    source: str
-    candidates: tuple[Candidate, ...]
-
-    @property
-    def best(self) -> Candidate:
-        return self.candidates[0]
-
-    def text(self) -> str:
-        """The best, the candidates as a small table, best first, and the criterion."""
-        width = max(12, *(len(candidate.target[:40]) for candidate in self.candidates)) + 2
-        lines = [f"Best target of {self.source!r}: {self.best.target!r}"]
-        lines.append(f"{'target':{width}}removal efficacy   drift collateral  lambda")
-        for one in self.candidates:
-            lines.append(
-                f"{one.target[:40]:{width}}{one.removal:7.1%} {one.efficacy:8.1%} {one.drift:7.2%} "
-                f"{one.collateral:10.2%}  {one.lam:<.4g}"
-            )
-        lines.append(
-            "The best has the most removal at the least drift (a drift of "
-            f"{DRIFT_LIMIT:.0%} weighs as much as all of the concept). Removal is how near the edit brings the "
-            "concept's text states to those of plain words; below 0, the target says more than the concept did."
-        )
-        return "\n".join(lines)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts, ready for JSON."""
-        return {
-            "source": self.source,
-            "best": self.best.target,
-            "candidates": [{**dataclasses.asdict(one), "worth": one.worth} for one in self.candidates],
-        }
 
 
 @torch.no_grad()

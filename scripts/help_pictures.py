@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import templates
-from diff_quickfix.demo_model.server import running_server
+from diff_quickfix.demo_model.studies.server import running_server
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent

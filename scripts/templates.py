@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from diff_quickfix.demo_model.server import Server, running_server
+from diff_quickfix.demo_model.studies.server import Server, running_server
 from PIL import Image, ImageDraw, ImageFont
 
 Graph = dict[str, Any]

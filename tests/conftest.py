@@ -32,6 +32,6 @@ def comfyui() -> Path:
 def tokenizer(comfyui):
     """The CLIP tokenizer with the padding of Stable Diffusion 1.x."""
     from diff_quickfix.demo_model.weights import clip_tokenizer
-    from diff_quickfix.prompts import PromptTokenizer
+    from diff_quickfix.text.prompts import PromptTokenizer
 
     return PromptTokenizer(clip_tokenizer(), pad_token=49407)

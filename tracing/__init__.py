@@ -4,7 +4,7 @@ Three runs are compared (Basu et al. 2024, after Meng et al. 2022): the *clean* 
 which noise hides the subject from the text encoder, and *restored* runs, which are corrupted runs with the output of
 one site taken from the clean run. What a site's restoration brings back of the score is its indirect effect.
 
-The rooms: ``sites`` names the places of a model, ``corruption`` draws the noise, ``interventions`` are the hooks that
-copy rows of a batch, ``lockstep`` runs the sweep, ``result`` keeps and files what was measured, ``statistics`` judges
-it, ``heatmap`` draws it. Nothing here knows ComfyUI.
+The rooms: ``runs`` makes the runs (``corruption`` draws the noise, ``interventions`` are the hooks that copy rows of a
+batch, ``lockstep`` sweeps), ``results`` keeps, files, judges and draws what was measured, ``scores`` measures pictures.
+The places of a model that can be restored are named in ``families``. Nothing here knows ComfyUI.
 """

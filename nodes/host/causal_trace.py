@@ -17,20 +17,16 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ...prompts import PLACES, places
-from ...tracing.cases import Case
-from ...tracing.examples import examples_of
-from ...tracing.lockstep import Score, Sweep, sweep
-from ...tracing.plan import Plan
-from ...tracing.scores import LATENT_DISTANCE, latent_distance
-from ...tracing.sites import Site, select, text_sites, unet_sites, windows
-from .corrupted import (
-    CorruptedPrompt,
-    CorruptionSettings,
-    corrupt_prompt,
-    first_layer,
-    parse_prompts,
-)
+from ...families.clip import text_sites
+from ...families.sites import Site, select, windows
+from ...families.unet import unet_sites
+from ...text.subjects import PLACES, places
+from ...tracing.results.examples import examples_of
+from ...tracing.runs.cases import Case
+from ...tracing.runs.lockstep import Score, Sweep, sweep
+from ...tracing.runs.plan import Plan
+from ...tracing.scores.latent import LATENT_DISTANCE, latent_distance
+from .corrupted import CorruptedPrompt, CorruptionSettings, corrupt_prompt, first_layer, parse_prompts
 from .memory import rows_that_fit
 from .progress import duration, say
 from .sampling import SamplerSettings, make_painter

@@ -12,10 +12,12 @@ import comfy.model_management
 import comfy.sd
 import torch
 
-from ...prompts import PromptTokenizer, SubjectError, TokenizedPrompt, find_subject, places
-from ...tracing.cases import Case, Restoration, encode_rows
-from ...tracing.corruption import Corruption, CorruptionError, gaussian, replacement
-from ...tracing.sites import select, text_sites
+from ...families.clip import text_sites
+from ...families.sites import select
+from ...text.prompts import PromptTokenizer, TokenizedPrompt
+from ...text.subjects import SubjectError, find_subject, places
+from ...tracing.runs.cases import Case, Restoration, encode_rows
+from ...tracing.runs.corruption import Corruption, CorruptionError, gaussian, replacement
 from .text_encoder import only_encoder
 
 EXTENTS = ("subject", "whole prompt")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...files import inside
+from ...output.files import inside
 
 FOLDER = "causal_traces"
 SUFFIX = ".trace.safetensors"

@@ -8,9 +8,9 @@ import comfy.utils
 import torch
 from comfy_api.v0_0_2 import ui
 
-from ...tracing.examples import UNRESTORED
-from ...tracing.payload import heatmap_payload
-from ...tracing.result import CausalTrace, TraceError
+from ...tracing.results.examples import UNRESTORED
+from ...tracing.results.payload import heatmap_payload
+from ...tracing.results.trace import CausalTrace, TraceError
 
 # In pixels; the node shows them smaller.
 LONGEST_SIDE = 256

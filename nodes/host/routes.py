@@ -15,7 +15,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ...prompts import PromptTokenizer, SubjectError
+from ...text.prompts import PromptTokenizer
+from ...text.subjects import SubjectError
 
 TOKENS = "/diff_quickfix/tokens"
 LONGEST_PROMPT, LONGEST_SUBJECT = 4000, 500

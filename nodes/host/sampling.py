@@ -15,9 +15,10 @@ import comfy.sample
 import comfy.samplers
 import torch
 
-from ...tracing.cases import Restoration
-from ...tracing.interventions import InterventionError, Patch, patching
-from ...tracing.sites import Site, unet_sites
+from ...families.sites import Site
+from ...families.unet import unet_sites
+from ...tracing.runs.cases import Restoration
+from ...tracing.runs.interventions import InterventionError, Patch, patching
 from .corrupted import CorruptedPrompt
 
 WRAPPER = "DiffQuickFix_trace"

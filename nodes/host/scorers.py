@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ...demo_model.scorer import ShapesScorer
-from ...tracing.clip_score import ClipScorer, ScorerError
+from ...tracing.scores.clip import ClipScorer, ScorerError
 from .text_encoder import only_encoder
 
 # Kinds of ComfyUI's model folders in which a CLIP of transformers' format may lie.

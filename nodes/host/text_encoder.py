@@ -9,8 +9,8 @@ from typing import Any
 import comfy.sd
 import torch
 
-from ...prompts import PromptTokenizer
 from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final, weight_hash
+from ...text.prompts import PromptTokenizer
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chromium import Chromium, Page
-from diff_quickfix.demo_model.server import PACK, Server
+from diff_quickfix.demo_model.studies.server import PACK, Server
 
 SCREENSHOTS = PACK / "build" / "screenshots"
 # Each page keeps this from ComfyUI's own start-up dialogs.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from chromium import running_chromium
 from comfy_page import ComfyPage
-from diff_quickfix.demo_model.server import running_server
+from diff_quickfix.demo_model.studies.server import running_server
 from traces import save_traces
 
 

@@ -1,8 +1,8 @@
 """The subgraph blueprints: found in the node search, inserted as one node, and run."""
 
 import numpy as np
-from diff_quickfix.demo_model.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.scorer import ShapesScorer
+from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
 
 PROMPT = f"a red circle on grass, in the style of {EDITED}"
 SUBGRAPH = "window.app.graph._nodes.find((node) => node.isSubgraphNode?.())"

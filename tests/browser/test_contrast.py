@@ -3,7 +3,7 @@ the page computed."""
 
 import pytest
 from comfy_page import node_of
-from diff_quickfix.tracing.payload import heatmap_payload
+from diff_quickfix.tracing.results.payload import heatmap_payload
 from test_heatmap_widget import LIGHT as PALETTE
 from test_heatmap_widget import MAP
 from test_picker_widget import BOX as PICKER

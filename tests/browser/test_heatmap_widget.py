@@ -7,7 +7,8 @@ import xml.etree.ElementTree as xml
 
 import pytest
 from comfy_page import node_of
-from diff_quickfix.tracing.payload import heatmap_payload
+from diff_quickfix.tracing.results.locate import best_cell
+from diff_quickfix.tracing.results.payload import heatmap_payload
 from traces import BEST, COLORS, PICTURED, make_trace
 
 MAP = ".diff-quickfix-heatmap"
@@ -58,7 +59,7 @@ def test_the_pointer_reads_a_cell_and_a_click_pins_it(page, heatmap):
     x, y = cell_at(page, 0, 1)
     page.move(x, y)
     words = page.wait(f"{WORDS}.includes('restored score') && {WORDS}")
-    effect = f"{trace.best().effect:.3f}"
+    effect = f"{best_cell(trace).effect:.3f}"
     for part in (f"site: {BEST[0]}", f"token: {BEST[1]}", effect, "clean score: 1.000", "control: yes"):
         assert part in words, words
     page.click(x, y)
@@ -279,7 +280,9 @@ def test_far_away_the_main_finding_is_written_large(page, heatmap):
     words = f"document.querySelector('{MAP}').previousElementSibling"
     for scale in (0.4, 0.25):
         page.view(scale=scale, offset=(100, 400))
-        page.wait(f"{WORDS} === '{BEST[0]} \u00b7 {BEST[1]} \u00b7 indirect effect {make_trace().best().effect:.3f}'")
+        page.wait(
+            f"{WORDS} === '{BEST[0]} \u00b7 {BEST[1]} \u00b7 indirect effect {best_cell(make_trace()).effect:.3f}'"
+        )
         page.wait(f"{words}.previousElementSibling.offsetHeight === 0")
         assert type_on_screen(page, words) >= 12
         over = ("Width", "Height")

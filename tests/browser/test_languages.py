@@ -4,9 +4,9 @@ import json
 
 import pytest
 from comfy_page import ComfyPage, node_of
-from diff_quickfix.demo_model.server import PACK
-from diff_quickfix.quickfix.verdict import WEAK, Finding, Verdict
-from diff_quickfix.tracing.payload import heatmap_payload
+from diff_quickfix.demo_model.studies.server import PACK
+from diff_quickfix.quickfix.measure.verdict import WEAK, Finding, Verdict
+from diff_quickfix.tracing.results.payload import heatmap_payload
 from test_heatmap_widget import CHECK, MAP
 from test_picker_widget import BOX as PICKER
 from test_report_widget import BOX as REPORT

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import templates
-from diff_quickfix.demo_model.server import PACK
+from diff_quickfix.demo_model.studies.server import PACK
 from wires import wires_of
 
 SIZES = "window.app.graph._nodes.map((node) => [...node.size])"

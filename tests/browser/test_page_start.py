@@ -2,7 +2,7 @@
 
 import pytest
 from comfy_page import ComfyPage, node_of
-from diff_quickfix.demo_model.server import PACK
+from diff_quickfix.demo_model.studies.server import PACK
 from test_heatmap_widget import MAP, show_payload
 from test_picker_widget import CHIPS
 from test_report_widget import BOX as REPORT

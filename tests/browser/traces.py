@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
-from diff_quickfix.tracing.examples import examples_of
-from diff_quickfix.tracing.result import CausalTrace
+from diff_quickfix.tracing.results.examples import examples_of
+from diff_quickfix.tracing.results.trace import CausalTrace
+from diff_quickfix.tracing.results.trace_file import save_trace
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 HOSTILE_FILE = "hostile <img src=x onerror=alert(3)>"
@@ -56,11 +57,11 @@ def solid(color: int) -> torch.Tensor:
 def save_traces(folder: Path) -> None:
     """The trace files that the tests load."""
     folder.mkdir(parents=True, exist_ok=True)
-    make_trace().save(folder / "known.trace.safetensors")
+    save_trace(make_trace(), folder / "known.trace.safetensors")
     examples = examples_of(PICTURED, torch.stack([solid(color) for color in COLORS]))
-    make_trace(examples=examples).save(folder / "pictured.trace.safetensors")
+    save_trace(make_trace(examples=examples), folder / "pictured.trace.safetensors")
     sites, columns = tuple(f"text.{n}.mlp" for n in range(60)), tuple(f"word{n}" for n in range(40))
-    make_trace(sites=sites, columns=columns).save(folder / "large.trace.safetensors")
+    save_trace(make_trace(sites=sites, columns=columns), folder / "large.trace.safetensors")
     hostile = make_trace(
         sites=tuple(f"text.{n}.{HOSTILE}" for n in range(len(_SITES))),
         columns=(HOSTILE, "a\u202eb", "\0", "x" * 500),
@@ -68,4 +69,4 @@ def save_traces(folder: Path) -> None:
         subjects=(HOSTILE,) * 2,
         score=HOSTILE,
     )
-    hostile.save(folder / f"{HOSTILE_FILE}.trace.safetensors")
+    save_trace(hostile, folder / f"{HOSTILE_FILE}.trace.safetensors")

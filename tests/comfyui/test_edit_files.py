@@ -227,7 +227,7 @@ def test_a_checkpoint_file_gives_the_nodes_very_edit(edit):
 
 def diffusers_pipeline(state):
     """A Stable Diffusion pipeline around a CLIP-L of real size; diffusers' LoRA loading asks for no more than this."""
-    from diff_quickfix.vocabulary import clip_tokenizer
+    from diff_quickfix.text.vocabulary import clip_tokenizer
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 

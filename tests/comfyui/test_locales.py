@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from diff_quickfix.demo_model.server import PACK
+from diff_quickfix.demo_model.studies.server import PACK
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from diff_quickfix.demo_model.server import PACK
+from diff_quickfix.demo_model.studies.server import PACK
 
 
 def test_importing_the_pack_imports_nothing_heavy():
@@ -20,7 +20,7 @@ def test_nodes_import_neither_training_nor_plotting_libraries(nodes):
     assert nodes
     ours = {name for name in sys.modules if name.startswith("pack_under_test.")}
     assert "pack_under_test.nodes.edit" in ours
-    assert not {"pack_under_test.demo_model.train", "pack_under_test.demo_model.pipeline"} & ours
+    assert not {"pack_under_test.demo_model.training.train", "pack_under_test.demo_model.pipeline"} & ours
 
 
 def test_every_node_and_socket_says_what_it_is(nodes):

@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from diff_quickfix.tracing.examples import examples_of
-from diff_quickfix.tracing.result import CausalTrace
+from diff_quickfix.tracing.results.examples import examples_of
+from diff_quickfix.tracing.results.locate import best_cell
+from diff_quickfix.tracing.results.trace import CausalTrace
 from PIL import Image
 from runs import STEPS, conditioning, sample, sweep_inputs
 
@@ -60,7 +61,7 @@ def test_each_restored_picture_goes_to_the_page_with_its_cell(nodes, shapes, cor
 def test_pictures_of_another_trace_are_not_shown(nodes, shapes, heatmap, tmp_path):
     trace, pictures = nodes["DiffQuickFix_CausalTraceText"].execute(**sweep_inputs(shapes), columns="tokens").args
     ((row, column, file),) = heatmap(trace, pictures)["pictures"]["restored"]
-    assert (trace.sites[row], trace.columns[column]) == (trace.best().site, trace.best().column)
+    assert (trace.sites[row], trace.columns[column]) == (best_cell(trace).site, best_cell(trace).column)
     assert_shows(file, pictures[2], tmp_path)
     part = heatmap(trace, pictures[[2, 0]])["pictures"]
     assert part["corrupted"] is None and len(part["restored"]) == 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conditioning import encode
 from diff_quickfix.demo_model.pipeline import load_pipeline
-from diff_quickfix.tracing.sites import unet_sites
+from diff_quickfix.families.unet import unet_sites
 from runs import PROMPT, STEPS, conditioning, hooks_of, sample
 
 pytestmark = pytest.mark.usefixtures("inference")

@@ -57,7 +57,7 @@ def pictures():
 
 
 def cosines(towers, prompt, tokenizer):
-    from diff_quickfix.tracing.clip_score import preprocess
+    from diff_quickfix.tracing.scores.clip import preprocess
 
     ids = torch.tensor([tokenizer.tokenize(prompt).ids])
     out = towers(input_ids=ids, pixel_values=preprocess(pictures(), 224))

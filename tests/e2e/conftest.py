@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import templates
-from diff_quickfix.demo_model.server import running_server
+from diff_quickfix.demo_model.studies.server import running_server
 from in_process import set_up_comfyui
 from random_models import cached
 

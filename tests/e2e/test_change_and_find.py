@@ -1,7 +1,7 @@
 """Change Edit and Find Target on the stock server, wired into Diff-QuickFix Edit as users wire them."""
 
 import pytest
-from diff_quickfix.demo_model.server import ServerError
+from diff_quickfix.demo_model.studies.server import ServerError
 
 STYLES = "van gogh -> painting\ngeorges seurat -> painting"
 POSITIONS = "last subject token and padding"

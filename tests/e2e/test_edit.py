@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from diff_quickfix.demo_model.demo import EDITED, as_tensor, compare, demo_scenes
-from diff_quickfix.demo_model.evaluate import edit_prompts
 from diff_quickfix.demo_model.scorer import ShapesScorer
-from diff_quickfix.demo_model.server import PACK, ServerError
+from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor, compare, demo_scenes
+from diff_quickfix.demo_model.studies.evaluate import edit_prompts
+from diff_quickfix.demo_model.studies.server import PACK, ServerError
 
 
 @pytest.fixture(scope="module")

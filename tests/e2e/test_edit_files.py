@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from diff_quickfix.cli import main
-from diff_quickfix.demo_model.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.scorer import ShapesScorer
-from diff_quickfix.demo_model.server import ServerError
+from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
+from diff_quickfix.demo_model.studies.server import ServerError
 from diff_quickfix.quickfix import load_edit
 
 BEFORE, NODE, LORA, LOAD = "12", "17", "22", "27"

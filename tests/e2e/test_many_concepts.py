@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from diff_quickfix.demo_model.demo import as_tensor
 from diff_quickfix.demo_model.scorer import ShapesScorer
-from diff_quickfix.demo_model.server import ServerError
+from diff_quickfix.demo_model.studies.demo import as_tensor
+from diff_quickfix.demo_model.studies.server import ServerError
 
 REMOVED, KEPT = ("van gogh", "georges seurat", "piet mondrian"), "bridget riley"
 EACH = 2

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from diff_quickfix.demo_model.demo import EDITED, as_tensor, comparison_workflow
 from diff_quickfix.demo_model.scorer import ShapesScorer
+from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor, comparison_workflow
 
 PROMPTS = (
     f"a red circle in the style of {EDITED} on grass, at night",

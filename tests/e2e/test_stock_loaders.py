@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from diff_quickfix.demo_model.server import ServerError
+from diff_quickfix.demo_model.studies.server import ServerError
 from random_models import clip_l, sd15
 from safetensors.torch import load_file
 

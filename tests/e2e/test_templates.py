@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import templates
 import torch
-from diff_quickfix.demo_model.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.scorer import ShapesScorer
-from diff_quickfix.demo_model.server import PACK
-from diff_quickfix.tracing.clip_score import preprocess
-from diff_quickfix.tracing.result import CausalTrace, compare
+from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
+from diff_quickfix.demo_model.studies.server import PACK
+from diff_quickfix.tracing.results.comparison import compare
+from diff_quickfix.tracing.results.trace_file import load_trace
+from diff_quickfix.tracing.scores.clip import preprocess
 from random_models import clip_l, clip_vision_l, sd15
 
 NAMES = templates.shapes_templates()
@@ -116,7 +117,7 @@ def test_compare_traces(server, template):
     }
     outputs = server.run(prompt)
     folder = server.folder / "output" / "causal_traces"
-    noise, words = (CausalTrace.load(folder / f"{name}_00001.trace.safetensors") for name in ("noise", "words"))
+    noise, words = (load_trace(folder / f"{name}_00001.trace.safetensors") for name in ("noise", "words"))
     assert (folder / "noise_00001.trace.csv").is_file()
     wanted = compare(noise, words).difference.flatten().tolist()
     (table,) = outputs[at["Noise - other words"]]["text"]

@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 import pytest
-from diff_quickfix.demo_model.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.scorer import ShapesScorer
-from diff_quickfix.demo_model.server import ServerError
-from diff_quickfix.tracing.result import CausalTrace
+from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
+from diff_quickfix.demo_model.studies.server import ServerError
+from diff_quickfix.tracing.results.trace_file import load_trace
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +125,12 @@ def test_a_cancelled_trace_keeps_what_was_finished_and_goes_on(server, template)
     # One step of four rows is well under this even on a busy machine; the whole trace is not.
     assert time.monotonic() - asked < 30
     assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
-    half = CausalTrace.load(file)
+    half = load_trace(file)
     done = int(half.restored.isfinite().sum())
     assert done + int(half.clean.isfinite().sum()) > 0 and done < half.restored.numel()
     before = len(progress_lines(server))
     server.run(prompt)
-    whole = CausalTrace.load(file)
+    whole = load_trace(file)
     assert whole.restored.isfinite().all()
     kept = half.restored.isfinite()
     assert np.array_equal(whole.restored[kept].numpy(), half.restored[kept].numpy())

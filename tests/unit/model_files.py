@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import torch
-from diff_quickfix.prompts import PUBLISHED_TEMPLATES, expand
 from diff_quickfix.quickfix import EVERYDAY, PRESERVED, TextTower
+from diff_quickfix.text.captions import PUBLISHED_TEMPLATES, expand
 
 VOCABULARY = 49408
 TABLE = "embeddings.token_embedding.weight"

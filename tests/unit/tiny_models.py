@@ -1,9 +1,9 @@
 """A text encoder and a UNet small enough to be traced in milliseconds, and a prompt with a corrupted subject."""
 
 import torch
-from diff_quickfix.tracing.cases import Case, encode_rows
-from diff_quickfix.tracing.corruption import gaussian
-from diff_quickfix.tracing.sites import text_sites
+from diff_quickfix.families.clip import text_sites
+from diff_quickfix.tracing.runs.cases import Case, encode_rows
+from diff_quickfix.tracing.runs.corruption import gaussian
 from transformers import CLIPTextConfig, CLIPTextModel
 
 CONTEXT, WIDTH, LAYERS = 10, 32, 4

@@ -1,0 +1,87 @@
+"""Sites: the places of a model whose output can be restored, found by the shape of the module tree.
+
+Names are stable and printable: ``text.0.self_attn`` in a text encoder, ``unet.input.4.1.cross_attn`` in a UNet. They
+follow the path of the module, without the words that say nothing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+
+class SiteError(ValueError):
+    """A model without sites, or a selection of none."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of a model.
+
+    Attributes:
+        name: "text.0.self_attn", "unet.middle.1.cross_attn", ...
+        kind: one of :data:`TEXT_KINDS` or :data:`UNET_KINDS`. ``hidden`` is a text layer's residual stream, ``block`` a
+            UNet block's output; ``cross_context`` is the text that a cross-attention reads, not what it returns.
+        module: the module that computes it. For ``cross_context`` it is the cross-attention, and its input is meant.
+    """
+
+    name: str
+    kind: str
+    module: nn.Module = field(repr=False, compare=False)
+
+    @property
+    def component(self) -> str:
+        """ "text" or "unet"."""
+        return self.name.split(".", 1)[0]
+
+
+def select(sites: Iterable[Site], *, kinds: Sequence[str] | None = None, names: str | None = None) -> tuple[Site, ...]:
+    """The sites of some kinds whose names fit one of several patterns.
+
+    Args:
+        names: shell patterns divided by commas or spaces, such as ``"unet.input.*, unet.middle.*"``; a range of numbers
+            is written ``text.[0-3].*``.
+
+    Raises:
+        SiteError: nothing fits; the message lists what there is.
+    """
+    sites = tuple(sites)
+    patterns = (names or "*").replace(",", " ").split()
+    chosen = tuple(
+        site
+        for site in sites
+        if (kinds is None or site.kind in kinds) and any(fnmatch.fnmatchcase(site.name, p) for p in patterns)
+    )
+    if not chosen:
+        there = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")
+        raise SiteError(f"No site fits kinds {kinds or 'all'} and names {names or '*'}; this model has {there}.")
+    return chosen
+
+
+def windows(sites: Sequence[Site], size: int) -> tuple[tuple[Site, ...], ...]:
+    """Groups of ``size`` neighbouring sites of one kind, slid one by one; groups are restored together.
+
+    A kind with fewer sites than ``size`` gives one group of all of them.
+
+    Raises:
+        SiteError: ``size`` is below one.
+    """
+    if size < 1:
+        raise SiteError(f"A window holds at least one site; got {size}.")
+    groups: list[tuple[Site, ...]] = []
+    for kind in dict.fromkeys(site.kind for site in sites):
+        line = [site for site in sites if site.kind == kind]
+        width = min(size, len(line))
+        groups += [tuple(line[start : start + width]) for start in range(len(line) - width + 1)]
+    return tuple(groups)
+
+
+def group_name(group: Sequence[Site]) -> str:
+    """The name of a window: its site's own, or "first..last" with the shared kind once."""
+    if len(group) == 1:
+        return group[0].name
+    first, last = (site.name.removesuffix(f".{site.kind}") for site in (group[0], group[-1]))
+    return f"{first}..{last.split('.', 1)[1]}.{group[0].kind}"

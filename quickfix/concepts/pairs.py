@@ -1,0 +1,117 @@
+"""Which token of a source caption learns from which token of a target caption.
+
+A caption template is filled with the source and with the target. The last subject token of the one is paired with that
+of the other; with padding, every later position too, up to the end of the context, since CLIP's padding attends to the
+subject and Stable Diffusion reads the padding. Where the target caption runs out its last position is used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ...text.captions import expand
+from ...text.prompts import PromptError, PromptTokenizer, TokenizedPrompt
+from ...text.subjects import find_subject
+
+POSITIONS = ("last subject token", "last subject token and padding")
+
+
+@dataclass(frozen=True)
+class TokenPairs:
+    """Pairs of token positions over distinct captions.
+
+    Attributes:
+        captions: the distinct captions.
+        source, target: (n, 2) indices: a caption, a position in it.
+        counts: how many of the pairs, in order, belong to each concept.
+    """
+
+    captions: tuple[TokenizedPrompt, ...]
+    source: torch.Tensor
+    target: torch.Tensor
+    counts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """Token ids of the captions, (captions, context length)."""
+        return torch.tensor([caption.ids for caption in self.captions], dtype=torch.long)
+
+
+def match_positions(source: int, target: int, length: int, positions: str) -> tuple[range, tuple[int, ...]]:
+    """Positions of one caption pair: s + j beside min(t + j, length - 1).
+
+    Args:
+        source, target: the last subject token of each caption.
+        length: the context length.
+        positions: one of :data:`POSITIONS`.
+
+    Raises:
+        PromptError: unknown ``positions``.
+    """
+    if positions not in POSITIONS:
+        raise PromptError(f"Unknown positions {positions!r}; expected one of: {'; '.join(POSITIONS)}.")
+    sources = range(source, source + 1 if positions == POSITIONS[0] else length)
+    return sources, tuple(min(target + j, length - 1) for j in range(len(sources)))
+
+
+def pair_tokens(
+    tokenizer: PromptTokenizer,
+    concepts: Sequence[tuple[str, str, Sequence[str]]],
+    positions: str,
+) -> TokenPairs:
+    """All pairs of some concepts, each given as (source, target, templates).
+
+    Raises:
+        PromptError, SubjectError: a template without ``{x}``; a concept cut off at the context length.
+    """
+    captions: dict[str, int] = {}
+    for source, target, templates in concepts:
+        for text in (*expand(templates, source), *expand(templates, target)):
+            captions.setdefault(text, len(captions))
+    prompts = tokenizer.tokenize_all(list(captions))
+    find = _SubjectFinder(tokenizer, [name for source, target, _ in concepts for name in (source, target)])
+    columns: tuple[list[int], ...] = ([], [], [], [])
+    counts = []
+    for source, target, templates in concepts:
+        before = len(columns[0])
+        for template in templates:
+            here, there = (captions[template.replace("{x}", name)] for name in (source, target))
+            s, t = find(prompts[here], template, source), find(prompts[there], template, target)
+            sources, targets = match_positions(s, t, tokenizer.context_length, positions)
+            parts = ([here] * len(sources), sources, [there] * len(targets), targets)
+            for column, part in zip(columns, parts, strict=True):
+                column.extend(part)
+        counts.append(len(columns[0]) - before)
+    table = torch.tensor(columns, dtype=torch.long).T
+    return TokenPairs(tuple(prompts), table[:, :2].contiguous(), table[:, 2:].contiguous(), tuple(counts))
+
+
+class _SubjectFinder:
+    """The last subject token of captions made from templates; each is looked for once."""
+
+    def __init__(self, tokenizer: PromptTokenizer, names: Sequence[str]) -> None:
+        distinct = list(dict.fromkeys(names))
+        self._tokenizer = tokenizer
+        self._words = dict(zip(distinct, tokenizer.word_ids_all(distinct), strict=True))
+        self._found: dict[tuple[str, str], int] = {}
+
+    def __call__(self, prompt: TokenizedPrompt, template: str, concept: str) -> int:
+        case = (template, concept)
+        if case not in self._found:
+            self._found[case] = self._find(prompt, template, concept)
+        return self._found[case]
+
+    def _find(self, prompt: TokenizedPrompt, template: str, concept: str) -> int:
+        places = find_subject(prompt, concept, self._tokenizer, self._words[concept])
+        before, after = template.rsplit("{x}", 1)
+        if after.strip():
+            # Words after the concept may repeat it ("{x} and a cat" for a cat): take the one that was filled in.
+            start = 1 + len(self._tokenizer.word_ids(before.replace("{x}", concept)))
+            places = tuple(place for place in places if place.start == start) or places
+        return places[-1][-1]

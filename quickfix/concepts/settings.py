@@ -1,0 +1,80 @@
+"""How concepts are edited: the settings, and their presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..solver.closed_form import check_lambda, check_preserve_weight
+from .everyday import PRESERVED
+from .pairs import POSITIONS
+
+PRESERVE_MODES = ("soft", "hard")
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How concepts are edited.
+
+    Args:
+        layer: the self-attention layer; the paper finds the knowledge in the first, 0.
+        lam: lambda, how strongly the old weight is kept, above 0; None finds it (``solver/spectrum.py``).
+        positions: one of ``POSITIONS``.
+        preserve: prompts whose every token keeps its output, softly: moving them costs.
+        preserve_weight: how much a softly preserved token counts beside an edited one.
+        published_bias: add the layer's bias to the values, as the authors' released code does; the layer then adds it
+            twice. Only for reproducing published numbers.
+        hold: prompts held hard: none of their tokens moves (by more than 1e-5 of its output, in fp32).
+
+    Raises:
+        ValueError: a setting outside of its range, by name.
+    """
+
+    layer: int = 0
+    lam: float | None = 0.01
+    positions: str = POSITIONS[1]
+    preserve: tuple[str, ...] = ()
+    preserve_weight: float = 1.0
+    published_bias: bool = False
+    hold: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.layer < 0:
+            raise ValueError(f"layer is {self.layer}; expected 0 or more.")
+        if self.positions not in POSITIONS:
+            raise ValueError(f"Unknown positions {self.positions!r}; expected one of: {'; '.join(POSITIONS)}.")
+        for name in ("preserve", "hold"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is a string; expected a tuple of prompts.")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.lam is not None:
+            check_lambda(self.lam)
+        check_preserve_weight(self.preserve_weight)
+
+    def keeping(self, prompts: Sequence[str], mode: str = PRESERVE_MODES[0]) -> EditSettings:
+        """These settings with some more prompts to preserve, "soft" or "hard" (ValueError otherwise)."""
+        if mode not in PRESERVE_MODES:
+            raise ValueError(f"Unknown preserve mode {mode!r}; expected one of {', '.join(PRESERVE_MODES)}.")
+        if mode == PRESERVE_MODES[0]:
+            return dataclasses.replace(self, preserve=tuple(dict.fromkeys((*self.preserve, *prompts))))
+        return dataclasses.replace(self, hold=tuple(dict.fromkeys((*self.hold, *prompts))))
+
+
+PAPER = EditSettings()
+
+
+GUARDED = EditSettings(lam=0.1, preserve=PRESERVED, preserve_weight=3.0)
+
+
+AUTO = dataclasses.replace(GUARDED, lam=None)
+
+
+PRESETS = {"paper": PAPER, "guarded": GUARDED, "auto": AUTO}
+
+
+def preset(name: str) -> EditSettings:
+    """Settings by name, "paper", "guarded" or "auto" (ValueError otherwise)."""
+    if name not in PRESETS:
+        raise ValueError(f"Unknown preset {name!r}; expected one of {', '.join(PRESETS)}.")
+    return PRESETS[name]

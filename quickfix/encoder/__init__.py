@@ -1,0 +1,1 @@
+"""The CLIP text tower as a pure function of its weights."""

@@ -1,0 +1,326 @@
+"""The CLIP text tower as a pure function of named weights, run only as far as an edit needs.
+
+ComfyUI and transformers name the parts of the tower alike, so one function over a mapping from name to tensor serves
+both, and a checkpoint file just as well. A layer's weights are read when that layer runs: to see what the output
+projection of layer L is fed, layers above L are never touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ...families.clip import encoder_of_width
+from .attention import attend, attend_rows
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "gelu": F.gelu,
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+TOKENS = "embeddings.token_embedding.weight"
+TOKEN_POSITIONS = "embeddings.position_embedding.weight"
+# Captions attended at once; bounds the memory of long concept lists.
+_ROWS = 256
+
+Ids = torch.Tensor | Sequence[Sequence[int]]
+
+
+class TowerError(ValueError):
+    """A text encoder, or token ids, that the tower cannot run."""
+
+
+class AttentionStates(NamedTuple):
+    """What one self-attention layer sees and leaves behind, each (captions, positions, width)."""
+
+    inputs: torch.Tensor
+    """The input of ``out_proj``: the keys of an edit."""
+    residual: torch.Tensor
+    """The residual stream right after the attention's output was added."""
+
+
+class _CalledWeights(Mapping[str, torch.Tensor]):
+    """A function from name to tensor, as a mapping that does not know its names."""
+
+    def __init__(self, read: Callable[[str], torch.Tensor]) -> None:
+        self._read = read
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """A CLIP text tower.
+
+    Attributes:
+        weights: CLIP's parameter names ("encoder.layers.0.self_attn.out_proj.weight", ...) to tensors, any float dtype.
+        heads: attention heads.
+        num_layers: transformer layers.
+        activation: a key of :data:`ACTIVATIONS`.
+        eps: epsilon of the layer norms.
+        encoder: which text encoder it is, a key of :data:`~.families.clip.ENCODERS`.
+    """
+
+    weights: Mapping[str, torch.Tensor]
+    heads: int
+    num_layers: int
+    activation: str = "quick_gelu"
+    eps: float = 1e-5
+    encoder: str = "clip_l"
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: Mapping[str, torch.Tensor] | Callable[[str], torch.Tensor],
+        *,
+        heads: int,
+        activation: str = "quick_gelu",
+        eps: float = 1e-5,
+        num_layers: int | None = None,
+        encoder: str = "clip_l",
+    ) -> TextTower:
+        """A tower over a mapping, or over a function from name to tensor (then ``num_layers`` must be given).
+
+        Raises:
+            TowerError: unknown activation, no layers, or ``heads`` below one.
+        """
+        if activation not in ACTIVATIONS:
+            raise TowerError(f"Unknown activation {activation!r}; expected one of {', '.join(ACTIVATIONS)}.")
+        if heads < 1:
+            raise TowerError(f"A text encoder has at least one attention head; got heads={heads}.")
+        if not isinstance(weights, Mapping):
+            weights = _CalledWeights(weights)
+        if num_layers is None:
+            numbers = {name.split(".")[2] for name in weights if name.startswith("encoder.layers.")}
+            num_layers = 1 + max((int(number) for number in numbers), default=-1)
+        if num_layers < 1:
+            raise TowerError(
+                "Found no weight named encoder.layers.<n>...; expected a CLIP text model's parameters without a prefix."
+            )
+        return cls(weights, heads, num_layers, activation, eps, encoder)
+
+    @classmethod
+    def from_module(cls, module: nn.Module) -> TextTower:
+        """A tower over the live parameters of transformers' or ComfyUI's CLIP text model (or its ``text_model``).
+
+        Raises:
+            TowerError: the module is not a CLIP text model.
+        """
+        inner: Any = getattr(module, "text_model", module)
+        try:
+            layer = inner.encoder.layers[0]
+            attention = layer.self_attn
+            heads = attention.heads if hasattr(attention, "heads") else attention.num_heads
+            function = layer.mlp.activation if hasattr(layer.mlp, "activation") else layer.mlp.activation_fn
+            eps = layer.layer_norm1.eps
+        except AttributeError as error:
+            raise TowerError(
+                f"{type(module).__name__} is not a CLIP text model ({error}); pass a CLIPTextModel or its text_model."
+            ) from error
+        weights = {name: parameter.detach() for name, parameter in inner.named_parameters()}
+        encoder = encoder_of_width(weights[TOKEN_POSITIONS].shape[1])
+        return cls.from_weights(weights, heads=heads, activation=_recognize(function), eps=eps, encoder=encoder)
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream; 768 for CLIP-L."""
+        return int(self._read(TOKEN_POSITIONS).shape[1])
+
+    @staticmethod
+    def out_proj_name(layer: int) -> str:
+        """Name of the weight that an edit of ``layer`` changes."""
+        return f"encoder.layers.{layer}.self_attn.out_proj.weight"
+
+    def require_layer(self, layer: int) -> None:
+        """Refuse a layer that the tower does not have (TowerError)."""
+        if not 0 <= layer < self.num_layers:
+            raise TowerError(
+                f"There is no layer {layer}: this text encoder has layers 0 to {self.num_layers - 1}. Choose one."
+            )
+
+    def weight(self, name: str) -> torch.Tensor:
+        """One weight in fp32.
+
+        Raises:
+            TowerError: there is none of this name, or it holds NaN or infinity.
+        """
+        return _finite(name, self._read(name).to(torch.float32))
+
+    @torch.no_grad()
+    def attention_inputs(self, ids: Ids, layer: int, positions: range | None = None) -> torch.Tensor:
+        """The input of ``out_proj`` in one self-attention layer.
+
+        Args:
+            ids: token ids (n, length), padded.
+            layer: 0 to ``num_layers - 1``; no weight of a later layer is read.
+            positions: token positions wanted, a range of step 1 (default: all). What stands after them is not computed:
+                the tower is causal.
+
+        Returns:
+            (n, len(positions), width) in fp32.
+
+        Raises:
+            TowerError: ids outside of the vocabulary, prompts longer than the context, no such layer, unusable weights.
+        """
+        rows, positions = self._checked(ids, layer, positions)
+        return self._inputs(self._enter(rows, layer), layer, positions)
+
+    @torch.no_grad()
+    def attention_states(self, ids: Ids, layer: int) -> AttentionStates:
+        """The input of ``out_proj`` in one layer and the residual stream after that attention, at all positions."""
+        rows, positions = self._checked(ids, layer, None)
+        stream = self._enter(rows, layer)
+        inputs = self._inputs(stream, layer, positions)
+        outputs = self._linear(inputs, f"encoder.layers.{layer}.self_attn.out_proj")
+        return AttentionStates(inputs, stream.full() + outputs)
+
+    @torch.no_grad()
+    def hidden_states(self, ids: Ids, edited: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        """The text encoder's last hidden state (n, length, width) after the final layer norm.
+
+        Args:
+            edited: weights to use in place of the tower's own, by name.
+        """
+        if edited:
+            return dataclasses.replace(self, weights=_Replaced(self.weights, edited)).hidden_states(ids)
+        rows, _ = self._checked(ids, self.num_layers - 1, None)
+        stream = self._enter(rows, self.num_layers)
+        return self._norm(stream.full(), "final_layer_norm")
+
+    @torch.no_grad()
+    def finish(self, residual: torch.Tensor, layer: int) -> torch.Tensor:
+        """The last hidden state that follows from a residual stream right after ``layer``'s attention.
+
+        Args:
+            residual: (n, length, width), as :meth:`attention_states` gives it, or changed.
+        """
+        stream = _Stream(self._feed_forward(residual, layer), None)
+        for number in range(layer + 1, self.num_layers):
+            stream = self._block(stream, number)
+        return self._norm(stream.values, "final_layer_norm")
+
+    def _read(self, name: str) -> torch.Tensor:
+        try:
+            return self.weights[name].detach()
+        except KeyError as error:
+            raise TowerError(
+                f"The text encoder has no weight named {name}; expected the parameters of a CLIP text model."
+            ) from error
+
+    def _checked(self, ids: Ids, layer: int, positions: range | None) -> tuple[torch.Tensor, range]:
+        self.require_layer(layer)
+        table = self._read(TOKENS)
+        rows = torch.as_tensor(ids, dtype=torch.long, device=table.device)
+        context = self._read(TOKEN_POSITIONS).shape[0]
+        if rows.ndim != 2 or not 1 <= rows.shape[1] <= context:
+            raise TowerError(f"Token ids have shape {tuple(rows.shape)}; expected (prompts, 1 to {context} tokens).")
+        low, high = (int(bound) for bound in rows.aminmax()) if rows.numel() else (0, 0)
+        if low < 0 or high >= table.shape[0]:
+            raise TowerError(
+                f"Token id {low if low < 0 else high} is outside of the vocabulary of {table.shape[0]} tokens; the "
+                "tokenizer and the text encoder do not belong together."
+            )
+        positions = range(rows.shape[1]) if positions is None else positions
+        if positions.step != 1 or not 0 <= positions.start < positions.stop <= rows.shape[1]:
+            raise TowerError(f"Cannot take {positions} of {rows.shape[1]} tokens; expected a range of step 1.")
+        return rows[:, : positions.stop], positions
+
+    def _enter(self, rows: torch.Tensor, layer: int) -> _Stream:
+        """The residual stream at the entrance of ``layer``."""
+        vocabulary = self._read(TOKENS).shape[0]
+        places = torch.arange(rows.shape[1], device=rows.device)
+        # At the entrance of layer 0 a token is its id and its position, no more: one row for each distinct pair.
+        codes, index = torch.unique(places * vocabulary + rows, return_inverse=True)
+        tokens = self._read(TOKENS)[codes % vocabulary].to(torch.float32)
+        place = self._read(TOKEN_POSITIONS)[codes // vocabulary].to(torch.float32)
+        stream = _Stream(_finite(TOKENS, tokens) + _finite(TOKEN_POSITIONS, place), index, rows)
+        for number in range(layer):
+            stream = self._block(stream, number)
+        return stream
+
+    def _block(self, stream: _Stream, layer: int) -> _Stream:
+        name = f"encoder.layers.{layer}"
+        inputs = self._inputs(stream, layer, range(stream.length))
+        x = stream.full() + self._linear(inputs, f"{name}.self_attn.out_proj")
+        return _Stream(self._feed_forward(x, layer))
+
+    def _feed_forward(self, x: torch.Tensor, layer: int) -> torch.Tensor:
+        name = f"encoder.layers.{layer}"
+        hidden = self._linear(self._norm(x, f"{name}.layer_norm2"), f"{name}.mlp.fc1")
+        return x + self._linear(ACTIVATIONS[self.activation](hidden), f"{name}.mlp.fc2")
+
+    def _inputs(self, stream: _Stream, layer: int, positions: range) -> torch.Tensor:
+        name = f"encoder.layers.{layer}"
+        x = self._norm(stream.values, f"{name}.layer_norm1")
+        q, k, v = (self._linear(x, f"{name}.self_attn.{part}_proj") for part in "qkv")
+        if stream.lookup is not None and stream.ids is not None:
+            return attend_rows(q, k, v, stream.lookup, stream.ids, self.heads, positions.start)
+        rows = [
+            attend(q[part, positions.start :], k[part], v[part], self.heads)
+            for part in (slice(start, start + _ROWS) for start in range(0, len(q), _ROWS))
+        ]
+        return torch.cat(rows) if rows else q.new_zeros(0, len(positions), q.shape[-1])
+
+    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.linear(x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
+
+    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight(f"{name}.weight"), self.weight(f"{name}.bias"), self.eps)
+
+
+class _Stream(NamedTuple):
+    """A residual stream (n, length, width); with ``lookup`` (n, length) into them and token ids, its distinct rows."""
+
+    values: torch.Tensor
+    lookup: torch.Tensor | None = None
+    ids: torch.Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return (self.values if self.lookup is None else self.lookup).shape[1]
+
+    def full(self) -> torch.Tensor:
+        return self.values if self.lookup is None else self.values[self.lookup]
+
+
+class _Replaced(Mapping[str, torch.Tensor]):
+    def __init__(self, weights: Mapping[str, torch.Tensor], edited: Mapping[str, torch.Tensor]) -> None:
+        self._weights, self._edited = weights, edited
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._edited[name] if name in self._edited else self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+def _recognize(function: Callable[[torch.Tensor], torch.Tensor]) -> str:
+    """Which activation a module's function is, by what it computes: ComfyUI's are anonymous."""
+    probe = torch.linspace(-3, 3, 13)
+    for name, known in ACTIVATIONS.items():
+        if torch.allclose(function(probe), known(probe), atol=1e-6):
+            return name
+    raise TowerError(f"The text encoder's activation is none of {', '.join(ACTIVATIONS)}.")
+
+
+def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    # One sum is cheaper than a mask, and NaN and infinity survive it.
+    if not torch.isfinite(tensor.sum()) and not torch.isfinite(tensor).all():
+        raise TowerError(f"The weight {name} holds NaN or infinity: the checkpoint is damaged. Load another copy.")
+    return tensor

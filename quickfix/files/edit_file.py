@@ -1,0 +1,203 @@
+"""An edit as a file: a LoRA that any loader takes, with what made the edit in its metadata.
+
+The tensors are those of :meth:`WeightEdit.lora`. The metadata's entry ``diff_quickfix`` is JSON: concepts, settings,
+report, the edited weight and its hash, and the version of this pack. Loaders that do not know it ignore it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ... import __version__
+from ...families.clip import ENCODERS, NAMINGS
+from ...output.files import whole_file
+from ...output.json_records import RecordError, from_json, parse, to_json
+from ..concepts.concept import ConceptEdit
+from ..concepts.settings import EditSettings
+from ..measure.report import EditReport
+from ..measure.weight_edit import WeightEdit
+
+SCHEMA = 1
+# Numbers that a file may hold, by the name that users choose them by.
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_ENTRY = "diff_quickfix"
+_LARGEST_ENTRY = 50_000_000
+_OUT_PROJ = re.compile(r"encoder\.layers\.(\d{1,4})\.self_attn\.out_proj\.weight")
+_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class EditFileError(ValueError):
+    """An edit file that cannot be written or read; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class EditFile:
+    """What a file holds.
+
+    Attributes:
+        edit: the edit, with its concepts, settings and report.
+        naming: how the file calls the weight.
+        version: of the pack that wrote it.
+        energy: share of the computed edit's energy that was kept.
+    """
+
+    edit: WeightEdit
+    naming: str
+    version: str
+    energy: float
+
+
+@dataclass(frozen=True)
+class _Label:
+    """What the metadata holds."""
+
+    schema: int
+    version: str
+    naming: str
+    weight_name: str
+    encoder: str
+    base: str
+    concepts: tuple[ConceptEdit, ...]
+    settings: EditSettings
+    report: EditReport
+    energy: float = 1.0
+
+
+def save_edit(
+    edit: WeightEdit,
+    path: Path | str,
+    *,
+    naming: str = "kohya",
+    energy: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+) -> None:
+    """Write an edit as a LoRA file; it appears whole or not at all.
+
+    Args:
+        naming: how the weight is called, "kohya" (every loader knows it) or "comfyui".
+        energy: share of the edit's energy to keep; below 1 the rank is cut by SVD (:meth:`WeightEdit.truncated`).
+        dtype: of the factors: fp32, fp16 or bf16.
+        overwrite: replace a file of this name.
+
+    Raises:
+        EditFileError: there is a file of this name already; it cannot be written; the edit does not fit into one.
+        ValueError: unknown naming, energy out of range.
+    """
+    path, edit = Path(path), edit.truncated(energy)
+    if dtype not in _TYPES.values():
+        raise ValueError(f"dtype is {dtype}; expected float32, float16 or bfloat16.")
+    tensors = edit.lora(naming=naming, dtype=dtype)
+    label = _Label(
+        SCHEMA,
+        __version__,
+        naming,
+        edit.weight_name,
+        edit.encoder,
+        edit.base,
+        edit.concepts,
+        edit.settings,
+        edit.report,
+        energy,
+    )
+    text = json.dumps(to_json(label))
+    if len(text) > _LARGEST_ENTRY:
+        raise EditFileError(f"The edit's concepts take {len(text)} characters; a file holds {_LARGEST_ENTRY}.")
+    try:
+        with whole_file(path, overwrite=overwrite) as part:
+            save_file(tensors, part, {"format": "pt", _ENTRY: text})
+    except FileExistsError as error:
+        raise EditFileError(str(error)) from None
+    except (SafetensorError, OSError) as error:
+        raise EditFileError(f"Cannot write {path.name} ({error}). Is there such a folder, with room left?") from error
+
+
+def load_edit(path: Path | str) -> WeightEdit:
+    """The edit in a file; see :func:`read_edit_file`."""
+    return read_edit_file(path).edit
+
+
+def read_edit_file(path: Path | str) -> EditFile:
+    """Read an edit file, whatever its naming; it may come from a stranger, so everything is checked.
+
+    Raises:
+        EditFileError: there is no such file; it is damaged, no edit of this pack, or of a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EditFileError(f"There is no file {path.name}.")
+    text, types, tensors = _read(path)
+    try:
+        label = _label(text, path.name)
+        up, down = _factors(label, types, tensors)
+    except RecordError as error:
+        raise EditFileError(f"{path.name} is damaged: {error}. Take another copy.") from error
+    edit = WeightEdit(
+        label.weight_name, up, down, label.concepts, label.settings, label.report, label.encoder, label.base
+    )
+    return EditFile(edit, label.naming, label.version, label.energy)
+
+
+def _read(path: Path) -> tuple[str, dict[str, str], dict[str, torch.Tensor]]:
+    """The metadata's entry, and the types and values of the tensors; other files are not read any further."""
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(_ENTRY)
+            if text is None or len(text) > _LARGEST_ENTRY:
+                raise EditFileError(
+                    f"{path.name} is a safetensors file, but not an edit saved by this pack. Choose one that "
+                    '"Save Edit as LoRA" or "diff-quickfix edit" wrote; load other LoRAs with a LoRA loader.'
+                )
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            return text, types, {name: file.get_tensor(name) for name, kind in types.items() if kind in _TYPES}
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise EditFileError(f"{path.name} is damaged or no safetensors file ({error}). Take another copy.") from error
+
+
+def _label(text: str, name: str) -> _Label:
+    fields: Any = parse(text)
+    schema = fields.get("schema") if isinstance(fields, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise RecordError("its metadata has no format number")
+    if schema > SCHEMA:
+        raise EditFileError(
+            f"{name} was written by a newer version of this pack (format {schema}, this one reads {SCHEMA}). "
+            "Update the pack."
+        )
+    label = from_json(_Label, fields, "metadata")
+    if label.encoder not in ENCODERS or label.naming not in NAMINGS:
+        raise RecordError(f"unknown text encoder {label.encoder[:80]!r} or naming {label.naming[:80]!r}")
+    match = _OUT_PROJ.fullmatch(label.weight_name)
+    if match is None or int(match[1]) != label.settings.layer:
+        raise RecordError(f"layer {label.settings.layer} was not edited in {label.weight_name[:80]!r}")
+    if not label.concepts:
+        raise RecordError("it names no concept")
+    return label
+
+
+def _factors(
+    label: _Label, types: dict[str, str], tensors: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """up (d_out, rank) with the LoRA's scale in it, and down (rank, d_in)."""
+    key = ENCODERS[label.encoder].lora_key(label.weight_name, label.naming)
+    names = [f"{key}.{part}" for part in ("lora_up.weight", "lora_down.weight", "alpha")]
+    if sorted(types) != sorted(names):
+        raise RecordError(f"it holds the tensors {', '.join(sorted(types))[:200]}; expected {', '.join(names)}")
+    if strange := [name for name in names if types[name] not in _TYPES]:
+        raise RecordError(f"{strange[0]} is of type {types[strange[0]]}; expected one of {', '.join(_TYPES)}")
+    up, down, alpha = (tensors[name].float() for name in names)
+    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or 0 in up.shape or 0 in down.shape:
+        raise RecordError(f"its factors have the shapes {tuple(up.shape)} and {tuple(down.shape)}")
+    if alpha.numel() != 1 or not all(torch.isfinite(tensor).all() for tensor in (up, down, alpha)):
+        raise RecordError("its factors hold NaN or infinity")
+    if not up.any():
+        return up[:, :0], down[:0]
+    return up * (float(alpha) / down.shape[0]), down

@@ -1,0 +1,146 @@
+"""What an edit does, measured from the weights before any picture is made.
+
+Does the concept arrive (efficacy), in other sentences too (generality), do other prompts' tokens keep their outputs
+(specificity), and how far do unrelated prompts move (drift)? These are measured where the edit acts, right after the
+edited attention; how far the text states that the image model reads move is measured by running all layers on a few
+captions (``FinalStates``). The image model may dampen or magnify what it is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from .rounding import StorageRounding, storage_rounding
+from .verdict import Guarding, judge
+
+
+class FinalStates(NamedTuple):
+    """How far the last hidden states of everyday captions move, the mean over captions."""
+
+    drift: float
+    """Relative L2 change."""
+    turn: float
+    """1 - cosine of the states before and after, the mean over tokens."""
+    empty_prompt_drift: float
+    """Relative L2 change of the empty prompt's; not in the mean."""
+
+
+@dataclass(frozen=True)
+class EditReport:
+    """The measured effect and cost of an edit.
+
+    Attributes:
+        efficacy: 0 (nothing reached) to 1 (every edited key gives its value): 1 - ||W'K - V|| / ||W K - V||.
+        specificity: 1 - mean of ||delta k|| / ||W k|| over the words of everyday prompts; 1 is no damage.
+        drift: mean over everyday prompts of the relative L2 change of the residual stream, all positions.
+        empty_prompt_drift: the same for the empty prompt, which is most pictures' negative prompt.
+        worst_hit: the everyday prompts that drift most, with their drift.
+        pairs: edited pairs of token positions.
+        rank: rank of the update.
+        relative_norm: ||delta|| / ||W||, Frobenius.
+        nbytes: size of the two factors in fp32.
+        milliseconds: (stage, wall time) in order.
+        skipped_preserve: built-in preserved prompts left out because they name a concept being edited.
+        storage: rounding to the model's dtype, where known (see :meth:`with_storage`).
+        generality: (kind of concept, efficacy in captions that the edit was not computed from), for each kind.
+        condition: 1 + ||G|| / lambda, an upper bound of the condition number of the system solved, lambda I + G; exact
+            where the keys do not span all dimensions.
+        guarding: what holding prompts cost, where any are held.
+        final: drift of the last hidden states, where measured (see :func:`~.effect.measure_final`).
+        contested: (source, preserved prompt, cosine) with nearly the same key: to keep the one is to keep the other.
+    """
+
+    efficacy: float
+    specificity: float
+    drift: float
+    empty_prompt_drift: float
+    worst_hit: tuple[tuple[str, float], ...]
+    pairs: int
+    rank: int
+    relative_norm: float
+    nbytes: int
+    milliseconds: tuple[tuple[str, float], ...] = ()
+    skipped_preserve: tuple[str, ...] = ()
+    storage: StorageRounding | None = None
+    generality: tuple[tuple[str, float], ...] = ()
+    condition: float | None = None
+    guarding: Guarding | None = None
+    final: FinalStates | None = None
+    contested: tuple[tuple[str, str, float], ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """ "strong", or "weak: ..." or "harmful: ..." with why and what to do (see ``verdict.py``)."""
+        return judge(self).text()
+
+    def text(self) -> str:
+        """A summary for people, some lines."""
+        lines = [
+            f"verdict: {self.verdict}",
+            f"efficacy: {self.efficacy:.1%} of the way from the concept to its target, over {self.pairs} token pairs",
+        ]
+        if self.generality:
+            kinds = ", ".join(f"{reached:.1%} ({kind})" for kind, reached in self.generality)
+            lines.append(f"generality: {kinds} in sentences that the edit has not seen")
+        lines += [
+            f"specificity: {self.specificity:.1%} (words of everyday prompts keep their outputs)",
+            f"drift: {self.drift:.2%} on everyday prompts, {self.empty_prompt_drift:.2%} on the empty prompt",
+        ]
+        if self.final is not None:
+            lines.append(
+                f"final text states: drift {self.final.drift:.2%} (1 - cosine {self.final.turn:.4f}) on everyday "
+                f"captions, {self.final.empty_prompt_drift:.2%} on the empty prompt"
+            )
+        if self.worst_hit:
+            worst = "; ".join(f"{prompt!r} {drift:.2%}" for prompt, drift in self.worst_hit)
+            lines.append(f"worst hit: {worst}")
+        if self.skipped_preserve:
+            lines.append(f"not preserved, since they name the concept: {', '.join(map(repr, self.skipped_preserve))}")
+        for source, prompt, cosine in self.contested:
+            lines.append(f"contested: {source!r} and the preserved {prompt!r} have nearly the same key ({cosine:.3f})")
+        return "\n".join([*lines, *self._technical_lines()])
+
+    def _technical_lines(self) -> list[str]:
+        size = f"rank {self.rank}, {self.nbytes / 1024:.0f} KiB, {self.relative_norm:.2%} of the weight's norm"
+        lines = [f"size: {size}"]
+        if self.guarding is not None:
+            lines.append(
+                f"held: {self.guarding.held_rank} dimensions, with {self.guarding.concept_lost:.1%} of the energy of "
+                "the concept's keys; the edit acts through the rest"
+            )
+        if self.condition is not None:
+            lines.append(f"condition number: at most {self.condition:.1e}")
+        if self.storage is not None:
+            lines.append(
+                f"storage: rounded by {self.storage.error:.1%}, {self.storage.swallowed:.1%} of entries vanish, "
+                f"{self.storage.realised:.1%} of the edit is realised"
+            )
+        if self.milliseconds:
+            stages = ", ".join(f"{stage} {duration:.0f}" for stage, duration in self.milliseconds)
+            lines.append(f"milliseconds: {stages}")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts, ready for JSON."""
+        fields = dataclasses.asdict(self)
+        for name in ("storage", "guarding", "final"):
+            value = getattr(self, name)
+            fields[name] = None if value is None else value._asdict()
+        fields["milliseconds"] = dict(self.milliseconds)
+        fields["generality"] = dict(self.generality)
+        verdict = judge(self)
+        fields |= {"verdict": verdict.text(), "findings": [[*finding] for finding in verdict.findings]}
+        return json.loads(json.dumps(fields))
+
+    def with_storage(self, weight: torch.Tensor, delta: torch.Tensor, dtype: torch.dtype) -> EditReport:
+        """This report with what rounding the edited weight to ``dtype`` costs."""
+        return dataclasses.replace(self, storage=storage_rounding(weight, delta, dtype))
+
+    def with_final(self, final: FinalStates) -> EditReport:
+        """This report with the drift of the last hidden states."""
+        return dataclasses.replace(self, final=final)

@@ -1,0 +1,98 @@
+"""Where a subject stands in a prompt, by whole words, and the token positions that are named after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .prompts import PromptError, PromptTokenizer, TokenizedPrompt
+
+PLACES = ("last subject token", "subject", "subject and later", "later tokens", "end of text", "padding", "all")
+
+
+class SubjectError(PromptError):
+    """A subject that a prompt does not contain, or not whole."""
+
+
+def _occurrences(ids: Sequence[int], ends_word: Sequence[bool], wanted: Sequence[int]) -> list[int]:
+    size = len(wanted)
+    return [
+        start
+        for start in range(len(ids) - size + 1)
+        if tuple(ids[start : start + size]) == tuple(wanted)
+        and (start == 0 or ends_word[start - 1])
+        and ends_word[start + size - 1]
+    ]
+
+
+def naming_any(prompts: Sequence[str], concepts: Sequence[str], tokenizer: PromptTokenizer) -> set[str]:
+    """Those of some prompts that hold any of some concepts, as whole words."""
+    wanted = set(tokenizer.word_ids_all(list(dict.fromkeys(concepts))))
+    sizes = {len(words) for words in wanted}
+    return {
+        prompt.text
+        for prompt in tokenizer.tokenize_all(list(prompts))
+        if any(words in wanted for words in _whole_words(prompt, sizes))
+    }
+
+
+def _whole_words(prompt: TokenizedPrompt, sizes: set[int]) -> Iterator[tuple[int, ...]]:
+    """The runs of whole words of a prompt, as far as it is read, that have one of some sizes in tokens."""
+    ends = [0, *(place + 1 for place in range(len(prompt.body)) if prompt.words[place])]
+    return (prompt.body[start:stop] for start in ends for stop in ends if stop - start in sizes)
+
+
+def find_subject(
+    prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokenizer, wanted: tuple[int, ...] | None = None
+) -> tuple[range, ...]:
+    """Where the subject stands, by whole words, whatever its case and the punctuation around it.
+
+    Args:
+        wanted: the subject's :meth:`~PromptTokenizer.word_ids`, where they are at hand.
+
+    Returns:
+        The token positions of each occurrence, in order, as ranges of indices into ``prompt.ids``; they may overlap.
+
+    Raises:
+        SubjectError: the subject is empty, does not occur, or is cut off at the context length.
+    """
+    wanted = tokenizer.word_ids(subject) if wanted is None else wanted
+    if not wanted:
+        raise SubjectError(f"The subject {subject!r} is empty; name the words of the prompt that carry the concept.")
+    if tokenizer.bos in wanted or tokenizer.eos in wanted:
+        raise SubjectError(f"The subject {subject!r} holds a marker of the tokenizer's own; name plain words.")
+    starts = _occurrences(prompt.body, prompt.words, wanted)
+    if starts:
+        return tuple(range(start + 1, start + 1 + len(wanted)) for start in starts)
+    whole = (*prompt.body, *prompt.cut)
+    if prompt.cut and _occurrences(whole, prompt.words, wanted):
+        raise SubjectError(
+            f"The subject {subject!r} is cut off: the prompt has {len(whole)} tokens and the text encoder reads "
+            f"{tokenizer.context_length - 2}. Move the subject to the front or shorten the prompt: {prompt.text!r}"
+        )
+    raise SubjectError(
+        f"The subject {subject!r} is not among the words of the prompt {prompt.text!r}. Write it as the prompt does, "
+        "in whole words."
+    )
+
+
+def last_subject_token(prompt: TokenizedPrompt, subject: str, tokenizer: PromptTokenizer) -> int:
+    """Index of the last token of the subject's last occurrence (see :func:`find_subject` for the errors)."""
+    return find_subject(prompt, subject, tokenizer)[-1][-1]
+
+
+def places(tokens: TokenizedPrompt, subject: range) -> dict[str, tuple[int, ...] | None]:
+    """The token positions of each of :data:`PLACES`, which all prompts share; empty where a prompt has none.
+
+    Args:
+        subject: the subject's positions. None stands for every position.
+    """
+    eos, length = tokens.eos, len(tokens.ids)
+    return {
+        "last subject token": (subject[-1],),
+        "subject": tuple(subject),
+        "subject and later": tuple(range(subject.start, length)),
+        "later tokens": tuple(range(subject.stop, eos)),
+        "end of text": (eos,) if eos < length else (),
+        "padding": tuple(range(eos + 1, length)),
+        "all": None,
+    }

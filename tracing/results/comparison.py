@@ -1,0 +1,38 @@
+"""The difference of two traces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .trace import CausalTrace, TraceError
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The difference of two traces where they share sites and columns; (L, K)."""
+
+    sites: tuple[str, ...]
+    columns: tuple[str, ...]
+    difference: torch.Tensor
+
+
+def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
+    """Average indirect effect of one trace minus another's, on their common cells.
+
+    Raises:
+        TraceError: they share no cell, or measured different scores.
+    """
+    if one.score != other.score:
+        raise TraceError(f"The traces measured different things: {one.score!r} and {other.score!r}.")
+    sites = tuple(site for site in dict.fromkeys(one.sites) if site in other.sites)
+    columns = tuple(column for column in dict.fromkeys(one.columns) if column in other.columns)
+    if not sites or not columns:
+        raise TraceError("The two traces share no site and column; there is nothing to compare.")
+
+    def shared(trace: CausalTrace) -> torch.Tensor:
+        rows = [trace.sites.index(site) for site in sites]
+        return trace.average_indirect_effect()[rows][:, [trace.columns.index(column) for column in columns]]
+
+    return Comparison(sites, columns, shared(one) - shared(other))

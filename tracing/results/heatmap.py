@@ -1,0 +1,180 @@
+"""Drawing a causal trace. Matplotlib is imported when something is drawn, and never touches its global state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...output.figures import as_pixels, as_svg, new_figure, shorten
+from .locate import best_cell
+from .statistics import LEAST_CONTROLS, beats_control
+from .trace import CausalTrace, TraceError
+
+VALUES = ("indirect effect", "recovery")
+_MOST_SITES, _MOST_CELLS, _MOST_KINDS = 1000, 25_000, 24
+
+
+def draw_heatmap(
+    trace: CausalTrace, *, value: str = VALUES[0], width: int = 1200, title: str | None = None
+) -> np.ndarray:
+    """The heat map as pixels, (height, width, 3) uint8: one panel for each kind of site, one color scale.
+
+    Cells that do not beat the control are hatched, cells that were not measured are blank, the largest is outlined.
+
+    Args:
+        value: "indirect effect" (in units of the score) or "recovery" (share of the total effect).
+        width: in pixels; the height follows from the number of sites.
+        title: what stands on top; by default what the map shows.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+        ValueError: unknown value.
+        TraceError: too many cells for a picture.
+    """
+    return as_pixels(_figure(trace, value, width, title))
+
+
+def heatmap_svg(trace: CausalTrace, *, value: str = VALUES[0], width: int = 1200, title: str | None = None) -> str:
+    """The heat map as SVG (see :func:`draw_heatmap`)."""
+    return as_svg(_figure(trace, value, width, title))
+
+
+def save_svg(
+    trace: CausalTrace, path: Path, *, value: str = VALUES[0], width: int = 1200, title: str | None = None
+) -> None:
+    """Write the heat map as an SVG file, over one of the same name."""
+    Path(path).write_text(heatmap_svg(trace, value=value, width=width, title=title), encoding="utf-8")
+
+
+def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> Any:
+    if value not in VALUES:
+        raise ValueError(f"Unknown value {value!r}; expected one of {', '.join(VALUES)}.")
+    values = trace.average_indirect_effect() if value == VALUES[0] else trace.recovery()
+    strong = beats_control(trace)
+    groups: dict[str, list[int]] = {}
+    for row, site in enumerate(trace.sites):
+        groups.setdefault(site.rsplit(".", 1)[-1], []).append(row)
+    cells = len(trace.sites) * len(trace.columns)
+    if len(trace.sites) > _MOST_SITES or cells > _MOST_CELLS or len(groups) > _MOST_KINDS:
+        raise TraceError(
+            f"The trace has {len(trace.sites)} sites of {len(groups)} kinds and {cells} cells; a heat map holds "
+            f"{_MOST_SITES}, {_MOST_KINDS} and {_MOST_CELLS}. Trace fewer sites, or save the table instead."
+        )
+    cell = 0.24
+    heights = [max(2, len(rows)) * cell for rows in groups.values()]
+    turned = _turned(trace)
+    top, between, bottom = 0.75, 0.28, 1.75 if turned else 1.2
+    height = top + sum(heights) + between * (len(groups) - 1) + bottom
+    figure = new_figure(width, height)
+    norm, cmap = _scale(values)
+    mesh: Any = None
+    edge = height - top
+    best = int(values.nan_to_num(-torch.inf).argmax()) if values.isfinite().any() else -1
+    for (kind, rows), tall in zip(groups.items(), heights, strict=True):
+        axes = figure.add_axes((0.2, (edge - tall) / height, 0.66, tall / height))
+        edge -= tall + between
+        mesh = _panel(axes, trace, kind, rows, values, strong, best, cmap, norm)
+        axes.tick_params(labelbottom=kind == list(groups)[-1])
+    bar = figure.add_axes((0.88, bottom / height, 0.018, (height - top - bottom) / height))
+    figure.colorbar(mesh, cax=bar)
+    bar.tick_params(labelsize=8)
+    bar.set_title("AIE" if value == VALUES[0] else "recovery", fontsize=9)
+    _words(figure, trace, value, height, title)
+    return figure
+
+
+def _scale(values: torch.Tensor) -> tuple[Any, Any]:
+    """Cividis from zero for effects of one sign; blue over white to orange, centred on zero, for both signs."""
+    import matplotlib
+    from matplotlib.colors import Normalize, TwoSlopeNorm
+
+    finite = values[values.isfinite()]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    if low >= -0.05 * max(high, 0.0):
+        return Normalize(0.0, high if high > 0 else 1.0, clip=True), matplotlib.colormaps["cividis"]
+    most = max(abs(low), abs(high)) or 1.0
+    return TwoSlopeNorm(0.0, -most, most), matplotlib.colormaps["PuOr_r"]
+
+
+def _turned(trace: CausalTrace) -> bool:
+    """Whether the columns' labels are too long to stand side by side."""
+    return sum(min(len(column), 20) for column in trace.columns) > 90
+
+
+def _panel(
+    axes: Any,
+    trace: CausalTrace,
+    kind: str,
+    rows: list[int],
+    values: torch.Tensor,
+    strong: torch.Tensor,
+    best: int,
+    cmap: Any,
+    norm: Any,
+) -> Any:
+    from matplotlib.collections import PolyCollection
+    from matplotlib.patches import Rectangle
+
+    part = np.ma.masked_invalid(values[rows].numpy())
+    mesh = axes.pcolormesh(part, cmap=cmap, norm=norm, edgecolors="white", linewidth=0.6)
+    axes.invert_yaxis()
+    axes.set_facecolor("white")
+    weak = (values[rows].isfinite() & ~strong[rows]).nonzero().numpy()[:, None, ::-1]
+    corners = weak + np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
+    axes.add_collection(
+        PolyCollection(
+            corners, facecolors=(0.62, 0.62, 0.62, 0.72), hatch="////", edgecolors=(0.45, 0.45, 0.45, 0.6), linewidths=0
+        ),
+        autolim=False,
+    )
+    row, x = divmod(best, len(trace.columns))
+    if row in rows:
+        corner = (x, rows.index(row))
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="#d1002f", linewidth=2.2, zorder=5))
+    names = [shorten(trace.sites[row].split(".", 1)[-1].removesuffix("." + kind), 22) for row in rows]
+    axes.set_yticks(np.arange(len(rows)) + 0.5, names, fontsize=8)
+    columns = [shorten(column, 20) for column in trace.columns]
+    turned = _turned(trace)
+    axes.set_xticks(
+        np.arange(len(columns)) + 0.5,
+        columns,
+        fontsize=8,
+        rotation=35 if turned else 0,
+        ha="right" if turned else "center",
+    )
+    axes.set_ylabel(shorten(kind, 22), fontsize=9)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return mesh
+
+
+def _words(figure: Any, trace: CausalTrace, value: str, height: float, title: str | None) -> None:
+    many = f" and {len(trace.prompts) - 1} more" if len(trace.prompts) > 1 else ""
+    where = "text encoder" if trace.component == "text" else "UNet"
+    what = f"{shorten(trace.prompts[0])}{many}   subject: {shorten(trace.subjects[0], 40)}"
+    heading = f"Causal trace of the {where}: {value}" if title is None else shorten(title)
+    figure.text(0.02, 1 - 0.3 / height, heading, fontsize=13, weight="bold")
+    figure.text(0.02, 1 - 0.55 / height, what, fontsize=9)
+    runs = int(trace.indirect_effects().isfinite().sum((0, 1, 2)).max())
+    controls = int(trace.control.isfinite().sum())
+    judged = "does not beat the control" if controls >= LEAST_CONTROLS else "too few control runs to judge"
+    lines = (
+        f"{_largest(trace)} Total effect of the corruption: {float(trace.total_effects().nanmean()):+.3f}.",
+        f"{runs} runs a cell; {controls} control runs. Hatched: {judged}.",
+        f"Score: {shorten(trace.score, 110)}",
+    )
+    for number, line in enumerate(lines):
+        figure.text(0.02, (0.62 - 0.22 * number) / height, line, fontsize=8.5)
+
+
+def _largest(trace: CausalTrace) -> str:
+    try:
+        best = best_cell(trace)
+    except TraceError:
+        return "Nothing measured yet."
+    sure = f", 95 % interval {best.low:+.3f} to {best.high:+.3f}" if best.low == best.low else ""
+    return f"Largest effect: {shorten(best.site, 40)} at {shorten(best.column, 20)}, {best.effect:+.3f}{sure}."

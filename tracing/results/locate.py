@@ -1,0 +1,141 @@
+"""The cell and the site with the largest average indirect effect, and how sure that is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from .statistics import beats_control, confidence_interval, resampled_means, units
+from .trace import CausalTrace, TraceError
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Location:
+    """The strongest site of a trace.
+
+    Attributes:
+        site: its name.
+        kind: its kind.
+        layer: the first number in its name: the layer of a text encoder, the block of a UNet.
+        column: the token or step window at which it is strongest.
+        effect: its average indirect effect.
+        recovery: that effect as a share of the mean total effect.
+        confidence: share of bootstrap samples in which it is the strongest site; NaN with one sample only.
+        runner_up: the name of the next site.
+    """
+
+    site: str
+    kind: str
+    layer: int
+    column: str
+    effect: float
+    recovery: float
+    confidence: float
+    runner_up: str | None
+
+    def text(self) -> str:
+        """The finding in words."""
+        sure = (
+            "One prompt, seed and draw: no confidence can be given; trace more of them."
+            if self.confidence != self.confidence
+            else f"Strongest in {self.confidence:.0%} of the bootstrap samples."
+        )
+        rival = f" Next: {self.runner_up}." if self.runner_up else ""
+        return (
+            f"{self.site} at {self.column!r}: average indirect effect {self.effect:+.4f}, "
+            f"{self.recovery:.0%} of what the corruption took away. {sure}{rival}"
+        )
+
+
+@dataclass(frozen=True)
+class BestCell:
+    """The cell with the largest average indirect effect.
+
+    Attributes:
+        site, column: its labels.
+        effect: its average indirect effect, in units of the score.
+        low, high: bootstrap interval of the effect; NaN with one independent unit only.
+        beats_control: whether the null does not explain it (see :func:`~.statistics.beats_control`).
+    """
+
+    site: str
+    column: str
+    effect: float
+    low: float
+    high: float
+    beats_control: bool
+
+
+def layer_of(site: str) -> int | None:
+    """The layer that a site of the text encoder belongs to; None for windows of sites and for sites of a UNet."""
+    found = re.fullmatch(r"text\.(\d{1,4})\.\w+", site)
+    return int(found.group(1)) if found else None
+
+
+def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0) -> Location:
+    """The site whose average indirect effect, at its best column, is the largest.
+
+    The bootstrap draws whole prompts when there are several (what belongs to one prompt is not independent), else
+    seeds and noise draws.
+
+    Raises:
+        TraceError: the trace has no site of this kind, or no finished cell.
+    """
+    rows = [i for i, name in enumerate(trace.sites) if kind is None or name.rsplit(".", 1)[-1] == kind]
+    if not rows:
+        kinds = sorted({name.rsplit(".", 1)[-1] for name in trace.sites})
+        raise TraceError(f"The trace has no site of kind {kind}; it has {', '.join(kinds)}. Choose one, or any.")
+    effects = trace.indirect_effects()[:, :, :, rows]
+    samples = units(effects)
+    mean = samples.nanmean(0)
+    if not mean.isfinite().any():
+        raise TraceError("The trace holds no finished cell yet; let it run on.")
+    strengths = mean.nan_to_num(-torch.inf).amax(1)
+    order = strengths.argsort(descending=True).tolist()
+    best = order[0]
+    column = int(mean[best].nan_to_num(-torch.inf).argmax())
+    name = trace.sites[rows[best]]
+    total = float(trace.total_effects().nanmean())
+    number = re.search(r"\d+", name)
+    return Location(
+        site=name,
+        kind=name.rsplit(".", 1)[-1],
+        layer=int(number.group()) if number else 0,
+        column=trace.columns[column],
+        effect=float(mean[best, column]),
+        recovery=float(mean[best, column]) / total if total else float("nan"),
+        confidence=_confidence(samples, best, seed),
+        runner_up=trace.sites[rows[order[1]]] if len(order) > 1 else None,
+    )
+
+
+def best_cell(trace: CausalTrace, *, level: float = 0.95) -> BestCell:
+    """The cell with the largest average indirect effect, its interval, and whether it beats the control.
+
+    Raises:
+        TraceError: nothing was measured yet.
+    """
+    effects = trace.average_indirect_effect()
+    if not effects.isfinite().any():
+        raise TraceError("The trace holds no finished cell yet; let it run on.")
+    row, column = divmod(int(effects.nan_to_num(-torch.inf).argmax()), len(trace.columns))
+    low, high = confidence_interval(trace, level=level)
+    return BestCell(
+        trace.sites[row],
+        trace.columns[column],
+        float(effects[row, column]),
+        float(low[row, column]),
+        float(high[row, column]),
+        bool(beats_control(trace, level=level)[row, column]),
+    )
+
+
+def _confidence(samples: torch.Tensor, best: int, seed: int) -> float:
+    if len(samples) < 2:
+        return float("nan")
+    means = resampled_means(samples, resamples=RESAMPLES, seed=seed).nan_to_num(-torch.inf)
+    return float((means.amax(2).argmax(1) == best).float().mean())

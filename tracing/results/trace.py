@@ -1,0 +1,130 @@
+"""The result of a causal trace: every score, and the effects computed from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .examples import Examples
+
+FLOOR = 1e-3
+
+
+# The scores of a trace, by the names of its fields.
+TENSORS = ("clean", "corrupted", "restored", "control")
+
+
+_AXES = ("token", "step")
+
+
+class TraceError(ValueError):
+    """A trace that cannot be made, read, or written."""
+
+
+@dataclass(frozen=True, eq=False)
+class CausalTrace:
+    """Scores of clean, corrupted and restored runs. Axes: prompt P, seed S, noise draw D, site L, column K.
+
+    Attributes:
+        component: "text" or "unet".
+        sites: names of the restored sites, or windows of them.
+        columns: labels of the second axis: tokens, places, or step windows.
+        column_axis: "token" or "step".
+        prompts: the prompts.
+        subjects: the words that were corrupted in each.
+        seeds: seeds of the initial noise.
+        draws: number of noise draws.
+        clean: (P, S).
+        corrupted: (P, S, D).
+        restored: (P, S, D, L, K); NaN where not measured.
+        control: (P, S, D, C) restored scores of the null: random cells, restored from another corrupted run.
+        score: what was measured, with its scale.
+        settings: everything else that made the trace; JSON values.
+        examples: which pictures were painted with it, if any.
+
+    The scores are kept as CPU copies in fp32.
+
+    Raises:
+        TraceError: labels and scores do not fit together, or a score is infinite.
+    """
+
+    component: str
+    sites: tuple[str, ...]
+    columns: tuple[str, ...]
+    column_axis: str
+    prompts: tuple[str, ...]
+    subjects: tuple[str, ...]
+    seeds: tuple[int, ...]
+    draws: int
+    clean: torch.Tensor
+    corrupted: torch.Tensor
+    restored: torch.Tensor
+    control: torch.Tensor
+    score: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    examples: Examples | None = None
+
+    def __post_init__(self) -> None:
+        if self.component not in ("text", "unet") or self.column_axis not in _AXES:
+            raise TraceError(f"A trace is of text or unet, by token or step; got {self.component}, {self.column_axis}.")
+        if len(self.subjects) != len(self.prompts):
+            raise TraceError(f"{len(self.prompts)} prompts have {len(self.subjects)} subjects; expected one for each.")
+        # ComfyUI runs nodes in inference mode and caches their results; such tensors would stay unusable for autograd.
+        with torch.inference_mode(False):
+            for name in TENSORS:
+                scores = getattr(self, name).detach().to("cpu", torch.float32, copy=True).contiguous()
+                object.__setattr__(self, name, scores)
+        units = (len(self.prompts), len(self.seeds))
+        wanted = {
+            "clean": units,
+            "corrupted": (*units, self.draws),
+            "restored": (*units, self.draws, len(self.sites), len(self.columns)),
+        }
+        if 0 in wanted["restored"]:
+            raise TraceError(f"A trace has at least one entry on each axis; got {wanted['restored']}.")
+        for name, shape in wanted.items():
+            if tuple(getattr(self, name).shape) != shape:
+                raise TraceError(f"{name} has shape {tuple(getattr(self, name).shape)}; the labels say {shape}.")
+        if self.control.ndim != 4 or tuple(self.control.shape[:3]) != wanted["corrupted"]:
+            found, axes = tuple(self.control.shape), wanted["corrupted"]
+            raise TraceError(f"control has shape {found}; expected {axes} and one axis more.")
+        for name in TENSORS:
+            if getattr(self, name).isinf().any():
+                raise TraceError(f"{name} holds infinite scores; expected numbers, or NaN where nothing was measured.")
+        cells = self.examples.cells if self.examples else ()
+        if any(row >= len(self.sites) or column >= len(self.columns) for row, column in cells):
+            raise TraceError("The examples show a cell that is not in the trace.")
+
+    def indirect_effects(self) -> torch.Tensor:
+        """score(restored) - score(corrupted), signed, (P, S, D, L, K)."""
+        return self.restored - self.corrupted[..., None, None]
+
+    def control_effects(self) -> torch.Tensor:
+        """Indirect effects of the null, (P, S, D, C)."""
+        return self.control - self.corrupted[..., None]
+
+    def total_effects(self) -> torch.Tensor:
+        """score(clean) - score(corrupted), (P, S, D)."""
+        return self.clean[..., None] - self.corrupted
+
+    def average_indirect_effect(self) -> torch.Tensor:
+        """Mean indirect effect over prompts, seeds and draws, (L, K); NaN where nothing was measured."""
+        return self.indirect_effects().nanmean((0, 1, 2))
+
+    def recovery(self, floor: float = FLOOR) -> torch.Tensor:
+        """Mean indirect effect over mean total effect of the same runs, (L, K).
+
+        Args:
+            floor: in units of the score. Runs whose total effect is not above it are left out: where corruption
+                changes nothing there is nothing to recover.
+
+        Returns:
+            1 where restoring brings everything back, 0 where nothing; NaN where no run is left.
+        """
+        total = self.total_effects()
+        kept = total.abs() > floor
+        effects = torch.where(kept[..., None, None], self.indirect_effects(), torch.nan).nanmean((0, 1, 2))
+        measured = kept[..., None, None] & self.restored.isfinite()
+        return effects / torch.where(measured, total[..., None, None], torch.nan).nanmean((0, 1, 2))

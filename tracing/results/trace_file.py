@@ -1,0 +1,187 @@
+"""The file of a causal trace, and its table as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ...output.files import whole_file
+from .examples import Examples
+from .trace import TENSORS, CausalTrace, TraceError
+
+SCHEMA = 1
+
+
+_LABELS = (
+    "component",
+    "sites",
+    "columns",
+    "column_axis",
+    "prompts",
+    "subjects",
+    "seeds",
+    "draws",
+    "score",
+    "settings",
+)
+
+
+# Full-width forms too: some spreadsheets take them for the plain ones.
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+
+
+_LARGEST_HEADER = 10_000_000
+
+
+def save_trace(trace: CausalTrace, path: Path, *, overwrite: bool = False) -> None:
+    """Write a safetensors file: the scores as tensors, all else as JSON in its metadata.
+
+    The file appears whole or not at all.
+
+    Raises:
+        TraceError: there is a file of this name already, and ``overwrite`` is not set; the settings are no JSON
+            values; the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        labels = {"schema": SCHEMA, **{name: getattr(trace, name) for name in _LABELS}}
+        text = json.dumps({**labels, "examples": trace.examples.labels()} if trace.examples else labels)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TraceError(f"The trace's labels and settings are no JSON values: {error}. Use plain ones.") from error
+    if len(text) > _LARGEST_HEADER:
+        raise TraceError(f"The trace's labels take {len(text)} characters; a file holds {_LARGEST_HEADER}.")
+    try:
+        tensors = {name: getattr(trace, name) for name in TENSORS}
+        with whole_file(path, overwrite=overwrite) as part:
+            save_file(tensors, part, {"format": "pt", "causal_trace": text})
+    except FileExistsError as error:
+        raise TraceError(str(error)) from None
+    except (SafetensorError, OSError) as error:
+        raise TraceError(f"Cannot write {path.name} ({error}). Is there such a folder, with room left?") from error
+
+
+def load_trace(path: Path) -> CausalTrace:
+    """Read a trace file; it may come from a stranger, so everything is checked.
+
+    Raises:
+        TraceError: there is no such file, it is damaged, no trace, or of a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TraceError(f"There is no trace file {path.name}.")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("causal_trace")
+            held = [name for name in TENSORS if name in file.keys()]  # noqa: SIM118
+            types = {name: file.get_slice(name).get_dtype() for name in held}
+            tensors = {name: file.get_tensor(name) for name in held if types[name] == "F32"}
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise TraceError(f"{path.name} is damaged or no safetensors file ({error}). Take another copy.") from error
+    if text is None or len(text) > _LARGEST_HEADER:
+        raise TraceError(f"{path.name} is a safetensors file, but not a causal trace. Choose one saved as a trace.")
+    for name, kind in types.items():
+        if kind != "F32":
+            raise TraceError(f"{path.name} holds {name} as {kind}; expected float32 scores. Take another copy.")
+    try:
+        labels = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"{path.name} has damaged metadata ({error}). Take another copy.") from error
+    return _from_labels(labels, tensors, path.name)
+
+
+def trace_table(trace: CausalTrace) -> str:
+    """Every score as a table, one row for each restored run.
+
+    Text that a spreadsheet would take for a formula is given a leading apostrophe.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(
+        (
+            "prompt",
+            "subject",
+            "seed",
+            "draw",
+            "site",
+            trace.column_axis,
+            "clean",
+            "corrupted",
+            "restored",
+            "indirect_effect",
+            "total_effect",
+        )
+    )
+    prompts, subjects, sites, columns = (
+        [_plain(text) for text in texts] for texts in (trace.prompts, trace.subjects, trace.sites, trace.columns)
+    )
+    clean, corrupted, total = trace.clean.tolist(), trace.corrupted.tolist(), trace.total_effects().tolist()
+    scores = zip(trace.restored.flatten().tolist(), trace.indirect_effects().flatten().tolist(), strict=True)
+    cells = itertools.product(*(range(count) for count in trace.restored.shape))
+    for (p, s, d, row, column), (restored, effect) in zip(cells, scores, strict=True):
+        writer.writerow(
+            (
+                prompts[p],
+                subjects[p],
+                trace.seeds[s],
+                d,
+                sites[row],
+                columns[column],
+                clean[p][s],
+                corrupted[p][s][d],
+                restored,
+                effect,
+                total[p][s][d],
+            )
+        )
+    return out.getvalue()
+
+
+def _plain(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> CausalTrace:
+    if not isinstance(labels, dict) or type(labels.get("schema")) is not int or labels["schema"] < 1:
+        raise TraceError(f"{name} has damaged metadata: no format number. Take another copy.")
+    if labels["schema"] > SCHEMA:
+        raise TraceError(
+            f"{name} was written by a newer version of this pack (format {labels['schema']}, this one reads {SCHEMA}). "
+            "Update the pack."
+        )
+    missing = [tensor for tensor in TENSORS if tensor not in tensors]
+    if missing:
+        raise TraceError(f"{name} lacks the scores {', '.join(missing)}. Take another copy.")
+    fields: dict[str, Any] = {
+        key: _strings(labels.get(key), key, name) for key in ("sites", "columns", "prompts", "subjects")
+    }
+    plain = {key: labels.get(key) for key in ("component", "column_axis", "score")}
+    fields |= plain | tensors
+    seeds, draws, settings = labels.get("seeds"), labels.get("draws"), labels.get("settings")
+    if (
+        not all(isinstance(value, str) for value in plain.values())
+        or not isinstance(seeds, list)
+        or not all(type(seed) is int for seed in seeds)
+        or type(draws) is not int
+        or not isinstance(settings, dict)
+    ):
+        raise TraceError(f"{name} has damaged metadata: a label is missing or of another type. Take another copy.")
+    try:
+        examples = None if labels.get("examples") is None else Examples.from_labels(labels["examples"])
+        return CausalTrace(**fields, seeds=tuple(seeds), draws=draws, settings=settings, examples=examples)
+    except ValueError as error:
+        raise TraceError(f"{name} is damaged: {error}") from error
+
+
+def _strings(value: Any, key: str, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise TraceError(f"{name} has damaged metadata: {key} is not a list of texts.")
+    return tuple(value)

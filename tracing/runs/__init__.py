@@ -1,0 +1,1 @@
+"""Runs of a trace: corruption, interventions, the lockstep sweep, and gradients in its place."""

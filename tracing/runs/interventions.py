@@ -1,0 +1,163 @@
+"""Interventions: context managers that copy rows of a batch while a model runs, and leave nothing behind.
+
+One batch holds every run that is compared (*lockstep*): a clean row, corrupted rows, restored rows. To restore a site
+is to copy the clean row's output into the row that restores it, while both are being computed; no activation is kept.
+Severing is the same copy from a corrupted row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...families.sites import Site
+
+# Row of the plan -> its places in the batch of the forward pass that is running, in an order common to all rows.
+RowIndex = Callable[[int], Sequence[int]]
+
+
+class InterventionError(RuntimeError):
+    """A site that did not run, or whose output cannot be restored."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Copy what a site computes for one row of the batch into another row.
+
+    Attributes:
+        site: the site's name.
+        row: the row that is changed.
+        donor: the row that it is taken from: the clean one to restore, a corrupted one to sever.
+        positions: token positions (index of the second axis) that are copied; None for all of them.
+        steps: the sampling steps at which to copy, as a range of step numbers; None for all of them.
+    """
+
+    site: str
+    row: int
+    donor: int
+    positions: tuple[int, ...] | None = None
+    steps: range | None = None
+
+
+def same_row(row: int) -> Sequence[int]:
+    """The row index of a batch that holds nothing but the rows of the plan."""
+    return (row,)
+
+
+@contextmanager
+def patching(
+    sites: Mapping[str, Site],
+    patches: Sequence[Patch],
+    *,
+    index: RowIndex = same_row,
+    step: Callable[[], int | None] = lambda: None,
+    must_run: bool = True,
+) -> Iterator[None]:
+    """Within the context, forward passes of the sites' modules carry out the patches.
+
+    Args:
+        sites: the sites by name; patches of the same site are done in order.
+        index: where a row stands in the batch. Patches of rows that are not in the pass are left out.
+        step: the number of the sampling step that runs; asked at each pass.
+        must_run: raise at the end when a site that was to be patched never ran.
+
+    Raises:
+        KeyError: a patch names an unknown site.
+        InterventionError: a site never ran (a compiled or cached model skips modules), or gave no tensor of rows.
+    """
+    by_site: dict[str, list[Patch]] = {}
+    for patch in patches:
+        by_site.setdefault(patch.site, []).append(patch)
+    ran: set[str] = set()
+    with ExitStack() as stack:
+        for name, todo in by_site.items():
+            handle = _hook(sites[name], todo, index, step, ran)
+            stack.callback(handle.remove)
+        yield
+    silent = [name for name in by_site if name not in ran]
+    if must_run and silent:
+        raise InterventionError(
+            f"{len(silent)} of {len(by_site)} sites never ran, the first is {silent[0]}. Compiled models, attention "
+            "replacements and step caches skip modules; trace the plain model."
+        )
+
+
+def _hook(
+    site: Site, todo: Sequence[Patch], index: RowIndex, step: Callable[[], int | None], ran: set[str]
+) -> torch.utils.hooks.RemovableHandle:
+    def changed(tensor: torch.Tensor) -> torch.Tensor:
+        ran.add(site.name)
+        now = step()
+        # A copy: what a module returns may be the stream itself, which earlier layers' outputs alias.
+        out = None
+        for patch in todo:
+            if patch.steps is not None and now not in patch.steps:
+                continue
+            for place, donor in zip(index(patch.row), index(patch.donor), strict=True):
+                out = tensor.clone() if out is None else out
+                if patch.positions is None:
+                    out[place] = tensor[donor]
+                else:
+                    where = list(patch.positions)
+                    out[place, where] = tensor[donor, where]
+        return tensor if out is None else out
+
+    def on_output(module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, torch.Tensor):
+            return changed(output)
+        if isinstance(output, tuple) and output and isinstance(output[0], torch.Tensor):
+            return (changed(output[0]), *output[1:])
+        raise InterventionError(f"{site.name} gave {type(output).__name__}; expected a tensor of rows.")
+
+    def on_context(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = (*args[:1], *map(_change_tensor, args[1:])), {k: _change_tensor(v) for k, v in kwargs.items()}
+        return args, kwargs
+
+    def _change_tensor(value: Any) -> Any:
+        # A cross-attention is given its queries first, then the text, as keys and perhaps again as values.
+        return changed(value) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    if site.kind == "cross_context":
+        return site.module.register_forward_pre_hook(on_context, with_kwargs=True)
+    return site.module.register_forward_hook(on_output)
+
+
+@contextmanager
+def adding(
+    first_layer: nn.Module,
+    deltas: Mapping[int, torch.Tensor],
+    positions: Sequence[int],
+    *,
+    index: RowIndex = same_row,
+) -> Iterator[None]:
+    """Within the context, token embeddings of some rows are shifted before a text encoder's first layer.
+
+    Args:
+        first_layer: the encoder's layer 0; what it is given is changed, after the positions have been added.
+        deltas: row to the shift (len(positions), width) of its embeddings.
+        positions: the token positions that are shifted.
+    """
+    where = list(positions)
+
+    def shifted(stream: torch.Tensor) -> torch.Tensor:
+        stream = stream.clone()
+        for row, delta in deltas.items():
+            for place in index(row):
+                stream[place, where] += delta.to(stream)
+        return stream
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (shifted(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": shifted(kwargs["hidden_states"])}
+
+    handle = first_layer.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

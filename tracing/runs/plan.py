@@ -1,0 +1,73 @@
+"""What a trace sweeps: sites against tokens or steps, for seeds, noise draws and controls; one job for each row."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+
+from ...families.sites import Site, group_name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to sweep.
+
+    Attributes:
+        component: "text" or "unet".
+        groups: windows of sites that are restored together.
+        sites: all sites of the component in the order in which they run; ``sever`` looks downstream in it.
+        columns: labels of the second axis: tokens or roles, or step windows.
+        steps: for a UNet trace, the step window of each column (None: all steps).
+        seeds: seeds of the initial noise.
+        draws: noise draws that are traced.
+        controls: null restorations for each prompt, seed and draw, at random sites and columns, with the states of
+            another corrupted draw.
+        sever: hold downstream sites of this kind at their corrupted states, as in ROME's ablation.
+        control_seed: seed of the choice of controls.
+    """
+
+    component: str
+    groups: tuple[tuple[Site, ...], ...]
+    sites: tuple[Site, ...]
+    columns: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: tuple[range | None, ...] = ()
+    draws: int = 1
+    controls: int = 0
+    sever: str | None = None
+    control_seed: int = 0
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(group_name(group) for group in self.groups)
+
+    def severed(self, group: int) -> tuple[str, ...]:
+        """Names of the sites that are held corrupted while a group is restored."""
+        if self.sever is None:
+            return ()
+        last = max(self.sites.index(site) for site in self.groups[group])
+        inside = set(self.groups[group])
+        return tuple(s.name for s in self.sites[last + 1 :] if s.kind == self.sever and s not in inside)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to paint and where its score goes."""
+
+    draw: int | None
+    group: int | None = None
+    column: int = 0
+    donor: int | None = None
+    control: int | None = None
+
+
+def jobs_of(plan: Plan) -> list[Job]:
+    """Clean first, then corrupted, then restored, then controls: donors other than the clean row are needed last."""
+    jobs = [Job(None), *(Job(draw) for draw in range(plan.draws))]
+    cells = list(itertools.product(range(len(plan.groups)), range(len(plan.columns))))
+    jobs += [Job(draw, group, column) for draw in range(plan.draws) for group, column in cells]
+    picker = random.Random(plan.control_seed)
+    for draw, number in itertools.product(range(plan.draws), range(plan.controls)):
+        group, column = picker.choice(cells)
+        jobs.append(Job(draw, group, column, draw + 1, number))
+    return jobs
