@@ -11,13 +11,12 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 
 from ..families.clip import ENCODERS, NAMINGS, Encoder
 from ..output.json_records import to_json
+from .concepts.built_in import EVERYDAY, HELD_OUT_TEMPLATES, PLAIN_WORDS, PRESERVE_SETS, PRESERVED, preserve_set
 from .concepts.changes import Changes, parse_changes
 from .concepts.concept import ConceptEdit
-from .concepts.everyday import EVERYDAY, PRESERVE_SETS, PRESERVED
-from .concepts.heldout import HELD_OUT_TEMPLATES
 from .concepts.lists import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
 from .concepts.pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
-from .concepts.prompt_lists import preserve_set, prompts_of_text, text_of_prompts
+from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
 from .edit import compute_edit, find_lambda, measure_edit
 from .encoder.tower import AttentionStates, TextTower, TowerError
@@ -38,7 +37,7 @@ from .solver.closed_form import SolveError, Statistics, preserved_gram, solve, s
 from .solver.low_rank import LowRank
 from .solver.nullspace import HeldError, HeldSpan
 from .solver.spectrum import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
-from .targets import PLAIN_WORDS, find_target
+from .targets import find_target
 
 __all__ = [
     "AUTO",

@@ -9,10 +9,9 @@ import torch
 
 from ..text.prompts import PromptTokenizer
 from ..text.subjects import SubjectError, naming_any
+from .concepts.built_in import EVERYDAY, HELD_OUT_TEMPLATES
 from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
-from .concepts.everyday import EVERYDAY
-from .concepts.heldout import HELD_OUT_TEMPLATES
 from .concepts.pairs import TokenPairs, pair_tokens
 from .concepts.settings import GUARDED, EditSettings
 from .encoder.tower import TextTower, TowerError

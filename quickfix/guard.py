@@ -14,8 +14,8 @@ import torch
 
 from ..text.prompts import PromptError, PromptTokenizer
 from ..text.subjects import naming_any
+from .concepts.built_in import PRESERVE_SETS, PRESERVED
 from .concepts.concept import ConceptEdit
-from .concepts.everyday import PRESERVE_SETS, PRESERVED
 from .concepts.settings import EditSettings
 from .encoder.tower import TextTower
 from .solver.closed_form import preserved_gram

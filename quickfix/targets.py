@@ -30,10 +30,9 @@ import torch
 from ..text.captions import expand
 from ..text.prompts import PromptError, PromptTokenizer, TokenizedPrompt
 from ..text.subjects import naming_any
+from .concepts.built_in import HELD_OUT_TEMPLATES, KNOWN_NAMES, PLAIN_WORDS
 from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
-from .concepts.heldout import HELD_OUT_TEMPLATES
-from .concepts.names import KNOWN_NAMES
 from .concepts.settings import GUARDED, EditSettings
 from .edit import everyday_probe
 from .encoder.tower import TextTower
@@ -44,16 +43,6 @@ from .measure.target_ranking import Candidate, TargetRanking
 from .solver.closed_form import Statistics
 from .solver.spectrum import Spectrum, trace_turned
 from .stream import edited_layer, gather_pairs
-
-# Words that say as little as a concept of their kind can: what is left of a concept when all is removed, and what is
-# tried as a target when no candidates are given.
-PLAIN_WORDS: dict[str, tuple[str, ...]] = {
-    "style": ("painting", "picture", "image", "artwork", "drawing", "photo"),
-    "object": ("thing", "object", "figure", "toy", "animal", "person"),
-    "fact": ("person", "man", "woman", "leader", "stranger"),
-    "custom": ("thing", "picture", "object", "person"),
-}
-
 
 # Final states that are compared: at the end of a caption and in the padding right behind it.
 _STATES = 4

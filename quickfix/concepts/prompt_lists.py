@@ -1,11 +1,8 @@
-"""Lists of prompts as text, and the built-in sets by name."""
+"""Lists of prompts as text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from ...text.prompts import PromptError
-from .everyday import PRESERVE_SETS
 
 # How a list of prompts writes the empty one, since an empty line means nothing.
 EMPTY_LINE = '""'
@@ -20,14 +17,3 @@ def prompts_of_text(text: str) -> tuple[str, ...]:
 def text_of_prompts(prompts: Sequence[str]) -> str:
     """A list that :func:`prompts_of_text` reads back."""
     return "\n".join(prompt or EMPTY_LINE for prompt in prompts)
-
-
-def preserve_set(name: str) -> tuple[str, ...]:
-    """A built-in set of :data:`PRESERVE_SETS` by name.
-
-    Raises:
-        PromptError: there is none of this name.
-    """
-    if name not in PRESERVE_SETS:
-        raise PromptError(f"Unknown preserve set {name!r}; expected one of: {'; '.join(PRESERVE_SETS)}.")
-    return PRESERVE_SETS[name]

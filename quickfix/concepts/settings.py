@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..solver.closed_form import check_lambda, check_preserve_weight
-from .everyday import PRESERVED
+from .built_in import PRESERVED
 from .pairs import POSITIONS
 
 PRESERVE_MODES = ("soft", "hard")

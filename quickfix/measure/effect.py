@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from ...text.prompts import PromptTokenizer, TokenizedPrompt
-from ..concepts.everyday import FINAL_CAPTIONS
+from ..concepts.built_in import FINAL_CAPTIONS
 from ..encoder.tower import TextTower
 from ..solver.low_rank import LowRank
 from .report import FinalStates

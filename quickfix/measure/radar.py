@@ -15,7 +15,7 @@ import torch
 
 from ...text.prompts import PromptTokenizer, TokenizedPrompt
 from ...text.subjects import naming_any
-from ..concepts.names import KNOWN_NAMES
+from ..concepts.built_in import KNOWN_NAMES
 from ..concepts.prompt_lists import text_of_prompts
 from ..encoder.tower import TextTower
 from ..solver.low_rank import LowRank

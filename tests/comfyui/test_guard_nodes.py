@@ -183,7 +183,7 @@ def test_a_report_in_words_as_json_and_as_a_picture(run, shapes, edit):
 
 def test_the_reports_final_states_are_those_that_comfyui_makes(shapes, edit):
     """Oracle: ComfyUI's own encodings of the same captions, before and after, at the node's strength."""
-    from diff_quickfix.quickfix.concepts.everyday import FINAL_CAPTIONS
+    from diff_quickfix.quickfix.concepts.built_in import FINAL_CAPTIONS
     from diff_quickfix.quickfix.measure.effect import FINAL_TOKENS
 
     clip = shapes[1]

@@ -26,7 +26,7 @@ from diff_quickfix.quickfix import (
     pair_tokens,
     storage_rounding,
 )
-from diff_quickfix.quickfix.concepts.everyday import FINAL_CAPTIONS
+from diff_quickfix.quickfix.concepts.built_in import FINAL_CAPTIONS
 from diff_quickfix.quickfix.measure.charts import draw_curve, draw_report
 from diff_quickfix.quickfix.measure.verdict import SENTENCES
 from diff_quickfix.text.captions import KINDS, PUBLISHED_TEMPLATES

@@ -16,7 +16,7 @@ from diff_quickfix.quickfix import (
     find_target,
     scan,
 )
-from diff_quickfix.quickfix.concepts.heldout import HELD_OUT_TEMPLATES
+from diff_quickfix.quickfix.concepts.built_in import HELD_OUT_TEMPLATES
 from diff_quickfix.quickfix.measure.charts import draw_targets
 from diff_quickfix.quickfix.stream import edited_layer, encode_pairs, tokenize_pairs
 from diff_quickfix.text.prompts import PromptError
