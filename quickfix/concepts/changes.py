@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
 from .concept import ConceptEdit
-from .lists import ConceptListError, combine, entries, parse_concepts
+from .lists import ConceptListError, combine, entered_name, entries, parse_concepts
 
 
 class Changeable(Protocol):
@@ -69,7 +69,9 @@ def parse_changes(drop: str = "", reweight: str = "", add: str = "") -> Changes:
         ConceptListError: a line that cannot be read, with its number.
     """
     weights = tuple(_weight(number, line.strip()) for number, line in entries(reweight))
-    return Changes(tuple(line.strip() for _, line in entries(drop)), weights, parse_concepts(add).concepts)
+    return Changes(
+        tuple(entered_name(line, number) for number, line in entries(drop)), weights, parse_concepts(add).concepts
+    )
 
 
 def _weight(number: int, line: str) -> tuple[str, float]:
@@ -83,4 +85,4 @@ def _weight(number: int, line: str) -> tuple[str, float]:
             f"line {number}: cannot read {line[:80]!r} as a weight; expected a name, a colon and a number above 0, "
             "such as van gogh: 0.5 (to take a concept out, drop it)."
         )
-    return source.strip(), weight
+    return entered_name(source, number), weight

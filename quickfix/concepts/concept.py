@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ...text.captions import KINDS, default_target, default_templates
 from ...text.prompts import PromptError
+from .lines import visible
 
 
 @dataclass(frozen=True)
@@ -53,4 +54,4 @@ class ConceptEdit:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFC", text).strip()
+    return unicodedata.normalize("NFC", visible(text)).strip()

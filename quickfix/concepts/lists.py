@@ -1,23 +1,30 @@
 """Lists of concepts as text, CSV and JSON.
 
-Text has one edit a line. A line that begins with # is a comment; without ``->`` the kind's default target is taken;
-settings follow in any order, and ``template`` may come several times::
+Text has one edit a line. Without an arrow the kind's default target is taken; settings follow in any order, and
+``template`` may come several times::
 
     # artists
     van gogh -> painting
     snoopy -> dog | kind=object | weight=2 | template=a drawing of {x} | template={x} on grass
 
+Lines are read as people write them (``lines.py``): with bullets, comments, quotes around names, and any arrow. What
+could mean two things is refused: several names on a line, a second arrow, a name and something else without an arrow
+between them. A text that is a JSON list, or a table whose first line names the columns, is read as such.
+
 CSV has a first line that names its columns: source, target, kind, weight, templates (several of them apart by ``|``),
-in any order, source alone being needed. JSON is a list of objects with the same names, templates being a list.
+in any order, source alone being needed. JSON is a list of objects with the same names, templates being a list; a string
+in it is read as a line.
 
 Files come from other people: size, encoding, names and types are checked, and an error says where.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,10 +34,22 @@ from pathlib import Path
 from ...output.json_records import RecordError, from_json, parse
 from ...text.prompts import PromptError
 from .concept import ConceptEdit
+from .lines import (
+    ARROW,
+    content_lines,
+    find_arrows,
+    has_arrow_to_the_left,
+    taken_to_the_letter,
+    unquoted,
+)
 
 LARGEST_FILE = 8 * 2**20
 COLUMNS = ("source", "target", "kind", "weight", "templates")
-_ARROW, _BAR = "->", "|"
+_BAR = "|"
+# The bar of a full-width keyboard.
+_BARS = str.maketrans({"\uff5c": _BAR})
+# What separates names in a list, and what stands between a name and something that is said of it.
+_SEPARATORS, _SAYING = ",;\uff0c\uff1b\u3001\t", "=:<>\uff1a\uff1d"
 _OPTIONS = ("kind", "weight", "template")
 
 
@@ -58,17 +77,35 @@ def parse_concepts(text: str) -> ConceptList:
         ConceptListError: a line that cannot be read, with its number and column; one source with two targets, or
             twice with different settings.
     """
+    start = text.lstrip("\ufeff \t\r\n")
+    if start.startswith("[") and start.rstrip().endswith("]"):
+        return concepts_from_json(text)
+    if _names_columns(start.split("\n", 1)[0]):
+        return concepts_from_csv(text)
+    if start.startswith("{"):
+        raise ConceptListError("line 1: this looks like JSON; expected a list in brackets, or one edit a line.")
     return _gathered((f"line {number}", partial(_line, line, number)) for number, line in entries(text))
 
 
 def entries(text: str) -> list[tuple[int, str]]:
-    """The lines of a text that are neither empty nor comments, which begin with #, each with its number from 1.
+    """The lines of a text that say something, each with its number from 1 (see :func:`~.lines.content_lines`).
 
     Raises:
         ConceptListError: a control character, with its line and column.
     """
-    lines = enumerate(_clean(text).split("\n"), 1)
-    return [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return content_lines(_clean(text))
+
+
+def entered_name(line: str, number: int) -> str:
+    """The name that a line of :func:`entries` consists of, without quotes around it.
+
+    Raises:
+        ConceptListError: a quote is opened and not closed, or the other way round.
+    """
+    try:
+        return unquoted(line)
+    except ValueError as error:
+        raise ConceptListError(f"line {number}: {error}.") from error
 
 
 def concepts_from_csv(text: str) -> ConceptList:
@@ -148,18 +185,16 @@ def text_of_concepts(concepts: Iterable[ConceptEdit]) -> str:
 
 def _written(concept: ConceptEdit) -> str:
     templates = concept.templates if concept.templates != _default_templates(concept) else ()
-    parts = [f"{concept.source} {_ARROW} {concept.target}"]
-    parts += [f"kind={concept.kind}"] * (concept.kind != "style")
-    parts += [f"weight={concept.weight!r}"] * (concept.weight != 1)
-    parts += [f"template={template}" for template in templates or ()]
-    line = f" {_BAR} ".join(parts)
-    try:
-        held = parse_concepts(line).concepts == (concept,)
-    except PromptError:
-        held = False
-    if not held:
-        raise ConceptListError(f"The concept {concept.source!r} cannot be written as a line; use JSON.")
-    return line
+    options = [f"kind={concept.kind}"] * (concept.kind != "style")
+    options += [f"weight={concept.weight!r}"] * (concept.weight != 1)
+    options += [f"template={template}" for template in templates or ()]
+    for quote in ("", '"', "`"):
+        names = f" {ARROW} ".join(f"{quote}{name}{quote}" for name in (concept.source, concept.target))
+        line = f" {_BAR} ".join((names, *options))
+        with contextlib.suppress(PromptError):
+            if parse_concepts(line).concepts == (concept,):
+                return line
+    raise ConceptListError(f"The concept {concept.source!r} cannot be written as a line; use JSON.")
 
 
 def _default_templates(concept: ConceptEdit) -> tuple[str, ...] | None:
@@ -178,14 +213,8 @@ def _clean(text: str) -> str:
 
 
 def _line(line: str, number: int) -> ConceptEdit:
-    names, *options = line.split(_BAR)
-    source, arrow, target = names.partition(_ARROW)
-    if _ARROW in target:
-        column = len(source) + 3 + target.index(_ARROW)
-        raise ConceptListError(f"line {number}, column {column}: a second {_ARROW}; expected a single one.")
-    if arrow and not target.strip():
-        column = len(source) + 1 + len(_ARROW)
-        raise ConceptListError(f"line {number}, column {column}: nothing stands after {_ARROW}; name a target.")
+    names, *options = line.translate(_BARS).split(_BAR)
+    source, target = _source_and_target(names, number)
     found: dict[str, str] = {}
     templates: list[str] = []
     end = len(names)
@@ -206,6 +235,52 @@ def _line(line: str, number: int) -> ConceptEdit:
         else:
             found[name] = value
     return _concept(source, target, found.get("kind", ""), found.get("weight", ""), templates)
+
+
+def _source_and_target(names: str, number: int) -> tuple[str, str]:
+    """The two names of a line, without quotes; the target is empty where the line has none."""
+    whole = names.strip()
+    if taken_to_the_letter(whole) and find_arrows(whole[1:-1]):
+        # The whole line stands in quotes, as on a command line.
+        names = names.replace(whole, f" {whole[1:-1]} ")
+    arrows = find_arrows(names)
+    if len(arrows) > 1:
+        raise ConceptListError(
+            f"line {number}, column {arrows[1][0] + 1}: a second {names[slice(*arrows[1])]}; expected a single one."
+        )
+    if not arrows:
+        if has_arrow_to_the_left(names):
+            raise ConceptListError(f"line {number}: an arrow points to the left; write source {ARROW} target.")
+        _refuse_signs(names, number, _SAYING)
+        return _name(names, number), ""
+    start, end = arrows[0]
+    if not names[end:].strip():
+        raise ConceptListError(
+            f"line {number}, column {end + 1}: nothing stands after {names[start:end]}; name a target."
+        )
+    return _name(names[:start], number), _name(names[end:], number)
+
+
+def _name(text: str, number: int) -> str:
+    """One name of a line."""
+    _refuse_signs(text, number, _SEPARATORS)
+    return entered_name(text, number)
+
+
+def _refuse_signs(text: str, number: int, signs: str) -> None:
+    """Refuse a name that is more than one, or says more than a name, unless it stands in quotes."""
+    found = next((sign for sign in text.strip() if sign in signs), None)
+    if found is not None and not taken_to_the_letter(text):
+        raise ConceptListError(
+            f"line {number}: {text.strip()[:80]!r} holds {found!r} and could mean several things; write one edit a "
+            f"line, as source {ARROW} target, and put a name that holds {found!r} into quotes."
+        )
+
+
+def _names_columns(line: str) -> bool:
+    """Whether a line is the first of a table."""
+    cells = [cell.strip().strip('"').casefold() for cell in re.split("[,;\t]", line)]
+    return len(cells) > 1 and "source" in cells and all(cell in COLUMNS for cell in cells)
 
 
 def _check_columns(columns: Sequence[str]) -> None:
@@ -234,6 +309,8 @@ def _row(columns: Sequence[str], row: Sequence[str], number: int) -> ConceptEdit
 
 
 def _entry(entry: object, number: int) -> ConceptEdit:
+    if isinstance(entry, str):
+        return _line(entry, number)
     fields = {"target": None, **entry} if isinstance(entry, dict) else entry
     try:
         return from_json(ConceptEdit, fields, f"entry {number}")
@@ -272,7 +349,7 @@ def _gathered(found: Iterator[tuple[str, Callable[[], ConceptEdit]]]) -> Concept
         if before[0] == place:
             continue
         _refuse_contradiction(*before, place, concept)
-        notes.append(f"{place} repeats {before[0]}, {concept.source!r} {_ARROW} {concept.target!r}: counted once")
+        notes.append(f"{place} repeats {before[0]}, {concept.source!r} {ARROW} {concept.target!r}: counted once")
     return ConceptList(tuple(concept for _, concept in known.values()), tuple(notes))
 
 
@@ -284,6 +361,6 @@ def _refuse_contradiction(first: str, one: ConceptEdit, second: str, other: Conc
         )
     if (one.kind, one.weight, one.templates) != (other.kind, other.weight, other.templates):
         raise ConceptListError(
-            f"{second}: {other.source!r} {_ARROW} {other.target!r} stands already on {first}, with another kind, "
+            f"{second}: {other.source!r} {ARROW} {other.target!r} stands already on {first}, with another kind, "
             "weight or templates; keep one of them."
         )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diff_quickfix.quickfix import PAPER, Changes, ConceptEdit, Ledger, LedgerError, compute_edit, parse_changes
+from diff_quickfix.quickfix.concepts.lines import content_lines
 from diff_quickfix.text.prompts import PromptError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,7 +64,7 @@ def test_refusals(ledger, drop, reweight, add, error, message):
     names=st.lists(
         st.text(st.characters(codec="ascii", categories=("L", "N", "Z", "P")), min_size=1)
         .map(str.strip)
-        .filter(lambda name: name and not name.startswith("#")),
+        .filter(lambda name: name and content_lines(name) == [(1, name)] and not set(name) & set("\"'`")),
         max_size=4,
     ),
     weight=st.floats(1e-6, 1e6),

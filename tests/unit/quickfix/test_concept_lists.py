@@ -14,7 +14,7 @@ from diff_quickfix.quickfix import (
 from diff_quickfix.quickfix.concepts.lists import LARGEST_FILE, concepts_from_csv, concepts_from_json
 from diff_quickfix.text.captions import KINDS, PUBLISHED_TEMPLATES
 from diff_quickfix.text.prompts import PromptError
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 VAN_GOGH = ConceptEdit("van gogh", "painting")
@@ -95,7 +95,8 @@ def test_refuses_text_by_place(text, message):
         (concepts_from_json, '[{"source": "a", "target": 5}]', "entry 1.target is 5; expected str"),
         (concepts_from_json, '[{"source": "a", "weight": true}]', "entry 1.weight is true; expected float"),
         (concepts_from_json, '[{"source": "a", "weight": NaN}]', "NaN is not a number"),
-        (concepts_from_json, '["a"]', 'entry 1 is "a"'),
+        (concepts_from_json, "[5]", "entry 1 is 5"),
+        (concepts_from_json, '["a, b"]', "line 1: 'a, b' holds ','"),
         (concepts_from_json, "[" * 100_000, "no JSON"),
     ],
 )
@@ -129,6 +130,113 @@ def test_repeats_count_once_and_are_told():
         combine([VAN_GOGH], [ConceptEdit("van gogh", "monet")])
 
 
+ARROWS = [
+    "->",
+    "-->",
+    "=>",
+    "\u2192",
+    "\u21d2",
+    "\u27f6",
+    "\u2794",
+    "\u279c",
+    "\u27a1\ufe0f",
+    "\u27f9",
+    "\u2014>",
+    "\uff0d\uff1e",
+]
+QUOTES = [
+    "{}",
+    '"{}"',
+    "'{}'",
+    "\u201c{}\u201d",
+    "\u201e{}\u201c",
+    "\u00ab{}\u00bb",
+    "\u300c{}\u300d",
+    "\u2018{}\u2019",
+]
+BULLETS = ["", "- ", "* ", "\u2022 ", "  \u2013 ", "1. ", "12) "]
+UNSEEN = ["", "\u200b", "\ufeff", "\u2060", "\u00ad", "\u200e", "\u202a"]
+PLAIN = st.from_regex("[a-z\u00e9\u4e2d]{1,5}( [a-z0-9'-]{1,5})?", fullmatch=True).filter(
+    lambda name: name[-1] not in "'-"
+)
+
+
+@settings(max_examples=100)
+@given(
+    PLAIN,
+    PLAIN,
+    st.sampled_from(ARROWS),
+    st.sampled_from(QUOTES),
+    st.sampled_from(QUOTES),
+    st.sampled_from(BULLETS),
+    st.sampled_from(UNSEEN),
+    st.sampled_from(["", "  # my favourite", " // seen"]),
+    st.sampled_from(["", " ", "\u00a0"]),
+)
+def test_lines_as_people_write_them_mean_the_plain_line(
+    source, target, arrow, one, other, bullet, unseen, comment, space
+):
+    assume(source.casefold() != target.casefold())
+    unseen_inside = source[:1] + unseen + source[1:]
+    line = f"{unseen}{bullet}{one.format(unseen_inside)}{space}{arrow}{unseen}{space}{other.format(target)}{comment}"
+    assert parse_concepts(f"// a comment\n\n{line}\n#end").concepts == (ConceptEdit(source, target),)
+    if bullet == comment == "" and one == other == "{}":
+        assert parse_concepts(f'"{line}"').concepts == (ConceptEdit(source, target),), "the whole line in quotes"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("van gogh, monet", "could mean several things"),
+        ("van gogh; monet -> painting", "holds ';'"),
+        ("van gogh -> painting, photo", "holds ','"),
+        ("van gogh\u3001monet", "could mean several things"),
+        ("van gogh\tpainting", "could mean several things"),
+        ("van gogh: painting", "holds ':'"),
+        ("van gogh = painting", "holds '='"),
+        ("van gogh > painting", "holds '>'"),
+        ("painting <- van gogh", "an arrow points to the left"),
+        ("painting \u2190 van gogh", "an arrow points to the left"),
+        ('"van gogh -> painting" -> x"', "quote at one end|a second ->"),
+        ('"van gogh -> painting', "quote at one end"),
+        ("van gogh \u2192 painting \u2192 photo", "column 21: a second \u2192"),
+        ('{"source": "van gogh"}', "looks like JSON"),
+    ],
+)
+def test_what_could_mean_two_things_is_refused_with_line_and_reason(line, reason):
+    with pytest.raises(ConceptListError, match=f"line \\d+.*({reason})"):
+        parse_concepts(line)
+
+
+def test_a_name_in_quotes_is_taken_to_the_letter():
+    assert parse_concepts('"star wars: a new hope"').concepts == (ConceptEdit("star wars: a new hope", "painting"),)
+    read = parse_concepts('"van gogh, # the painter" -> "1. painting"').concepts
+    assert read == (ConceptEdit("van gogh, # the painter", "1. painting"),)
+    assert parse_concepts("king's road -> road").concepts == (ConceptEdit("king's road", "road"),)
+
+
+def test_other_forms_are_known_by_how_they_begin(tmp_path):
+    wanted = parse_concepts(TEXT).concepts
+    fields = [{name: getattr(c, name) for name in ("source", "target", "kind", "templates", "weight")} for c in wanted]
+    table = (
+        "source,target,kind,weight,templates\nvan gogh,painting\nsnoopy,dog,object,2.5,a drawing of {x}|{x} on grass\n"
+    )
+    for content in (json.dumps(fields), f"\ufeff \n{json.dumps(fields, indent=1)}\n", table + "claude monet\n"):
+        assert parse_concepts(content).concepts == wanted
+        (tmp_path / "a.txt").write_text(content, encoding="utf-8")
+        assert read_concepts(tmp_path / "a.txt").concepts == wanted
+    assert parse_concepts('["van gogh", "snoopy => dog | kind=object"]').concepts == (
+        VAN_GOGH,
+        ConceptEdit("snoopy", "dog", "object"),
+    )
+
+
+def test_joiners_stay_where_a_script_needs_them():
+    persian = "\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    assert ConceptEdit(persian, "word").source == persian
+    assert ConceptEdit("van\u200cgogh", "painting").source == "vangogh"
+
+
 NAMES = st.text(st.sampled_from("abz \u00e9\u4e2d'=#,;\"{}.-"), min_size=1, max_size=12)
 TEMPLATES = st.lists(st.text("ab {}=,", max_size=6).map(lambda text: f"{text}{{x}}".strip()), min_size=1, max_size=3)
 
@@ -153,7 +261,7 @@ def test_a_written_list_reads_back(wanted):
     try:
         text = text_of_concepts(wanted)
     except ConceptListError:
-        assert any(concept.source.startswith("#") or "->" in concept.source + concept.target for concept in wanted)
+        assert any(set(concept.source + concept.target) & set("\"'") for concept in wanted)
         return
     assert parse_concepts(text).concepts == tuple(wanted)
     fields = [{name: getattr(c, name) for name in ("source", "target", "kind", "templates", "weight")} for c in wanted]

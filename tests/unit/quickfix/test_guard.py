@@ -22,6 +22,7 @@ from diff_quickfix.quickfix import (
     scan,
     text_of_prompts,
 )
+from diff_quickfix.quickfix.concepts.lines import visible
 from diff_quickfix.text.prompts import PromptError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -117,7 +118,7 @@ def test_sets_are_apart_from_what_reports_measure():
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]))))
 def test_lists_of_prompts_are_read_back(prompts):
-    wanted = [prompt.strip() for prompt in prompts if prompt.strip() != '""']
+    wanted = [visible(prompt).strip() for prompt in prompts if prompt.strip() != '""']
     assert prompts_of_text(text_of_prompts(wanted)) == tuple(dict.fromkeys(wanted))
 
 
@@ -131,6 +132,12 @@ def test_any_text_is_a_list_of_prompts(text):
 def test_a_list_has_a_way_to_say_nothing():
     assert prompts_of_text('\ufeffa dog \r\n\r\n""\na cat\na dog') == ("a dog", "", "a cat")
     assert prompts_of_text("\n \n") == ()
+
+
+def test_a_list_of_prompts_is_read_as_people_write_it():
+    text = '# things\n- a dog\n2. a cat // mine\n\u2022 "a \u201cred\u201d house, # 1"\na\u200b bird\n'
+    assert prompts_of_text(text) == ("a dog", "a cat", "a \u201cred\u201d house, # 1", "a bird")
+    assert prompts_of_text('a sign that says "stop"\n"no" and "yes"') == ('a sign that says "stop"', '"no" and "yes"')
 
 
 # --- the radar -------------------------------------------------------------------------------------------------------
