@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 an error (said in one line on stderr), 2 wrong usage, 130 
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,10 @@ from .arguments import parse_arguments
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code, or raises SystemExit(2) on wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console or a redirected file may know fewer characters than concepts are written in.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     options = parse_arguments(arguments)
     try:
         from . import commands

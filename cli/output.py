@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ from ..quickfix import (
     PRECISIONS,
     EditReport,
     FolderCopy,
+    ShardedTensors,
     TextEncoderFile,
     WeightEdit,
     check_folder,
     copy_folder,
+    files_under,
+    is_edit_file,
     save_edit,
     to_json,
 )
@@ -22,12 +27,23 @@ from .progress import progress
 
 
 def check_targets(encoder: TextEncoderFile, options: argparse.Namespace) -> None:
-    """Refuse, before any work, what could not be written at its end."""
+    """Refuse, before any work, what could not be written at its end, or would be written over something needed.
+
+    Raises:
+        ValueError: a file of MODEL, a folder, a file that exists (without --overwrite), no such folder, or one name for
+            two files.
+    """
+    if options.out and options.apply and _same_place(Path(options.out), Path(options.apply)):
+        raise ValueError(f"--out and --apply both name {options.apply}; choose two names.")
+    model = Path(options.model)
+    own = list(files_under(model)) if model.is_dir() else [encoder.file.path]
     for path in filter(None, (options.out, options.apply)):
         if path == options.apply and _is_folder(options):
-            check_folder(Path(options.model), Path(path))
+            check_folder(model, Path(path))
+        elif path == options.apply and isinstance(encoder.file, ShardedTensors):
+            raise ValueError(f"The text encoder lies in several files; name a folder for --apply, not {path}.")
         else:
-            _check_file(Path(path), encoder, options.overwrite)
+            _check_file(Path(path), own, options.overwrite)
 
 
 def write_edit(encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, options: argparse.Namespace) -> None:
@@ -89,9 +105,18 @@ def _is_folder(options: argparse.Namespace) -> bool:
     return Path(options.model).is_dir() and not options.apply.endswith(".safetensors")
 
 
-def _check_file(path: Path, encoder: TextEncoderFile, overwrite: bool) -> None:
-    if path.exists() and path.samefile(encoder.file.path):
-        raise ValueError(f"{path} is the model itself, which stays as it is. Choose another name.")
+def _same_place(one: Path, other: Path) -> bool:
+    """Whether two paths, of files that may not exist yet, are one."""
+    places = [os.path.normcase(path.resolve()) for path in (one, other)]
+    return places[0] == places[1] or (one.exists() and other.exists() and one.samefile(other))
+
+
+def _check_file(path: Path, own: Sequence[Path], overwrite: bool) -> None:
+    """Refuse a file that cannot or must not be written; ``own`` are the files of the model."""
+    if path.exists() and any(path.samefile(file) for file in own) and not is_edit_file(path):
+        raise ValueError(f"{path} is a file of the model itself, which stays as it is. Choose another name.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected the name of a file.")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already. Choose another name, or pass --overwrite.")
     if not path.absolute().parent.is_dir():

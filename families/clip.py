@@ -19,6 +19,8 @@ class Encoder:
         activation: of the MLPs, by :data:`~.quickfix.encoder.tower.ACTIVATIONS`.
         pad_token: the token id that fills a prompt up to the context length.
         kohya, comfyui: what LoRA files put before the names of its weights.
+        beside: kohya's prefix and the width of the other text encoder of its family, where there is one.
+        fused: whether some UIs keep its queries, keys and values as one matrix (OpenCLIP's form).
         causal: whether its first self-attention holds the one causal state of a concept (Basu et al. 2024); where it
             does not, an edit reaches only a part of what the model knows (arXiv 2405.01008).
     """
@@ -30,6 +32,8 @@ class Encoder:
     kohya: str
     comfyui: str
     causal: bool = True
+    beside: tuple[str, int] | None = None
+    fused: bool = False
 
     def lora_key(self, weight_name: str, naming: str, prefix: str | None = None) -> str:
         """What a LoRA file calls a weight, without ``.lora_up.weight`` and so on.
@@ -44,6 +48,29 @@ class Encoder:
             return f"{prefix or self.comfyui}.{module}"
         raise ValueError(f"Unknown LoRA naming {naming!r}; expected one of {', '.join(NAMINGS)}.")
 
+    def idle_modules(self, weight_name: str, naming: str, width: int, prefix: str | None = None) -> dict[str, int]:
+        """Modules that a LoRA file holds beside an edited output projection so that other UIs take it: they change
+        nothing.
+
+        A UI that keeps an attention's queries, keys and values as one matrix patches it only when all of its parts are
+        there (A1111); one that tells SDXL's LoRAs by their text encoders looks for both (InvokeAI). Both read kohya's
+        names alone.
+
+        Args:
+            width: of the edited text encoder.
+
+        Returns:
+            The modules' names, with the width of their square weights.
+        """
+        if naming != "kohya" or not weight_name.endswith(".self_attn.out_proj.weight"):
+            return {}
+        attention = self.lora_key(weight_name, naming, prefix).removesuffix("out_proj")
+        found = {f"{attention}{part}_proj": width for part in "qkv"} if self.fused else {}
+        if self.beside is not None:
+            other, other_width = self.beside
+            found[self.lora_key(weight_name, naming, other)] = other_width
+        return found
+
 
 NAMINGS = ("kohya", "comfyui")
 ENCODERS = {
@@ -56,13 +83,34 @@ ENCODERS = {
         "text_encoders.clip_l.transformer.text_model",
     ),
     "clip_h": Encoder(
-        "Stable Diffusion 2.x", 16, "gelu", 0, "lora_te_text_model", "text_encoders.clip_h.transformer.text_model"
+        "Stable Diffusion 2.x",
+        16,
+        "gelu",
+        0,
+        "lora_te_text_model",
+        "text_encoders.clip_h.transformer.text_model",
+        fused=True,
     ),
     "sdxl_clip_l": Encoder(
-        "SDXL", 12, "quick_gelu", 49407, "lora_te1_text_model", "text_encoders.clip_l.transformer.text_model", False
+        "SDXL",
+        12,
+        "quick_gelu",
+        49407,
+        "lora_te1_text_model",
+        "text_encoders.clip_l.transformer.text_model",
+        causal=False,
+        beside=("lora_te2_text_model", 1280),
     ),
     "sdxl_clip_g": Encoder(
-        "SDXL", 20, "gelu", 0, "lora_te2_text_model", "text_encoders.clip_g.transformer.text_model", False
+        "SDXL",
+        20,
+        "gelu",
+        0,
+        "lora_te2_text_model",
+        "text_encoders.clip_g.transformer.text_model",
+        causal=False,
+        beside=("lora_te1_text_model", 768),
+        fused=True,
     ),
 }
 

@@ -20,8 +20,9 @@ from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
 from .edit import compute_edit, find_lambda, measure_edit
 from .encoder.tower import AttentionStates, TextTower, TowerError
-from .files.edit_file import PRECISIONS, EditFile, EditFileError, load_edit, read_edit_file, save_edit
-from .files.model_folder import FolderCopy, check_folder, copy_folder
+from .files.edit_file import PRECISIONS, EditFile, EditFileError, is_edit_file, load_edit, read_edit_file, save_edit
+from .files.model_folder import FolderCopy, check_folder, copy_folder, files_under
+from .files.shards import ShardedTensors
 from .files.tensor_file import TensorFile, TensorFileError
 from .files.text_encoder_file import ModelFileError, TextEncoderFile, open_text_encoder
 from .guard import Guard, build_guard
@@ -81,6 +82,7 @@ __all__ = [
     "ModelFileError",
     "Probe",
     "Radar",
+    "ShardedTensors",
     "SolveError",
     "Spectrum",
     "Statistics",
@@ -98,8 +100,10 @@ __all__ = [
     "combine",
     "compute_edit",
     "copy_folder",
+    "files_under",
     "find_lambda",
     "find_target",
+    "is_edit_file",
     "load_edit",
     "match_positions",
     "measure_edit",

@@ -50,17 +50,21 @@ class PromptKeys:
     Attributes:
         prompts: the prompts.
         keys: each distinct key once, (m, d).
-        rows: (prompts, positions), the key of each position.
+        rows: (parts, positions), the key of each position; a prompt longer than the context has several parts.
+        owners: (parts,), the prompt that each part is of.
     """
 
     prompts: tuple[str, ...]
     keys: torch.Tensor
     rows: torch.Tensor
+    owners: torch.Tensor
 
     @classmethod
     def of(cls, tower: TextTower, tokenizer: PromptTokenizer, prompts: Sequence[str], layer: int) -> PromptKeys:
         """The keys of at least one prompt."""
-        ids = [prompt.ids for prompt in tokenizer.tokenize_all(list(prompts))]
+        parts = tokenizer.parts_all(list(prompts))
+        ids = [part.ids for own in parts for part in own]
+        owners = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(own) for own in parts]))
         # The tower is causal: equal beginnings give equal keys (BOS is the same in all prompts).
         numbers: dict[tuple[int, int], int] = {}
 
@@ -71,12 +75,13 @@ class PromptKeys:
         places = {number: (i, j) for i, row in enumerate(rows) for j, number in enumerate(row)}
         captions, positions = zip(*(places[number] for number in range(len(numbers))), strict=True)
         keys = tower.attention_inputs(ids, layer)[list(captions), list(positions)]
-        return cls(tuple(prompts), keys, torch.tensor(rows))
+        return cls(tuple(prompts), keys, torch.tensor(rows), owners)
 
     def used(self, prompts: Sequence[str]) -> torch.Tensor:
         """Which keys some of the prompts have, (m,) of bool."""
         wanted = torch.tensor([prompt in set(prompts) for prompt in self.prompts])
-        return torch.zeros(len(self.keys), dtype=torch.bool).index_fill(0, self.rows[wanted].flatten(), True)
+        rows = self.rows[wanted[self.owners]]
+        return torch.zeros(len(self.keys), dtype=torch.bool).index_fill(0, rows.flatten(), True)
 
 
 class GuardKeys:

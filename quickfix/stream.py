@@ -28,7 +28,7 @@ from ..text.prompts import PromptTokenizer
 from .concepts.concept import ConceptEdit
 from .concepts.pairs import TokenPairs, pair_tokens
 from .concepts.settings import EditSettings
-from .encoder.tower import TextTower
+from .encoder.tower import TextTower, TowerError
 from .guard import Guard
 from .measure.stopwatch import Stopwatch
 from .solver.closed_form import Statistics, condition_bound, row_parts, solve_residuals, symmetric_product
@@ -253,7 +253,17 @@ def tokenize_pairs(tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], 
 def encode_pairs(
     tower: TextTower, pairs: TokenPairs, settings: EditSettings, weights: Sequence[float] | None = None
 ) -> PairKeys:
-    """The keys of some pairs in the edited layer; ``weights`` has one number for each concept."""
+    """The keys of some pairs in the edited layer; ``weights`` has one number for each concept.
+
+    Raises:
+        TowerError: the pairs' captions were padded to another length than the text encoder reads.
+    """
+    length = len(pairs.ids[0])
+    if length != tower.context_length:
+        raise TowerError(
+            f"The tokenizer makes prompts of {length} tokens, the text encoder reads {tower.context_length}. Give the "
+            f"tokenizer context_length={tower.context_length}."
+        )
     places = torch.cat((pairs.source[:, 1], pairs.target[:, 1]))
     positions = range(int(places.min()), int(places.max()) + 1)
     inputs = tower.attention_inputs(pairs.ids, settings.layer, positions).flatten(0, 1)

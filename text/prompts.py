@@ -7,6 +7,7 @@ in ``</w>``. A prompt becomes BOS, its tokens, EOS and padding up to the context
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class PromptTokenizer:
 
     Args:
         tokenizer: transformers' ``CLIPTokenizer``, or anything that is called like it and has
-            ``convert_ids_to_tokens``.
+            ``convert_ids_to_tokens``, and ``get_added_vocab`` where it has added tokens.
         pad_token: 49407 (EOS) for Stable Diffusion 1.x, 0 for Stable Diffusion 2.x.
         context_length: positions of the encoder.
     """
@@ -64,6 +65,8 @@ class PromptTokenizer:
                 f"The tokenizer turns the empty prompt into {empty}; expected BOS and EOS. Pass a CLIP tokenizer."
             )
         self.bos, self.eos = empty
+        # Tokens of their own, as textual inversion brings them: each is a word.
+        self._added = frozenset(getattr(tokenizer, "get_added_vocab", dict)().values())
 
     def word_ids(self, text: str) -> tuple[int, ...]:
         """The token ids of a text alone, without BOS, EOS and padding."""
@@ -84,18 +87,28 @@ class PromptTokenizer:
         """Tokenize several prompts at once."""
         return [self._pad(text, body) for text, body in zip(texts, self.word_ids_all(texts), strict=True)]
 
+    def parts_all(self, texts: Sequence[str]) -> list[tuple[TokenizedPrompt, ...]]:
+        """Each prompt as image models read one that is longer than the context: in parts, each a prompt of its own."""
+        room = self.context_length - 2
+        found = []
+        for text, body in zip(texts, self.word_ids_all(texts), strict=True):
+            words = self._word_ends(text, body)
+            starts = range(0, max(1, len(body)), room)
+            found.append(tuple(self._padded(text, body[at : at + room], words[at : at + room]) for at in starts))
+        return found
+
     def _pad(self, text: str, body: tuple[int, ...]) -> TokenizedPrompt:
         room = self.context_length - 2
-        kept, cut = body[:room], body[room:]
-        pieces = self._tokenizer.convert_ids_to_tokens(list(body))
-        padding = (self.pad_token,) * (room - len(kept))
-        return TokenizedPrompt(
-            text=text,
-            ids=(self.bos, *kept, self.eos, *padding),
-            eos=len(kept) + 1,
-            words=_word_ends(text, pieces),
-            cut=cut,
-        )
+        whole = self._padded(text, body[:room], self._word_ends(text, body))
+        return dataclasses.replace(whole, cut=body[room:])
+
+    def _padded(self, text: str, kept: tuple[int, ...], words: tuple[bool, ...]) -> TokenizedPrompt:
+        padding = (self.pad_token,) * (self.context_length - 2 - len(kept))
+        return TokenizedPrompt(text, (self.bos, *kept, self.eos, *padding), len(kept) + 1, words)
+
+    def _word_ends(self, text: str, body: Sequence[int]) -> tuple[bool, ...]:
+        ends = _word_ends(text, self._tokenizer.convert_ids_to_tokens(list(body)))
+        return tuple(end or token in self._added for end, token in zip(ends, body, strict=True))
 
 
 def _word_ends(text: str, pieces: Sequence[str]) -> tuple[bool, ...]:

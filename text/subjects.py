@@ -36,9 +36,10 @@ def naming_any(prompts: Sequence[str], concepts: Sequence[str], tokenizer: Promp
 
 
 def _whole_words(prompt: TokenizedPrompt, sizes: set[int]) -> Iterator[tuple[int, ...]]:
-    """The runs of whole words of a prompt, as far as it is read, that have one of some sizes in tokens."""
-    ends = [0, *(place + 1 for place in range(len(prompt.body)) if prompt.words[place])]
-    return (prompt.body[start:stop] for start in ends for stop in ends if stop - start in sizes)
+    """The runs of whole words of a prompt, what was cut off among them, that have one of some sizes in tokens."""
+    whole = (*prompt.body, *prompt.cut)
+    ends = [0, *(place + 1 for place in range(len(whole)) if prompt.words[place])]
+    return (whole[start:stop] for start in ends for stop in ends if stop - start in sizes)
 
 
 def find_subject(

@@ -4,18 +4,20 @@ folder bring it."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
+_WORD_END = "</w>"
 # What CLIP cuts a text into before its bytes are paired: contractions, runs of letters, single digits, other signs.
 _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def find_vocabulary(*folders: Path | str | None) -> Path:
-    """The first folder that holds CLIP's ``vocab.json`` and ``merges.txt``.
+    """The first folder that holds CLIP's vocabulary (see :func:`holds_vocabulary`).
 
     Looked through: ``folders``, ``$SHAPES_TOKENIZER``, the ComfyUI of ``$COMFYUI_PATH``, the one whose ``custom_nodes``
     this pack lies in, and an importable ``comfy`` package.
@@ -30,7 +32,7 @@ def find_vocabulary(*folders: Path | str | None) -> Path:
     if spec is not None:
         candidates += [os.path.join(folder, "sd1_tokenizer") for folder in spec.submodule_search_locations or ()]
     for folder in map(Path, candidates):
-        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        if holds_vocabulary(folder):
             return folder
     raise FileNotFoundError(
         f"No CLIP vocabulary found (looked in: {', '.join(candidates)}). Name a folder with vocab.json and merges.txt: "
@@ -39,13 +41,48 @@ def find_vocabulary(*folders: Path | str | None) -> Path:
     )
 
 
+def holds_vocabulary(folder: Path) -> bool:
+    """Whether a folder has CLIP's ``vocab.json`` and ``merges.txt``, or, as transformers 5 writes it, a
+    ``tokenizer.json`` alone."""
+    both = (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()
+    return both or (folder / "tokenizer.json").is_file()
+
+
+def _read(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]], dict[str, int]]:
+    """The numbers of byte pairs, the merges in order, and the numbers of added tokens."""
+    whole = _json(folder / "tokenizer.json")
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        words = _json(folder / "vocab.json")
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        merges: list[Any] = [line for line in lines if line.strip() and not line.startswith("#version")]
+    else:
+        model = whole["model"]
+        if model.get("type", "BPE") != "BPE" or model.get("end_of_word_suffix") != _WORD_END:
+            raise ValueError("tokenizer.json is not CLIP's: expected byte pairs whose words end in </w>")
+        words, merges = model["vocab"], model["merges"]
+    if _START not in words or _END not in words:
+        raise ValueError(f"{_START} or {_END} is missing")
+    added = {token["content"]: token["id"] for token in whole.get("added_tokens", ())}
+    added |= _json(folder / "added_tokens.json")
+    named = _json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+    added |= {token["content"]: int(number) for number, token in named.items()}
+    pairs = [tuple(merge.split()) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    return words, pairs, added
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where there is no such file."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
 class ClipTokenizer:
     """CLIP's tokenizer by the library tokenizers alone, called like transformers' and giving the same tokens.
 
     Importing transformers takes longer than an edit.
 
     Args:
-        folder: with CLIP's ``vocab.json`` and ``merges.txt``.
+        folder: with CLIP's ``vocab.json`` and ``merges.txt``, or a ``tokenizer.json`` that holds them; added tokens
+            are read from the files that transformers keeps them in.
 
     Raises:
         ValueError: the files cannot be read.
@@ -54,13 +91,21 @@ class ClipTokenizer:
     def __init__(self, folder: Path | str) -> None:
         from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-        vocabulary, merges = (str(Path(folder) / name) for name in ("vocab.json", "merges.txt"))
         try:
-            pairs = models.BPE.from_file(vocabulary, merges, unk_token=_END, end_of_word_suffix="</w>")
+            words, merges, added = _read(Path(folder))
+            pairs = models.BPE(words, merges, unk_token=_END, end_of_word_suffix=_WORD_END)
         except Exception as error:  # the library raises no narrower one
             raise ValueError(f"{folder} holds no vocabulary of CLIP that can be read: {error}") from None
         self._tokenizer = Tokenizer(pairs)
         self._tokenizer.add_special_tokens([_START, _END])
+        self._added = {token: number for token, number in added.items() if token not in words}
+        self._tokenizer.add_tokens(sorted(self._added, key=lambda token: self._added[token]))
+        for token, number in self._added.items():
+            if self._tokenizer.token_to_id(token) != number:
+                raise ValueError(
+                    f"{folder} gives the added token {token!r} the number {number}, which is not the next one free. "
+                    "Save the tokenizer again."
+                )
         self._tokenizer.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
         )
@@ -78,6 +123,10 @@ class ClipTokenizer:
         if isinstance(texts, str):
             return {"input_ids": self._tokenizer.encode(texts).ids}
         return {"input_ids": [found.ids for found in self._tokenizer.encode_batch(list(texts))]}
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Tokens that the vocabulary has beyond CLIP's own, such as those of textual inversion."""
+        return dict(self._added)
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """The tokens' texts, in the alphabet that stands for bytes."""

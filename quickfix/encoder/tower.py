@@ -139,6 +139,11 @@ class TextTower:
         """Width of the residual stream; 768 for CLIP-L."""
         return int(self._read(TOKEN_POSITIONS).shape[1])
 
+    @property
+    def context_length(self) -> int:
+        """Positions that the encoder has."""
+        return int(self._read(TOKEN_POSITIONS).shape[0])
+
     @staticmethod
     def out_proj_name(layer: int) -> str:
         """Name of the weight that an edit of ``layer`` changes."""

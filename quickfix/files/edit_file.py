@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ... import __version__
 from ...families.clip import ENCODERS, NAMINGS
 from ...output.files import whole_file
 from ...output.json_records import RecordError, from_json, parse, to_json
+from ...output.tensors import write_tensors
 from ..concepts.concept import ConceptEdit
 from ..concepts.settings import EditSettings
 from ..measure.report import EditReport
@@ -113,11 +113,20 @@ def save_edit(
         raise EditFileError(f"The edit's concepts take {len(text)} characters; a file holds {_LARGEST_ENTRY}.")
     try:
         with whole_file(path, overwrite=overwrite) as part:
-            save_file(tensors, part, {"format": "pt", _ENTRY: text})
+            write_tensors(part, tensors, {"format": "pt", _ENTRY: text})
     except FileExistsError as error:
         raise EditFileError(str(error)) from None
     except (SafetensorError, OSError) as error:
         raise EditFileError(f"Cannot write {path.name} ({error}). Is there such a folder, with room left?") from error
+
+
+def is_edit_file(path: Path | str) -> bool:
+    """Whether a file is an edit that this pack has saved, by its metadata alone."""
+    try:
+        with safe_open(path, "pt") as file:
+            return _ENTRY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def load_edit(path: Path | str) -> WeightEdit:
@@ -183,15 +192,25 @@ def _label(text: str, name: str) -> _Label:
     return label
 
 
+def _parts(key: str) -> list[str]:
+    """The names of one module's tensors."""
+    return [f"{key}.{part}" for part in ("lora_up.weight", "lora_down.weight", "alpha")]
+
+
 def _factors(
     label: _Label, types: dict[str, str], tensors: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """up (d_out, rank) with the LoRA's scale in it, and down (rank, d_in)."""
-    key = ENCODERS[label.encoder].lora_key(label.weight_name, label.naming)
-    names = [f"{key}.{part}" for part in ("lora_up.weight", "lora_down.weight", "alpha")]
-    if sorted(types) != sorted(names):
+    encoder = ENCODERS[label.encoder]
+    key = encoder.lora_key(label.weight_name, label.naming)
+    names = _parts(key)
+    idle = [name for module in encoder.idle_modules(label.weight_name, label.naming, 0) for name in _parts(module)]
+    # Files of earlier versions hold no idle modules.
+    if sorted(types) not in (sorted(names), sorted([*names, *idle])):
         raise RecordError(f"it holds the tensors {', '.join(sorted(types))[:200]}; expected {', '.join(names)}")
-    if strange := [name for name in names if types[name] not in _TYPES]:
+    if moving := [name for name in idle if not name.endswith(".alpha") and name in tensors and tensors[name].any()]:
+        raise RecordError(f"it changes {moving[0]} too, which an edit of this pack does not")
+    if strange := [name for name in types if types[name] not in _TYPES]:
         raise RecordError(f"{strange[0]} is of type {types[strange[0]]}; expected one of {', '.join(_TYPES)}")
     up, down, alpha = (tensors[name].float() for name in names)
     if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or 0 in up.shape or 0 in down.shape:

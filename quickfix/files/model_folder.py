@@ -79,7 +79,7 @@ def copy_folder(
         OSError: the copy cannot be written.
     """
     check_folder(folder, target)
-    home, name, files = encoder.file.path.parent, encoder.stored_name(edit.weight_name), sorted(_files(folder))
+    home, name, files = encoder.file.path.parent, encoder.stored_name(edit.weight_name), sorted(files_under(folder))
     left_out = [path for path in files if path.parent == home and path.suffix in _PICKLED]
     found = (TensorFile(path) for path in files if path.parent == home and path.suffix == ".safetensors")
     weights = {file.path: file for file in found if name in file.places}
@@ -110,7 +110,7 @@ def copy_folder(
     return FolderCopy(told[0], told[1], own, common)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_under(folder: Path) -> Iterator[Path]:
     """All files under a folder, through links to other folders, each folder once."""
     seen = set()
     for here, names, files in os.walk(folder, followlinks=True):

@@ -23,6 +23,7 @@ from ...families.clip import ENCODERS
 from ...text.prompts import PromptTokenizer
 from ...text.vocabulary import ClipTokenizer, find_vocabulary
 from ..encoder.tower import TOKEN_POSITIONS, TOKENS, TextTower
+from .shards import ShardedTensors, indexed_shards, shards_of
 from .tensor_file import TensorFile
 
 _HEAD_WIDTH = 64
@@ -49,12 +50,16 @@ class ModelFileError(ValueError):
     """A file or folder in which no text encoder, or no single one, was found."""
 
 
+# Where the weights of a text encoder lie.
+Tensors = TensorFile | ShardedTensors
+
+
 class _Rows:
     """A table in a file, as much of a tensor as the tower asks of its token embeddings: shape, device and rows."""
 
     device = torch.device("cpu")
 
-    def __init__(self, file: TensorFile, name: str) -> None:
+    def __init__(self, file: Tensors, name: str) -> None:
         self._file, self._name = file, name
         self.shape = file.places[name].shape
 
@@ -68,7 +73,7 @@ class _Rows:
 class FileWeights(Mapping[str, torch.Tensor]):
     """CLIP's parameter names to tensors of a file, in fp32; those of one layer are kept, older ones are read anew."""
 
-    def __init__(self, file: TensorFile, prefix: str, openclip: bool) -> None:
+    def __init__(self, file: Tensors, prefix: str, openclip: bool) -> None:
         self._file, self._prefix, self._openclip = file, prefix, openclip
         self._recent = lru_cache(_RECENT)(self._read)
 
@@ -121,7 +126,7 @@ class TextEncoderFile:
 
     encoder: str
     tower: TextTower
-    file: TensorFile
+    file: Tensors
     vocabulary: Path | None = None
 
     def stored_name(self, weight_name: str) -> str:
@@ -141,14 +146,15 @@ class TextEncoderFile:
         that :func:`~..vocabulary.find_vocabulary` finds (FileNotFoundError: none).
         """
         tokenizer = ClipTokenizer(find_vocabulary(*folders, self.vocabulary))
-        return PromptTokenizer(tokenizer, pad_token=ENCODERS[self.encoder].pad_token)
+        context_length = self.file.places[self.stored_name(TOKEN_POSITIONS)].shape[0]
+        return PromptTokenizer(tokenizer, pad_token=ENCODERS[self.encoder].pad_token, context_length=context_length)
 
 
 @dataclass(frozen=True)
 class _Found:
     """A tower as it was found."""
 
-    file: TensorFile
+    file: Tensors
     prefix: str
     openclip: bool
     width: int
@@ -191,10 +197,10 @@ def open_text_encoder(model: Path | str, encoder: str | None = None) -> TextEnco
     if encoder is not None and encoder not in ENCODERS:
         raise ModelFileError(f"Unknown text encoder {encoder!r}; expected one of {', '.join(ENCODERS)}.")
     folders = _encoder_folders(path)
-    files = [TensorFile(_weights_file(folder)) for folder in folders] if path.is_dir() else [TensorFile(path)]
+    files = [_weights(folder) for folder in folders] if path.is_dir() else [_opened(path)]
     towers = [tower for file in files for tower in _towers(file)]
-    name, tower = _chosen(path.name, towers, encoder, several=len(files) > 1 or any(map(_holds_t5, files)))
-    own = tower.file.path.parent
+    name, tower = _chosen(_name(path), towers, encoder, several=len(files) > 1 or any(map(_holds_t5, files)))
+    own = tower.file.path.absolute().parent
     tokenizer = own.parent / own.name.replace("text_encoder", "tokenizer") if folders else None
     return tower.opened(name, tokenizer)
 
@@ -207,20 +213,34 @@ def _encoder_folders(path: Path) -> list[Path]:
     return [folder for folder in inner if folder.is_dir()] or [path]
 
 
-def _weights_file(folder: Path) -> Path:
+def _name(path: Path) -> str:
+    """What a file or folder is called, for one that is given as "." too."""
+    return path.name or path.resolve().name or str(path)
+
+
+def _opened(file: Path) -> Tensors:
+    """A file of weights; with one of several that belong together, all of them."""
+    shards = shards_of(file)
+    return ShardedTensors(shards) if shards else TensorFile(file)
+
+
+def _weights(folder: Path) -> Tensors:
+    """The weights in a folder: one file, or several that an index or their names tell of."""
     for name in _FOLDER_FILES:
         if (folder / name).is_file():
-            return folder / name
-    shards = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if shards is not None:
-        return shards
+            return TensorFile(folder / name)
+    if shards := indexed_shards(folder):
+        return ShardedTensors(shards)
+    first = next(iter(sorted(folder.glob("*.safetensors"))), None)
+    if first is not None:
+        return _opened(first)
     raise ModelFileError(
-        f"The folder {folder.name} holds no {_FOLDER_FILES[0]}. Expected a diffusers folder (with text_encoder in it) "
-        "or a text encoder's folder, with safetensors weights."
+        f"The folder {_name(folder)} holds no {_FOLDER_FILES[0]}. Expected a diffusers folder (with text_encoder in "
+        "it) or a text encoder's folder, with safetensors weights."
     )
 
 
-def _towers(file: TensorFile) -> list[_Found]:
+def _towers(file: Tensors) -> list[_Found]:
     found = []
     for (positions, tokens, projection), openclip in ((_TRANSFORMERS, False), (_OPENCLIP, True)):
         for name, place in file.places.items():
@@ -230,7 +250,7 @@ def _towers(file: TensorFile) -> list[_Found]:
     return found
 
 
-def _holds_t5(file: TensorFile) -> bool:
+def _holds_t5(file: Tensors) -> bool:
     return any("encoder.block.0.layer.0.SelfAttention" in name for name in file.places)
 
 

@@ -106,18 +106,20 @@ def scan(
     distinct = tuple(dict.fromkeys(prompts))
     naming = naming_any(distinct, [concept.source for concept in edit.concepts], tokenizer)
     # Prompts of about the same length go together, so that little is computed behind their ends.
-    asked = sorted(
-        (prompt for prompt in tokenizer.tokenize_all(distinct) if prompt.text not in naming), key=lambda p: p.eos
-    )
+    asked = sorted((part for parts in tokenizer.parts_all(distinct) for part in parts), key=lambda part: part.eos)
+    asked = [part for part in asked if part.text not in naming]
     update = LowRank(edit.up, edit.down).truncated(_ACCURACY)
     starts = range(0, len(asked), _BATCH)
-    hits: list[Hit] = []
+    # Squares of how far the words of a prompt move, and of their size, summed over its parts.
+    moves: dict[str, tuple[float, float]] = {}
     for number, start in enumerate(starts, 1):
         batch = asked[start : start + _BATCH]
-        drifts = _drifts(tower, edit.settings.layer, update, batch)
-        hits += [Hit(prompt.text, drift) for prompt, drift in zip(batch, drifts, strict=True)]
+        for part, (moved, size) in zip(batch, _moves(tower, edit.settings.layer, update, batch), strict=True):
+            before = moves.get(part.text, (0.0, 0.0))
+            moves[part.text] = before[0] + moved**2, before[1] + size**2
         if progress is not None:
             progress(number, len(starts))
+    hits = [Hit(text, (moved / size) ** 0.5) for text, (moved, size) in moves.items()]
     worst = sorted((hit for hit in hits if hit.drift > 0), key=lambda hit: (-hit.drift, hit.prompt))
     median = statistics.median(hit.drift for hit in hits) if hits else 0.0
     return Radar(tuple(worst[: max(0, most)]), len(hits), len(distinct) - len(hits), median)
@@ -137,11 +139,13 @@ def names_gram(tower: TextTower, tokenizer: PromptTokenizer, layer: int, prompts
     return total / max(1, len(asked))
 
 
-def _drifts(tower: TextTower, layer: int, update: LowRank, prompts: Sequence[TokenizedPrompt]) -> list[float]:
-    """Relative change at the words and the end of each prompt."""
+def _moves(
+    tower: TextTower, layer: int, update: LowRank, prompts: Sequence[TokenizedPrompt]
+) -> list[tuple[float, float]]:
+    """How far the residual stream moves at the words and the end of each prompt, and its size there."""
     inputs, residual, counted = _words(tower, layer, prompts)
     moved, size = ((part * counted).flatten(1).norm(dim=1) for part in (update.coordinates(inputs), residual))
-    return (moved / size).tolist()
+    return list(zip(moved.tolist(), size.tolist(), strict=True))
 
 
 def _words(

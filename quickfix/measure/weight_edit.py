@@ -77,6 +77,8 @@ class WeightEdit:
     ) -> dict[str, torch.Tensor]:
         """The edit as a LoRA: tensors by name, whose product at strength 1 is :meth:`delta`.
 
+        Modules of zeros stand beside it where some UIs look for them (:meth:`~.families.clip.Encoder.idle_modules`).
+
         Args:
             prefix: what stands before the weight's name; by default that of the edit's text encoder.
             naming: "kohya" (lora_te_text_model_encoder_layers_0_...) or "comfyui" (text_encoders.clip_l....).
@@ -84,16 +86,25 @@ class WeightEdit:
         Raises:
             ValueError: unknown naming.
         """
-        key = ENCODERS[self.encoder].lora_key(self.weight_name, naming, prefix)
+        encoder = ENCODERS[self.encoder]
+        key = encoder.lora_key(self.weight_name, naming, prefix)
         # Loaders divide alpha by the rank, so an edit that does nothing still has one row of zeros.
         rank = max(1, self.rank)
         up, down = self.up.new_zeros(self.up.shape[0], rank), self.down.new_zeros(rank, self.down.shape[1])
         up[:, : self.rank], down[: self.rank] = self.up, self.down
-        return {
-            f"{key}.lora_up.weight": up.to(dtype),
-            f"{key}.lora_down.weight": down.to(dtype),
-            f"{key}.alpha": torch.tensor(float(rank)),
-        }
+        found = _module(key, up, down, dtype)
+        for name, width in encoder.idle_modules(self.weight_name, naming, self.up.shape[0], prefix).items():
+            found |= _module(name, up.new_zeros(width, 1), up.new_zeros(1, width), dtype)
+        return found
+
+
+def _module(key: str, up: torch.Tensor, down: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The tensors of one module of a LoRA; loaders divide alpha by the rank."""
+    return {
+        f"{key}.lora_up.weight": up.to(dtype),
+        f"{key}.lora_down.weight": down.to(dtype),
+        f"{key}.alpha": torch.tensor(float(up.shape[1])),
+    }
 
 
 def weight_hash(weight: torch.Tensor) -> str:

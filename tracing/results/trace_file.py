@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ...output.files import whole_file
+from ...output.tensors import write_tensors
 from .examples import Examples
 from .trace import TENSORS, CausalTrace, TraceError
 
@@ -61,7 +61,7 @@ def save_trace(trace: CausalTrace, path: Path, *, overwrite: bool = False) -> No
     try:
         tensors = {name: getattr(trace, name) for name in TENSORS}
         with whole_file(path, overwrite=overwrite) as part:
-            save_file(tensors, part, {"format": "pt", "causal_trace": text})
+            write_tensors(part, tensors, {"format": "pt", "causal_trace": text})
     except FileExistsError as error:
         raise TraceError(str(error)) from None
     except (SafetensorError, OSError) as error:

@@ -1,5 +1,6 @@
 """The shell, in process: what it writes, prints and returns. One call as a process: memory, and exit through Python."""
 
+import io
 import json
 import os
 import subprocess
@@ -147,6 +148,42 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_no_file_of_a_model_folder_is_written_over(folder, shell, monkeypatch):
+    monkeypatch.setattr("diff_quickfix.cli.commands.compute_edit", lambda *a, **k: pytest.fail("computed first"))
+    before = contents(folder)
+    inside = [folder / name for name in sorted(before) if name.endswith(".safetensors")]
+    blobs = sorted(path.resolve() for path in inside)
+    assert len(inside) >= 3
+    for path in {*inside, *blobs}:
+        name = path if path.suffix else path.rename(path.with_suffix(".safetensors"))
+        if name != path:
+            path.symlink_to(name.name)
+        for option in ("--out", "--apply"):
+            code, _, err = shell("edit", str(folder), *VAN_GOGH, option, str(name), "--overwrite")
+            assert code == 1 and "is a file of the model itself" in err, name
+    assert contents(folder) == before
+
+
+def test_what_a_console_cannot_write_is_replaced(model, tmp_path, monkeypatch):
+    """The exit code tells of the work, not of the console's alphabet."""
+    name, target = "\u91ce\u539f", "\u0417\u0438\u043c\u0430"
+    (tmp_path / "e.json").write_text(json.dumps([{"source": name, "target": target}]))
+
+    def run(*arguments):
+        written = [io.BytesIO(), io.BytesIO()]
+        with monkeypatch.context() as patch:
+            for stream, to in zip(("stdout", "stderr"), written, strict=True):
+                patch.setattr(sys, stream, io.TextIOWrapper(to, encoding="cp1252", write_through=True))
+            return main(arguments), *(to.getvalue().decode("cp1252") for to in written)
+
+    code, _, err = run("edit", model, "--edits", "e.json", "--out", f"{name}.safetensors")
+    assert code == 0, err
+    code, out, _ = run("inspect", f"{name}.safetensors")
+    assert code == 0 and "?? -> ???? (style)" in out
+    code, _, err = run("inspect", f"missing {name}.safetensors")
+    assert code == 1 and "There is no file missing ??.safetensors" in err
+
+
 @pytest.mark.parametrize("options", [(), ("--link",)])
 def test_a_folder_is_copied_whole_with_the_edit_in_all_its_weights(folder, shell, tmp_path, weights, options):
     before = contents(folder)
@@ -291,9 +328,21 @@ def test_files_are_not_replaced_unless_asked(model, shell, tmp_path, monkeypatch
         assert (tmp_path / "fix.safetensors").read_bytes() == first
         for option in ("--out", "--apply"):
             code, _, err = shell("edit", model, *VAN_GOGH, option, "./model.safetensors", "--overwrite")
-            assert code == 1 and "is the model itself" in err
+            assert code == 1 and "is a file of the model itself" in err
         code, _, err = shell("edit", model, *VAN_GOGH, "--out", "missing/fix.safetensors")
         assert code == 1 and "There is no folder" in err
+        (tmp_path / "folder.safetensors").mkdir()
+        (tmp_path / "again.safetensors").symlink_to("model.safetensors")
+        for option in ("--out", "--apply"):
+            code, _, err = shell("edit", model, *VAN_GOGH, option, "folder.safetensors", "--overwrite")
+            assert code == 1 and "is a folder; expected the name of a file" in err
+            code, _, err = shell("edit", model, *VAN_GOGH, option, "again.safetensors", "--overwrite")
+            assert code == 1 and "is a file of the model itself" in err
+        (tmp_path / "here").symlink_to(".")
+        for one, other in (("b", "./b"), ("b", str(tmp_path / "b")), ("fix", "here/fix"), ("here/c", "c")):
+            names = ("--out", f"{one}.safetensors", "--apply", f"{other}.safetensors")
+            code, _, err = shell("edit", model, *VAN_GOGH, *names, "--overwrite")
+            assert code == 1 and "--out and --apply both name" in err
     assert shell("edit", model, "--edit", "snoopy -> dog", "--out", "fix.safetensors", "--overwrite")[0] == 0
     assert load_edit("fix.safetensors").concepts[0].source == "snoopy"
 
@@ -311,7 +360,13 @@ def test_sdxl_needs_a_name_and_is_warned_of(shell, tmp_path, tokenizer, monkeypa
     options = ("edit", ".", *VAN_GOGH, "--encoder", "sdxl_clip_l", "--out", "fix.safetensors")
     code, _, err = shell(*options)
     assert code == 0 and "warning" in err
-    assert all(name.startswith("lora_te1_text_model_") for name in load_file("fix.safetensors"))
+    assert load_edit("fix.safetensors").encoder == "sdxl_clip_l"
+    moved = {
+        name.split("_text_model")[0]
+        for name, value in load_file("fix.safetensors").items()
+        if value.ndim and value.any()
+    }
+    assert moved == {"lora_te1"}
     assert shell(*options, "--overwrite", "--quiet")[2] == ""
     assert shell("report", ".", "fix.safetensors", "--quiet")[0] == 0
     assert shell(*options[:4], "--encoder", "clip_g", "--apply", "../sdxl-fixed", "--quiet")[0] == 0

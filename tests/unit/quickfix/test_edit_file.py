@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import random
 
 import pytest
 import torch
 from diff_quickfix.output.json_records import RecordError, from_json, parse
+from diff_quickfix.output.tensors import write_tensors
 from diff_quickfix.quickfix import (
     ENCODERS,
     GUARDED,
@@ -97,12 +99,72 @@ def test_other_programs_find_a_plain_lora(tmp_path, encoder, naming, key):
     save_edit(edit, tmp_path / "a.safetensors", naming=naming)
     tensors = load_file(tmp_path / "a.safetensors")
     up, down, alpha = (tensors.pop(f"{key}.{part}") for part in ("lora_up.weight", "lora_down.weight", "alpha"))
-    assert not tensors
+    idle = ENCODERS[encoder].idle_modules(edit.weight_name, naming, WIDTH)
+    assert tensors.keys() == {
+        f"{name}.{part}" for name in idle for part in ("lora_up.weight", "lora_down.weight", "alpha")
+    }
+    assert not any(value.any() for name, value in tensors.items() if not name.endswith("alpha"))
     torch.testing.assert_close(float(alpha) / down.shape[0] * (up @ down), edit.delta())
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         said = json.loads(file.metadata()["diff_quickfix"])
     assert said["concepts"][0]["source"] == "van gogh" and said["report"]["efficacy"] == 0.75
     assert said["settings"]["lam"] == GUARDED.lam and said["base"] == "ab" * 32 and said["schema"] == 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "modules"),
+    [
+        ("clip_l", set()),
+        ("clip_h", {f"lora_te_text_model_encoder_layers_3_self_attn_{part}_proj" for part in "qkv"}),
+        ("sdxl_clip_l", {"lora_te2_text_model_encoder_layers_3_self_attn_out_proj"}),
+        (
+            "sdxl_clip_g",
+            {f"lora_te2_text_model_encoder_layers_3_self_attn_{part}_proj" for part in "qkv"}
+            | {"lora_te1_text_model_encoder_layers_3_self_attn_out_proj"},
+        ),
+    ],
+)
+def test_modules_of_zeros_stand_where_other_uis_look_for_them(tmp_path, encoder, modules):
+    """Fused attentions are patched only when all parts are there; SDXL's LoRAs are known by both text encoders."""
+    edit, path = make(encoder=encoder, layer=3), tmp_path / "a.safetensors"
+    save_edit(edit, path, dtype=torch.float16)
+    tensors = load_file(path)
+    own = ENCODERS[encoder].lora_key(edit.weight_name, "kohya")
+    assert {name.split(".")[0] for name in tensors} == {own} | modules
+    for name in modules:
+        up, down, alpha = (tensors[f"{name}.{part}"] for part in ("lora_up.weight", "lora_down.weight", "alpha"))
+        assert up.shape[1] == down.shape[0] == float(alpha) == 1 and len(up) == down.shape[1]
+        assert len(up) == (WIDTH if name.startswith(own[:8]) else {"lora_te1": 768, "lora_te2": 1280}[name[:8]])
+        assert not up.any() and not down.any()
+    assert load_edit(path).rank == edit.rank
+    text = safe_open(path, "pt").metadata()
+    save_file({name: value for name, value in tensors.items() if name.startswith(own)}, path, text)
+    assert load_edit(path).rank == edit.rank, "a file of an earlier version"
+    if modules:
+        moving = {**tensors, f"{min(modules)}.lora_up.weight": tensors[f"{min(modules)}.lora_up.weight"] + 1}
+        save_file(moving, path, text)
+        with pytest.raises(EditFileError, match=f"it changes {min(modules)}.lora_up.weight too"):
+            load_edit(path)
+
+
+def test_the_same_edit_is_the_same_bytes_in_every_process(tmp_path):
+    """The library orders metadata at random from process to process: here, many ways to order it are one file."""
+    edit = make()
+    for name in "ab":
+        save_edit(edit, tmp_path / f"{name}.safetensors")
+    one = (tmp_path / "a.safetensors").read_bytes()
+    assert one == (tmp_path / "b.safetensors").read_bytes()
+    entries = {f"key {number}": str(number) for number in range(12)}
+    tensors = {"b": torch.ones(3), "a": torch.zeros(2, 2, dtype=torch.float16)}
+    for number in range(5):
+        names = random.Random(number).sample(sorted(entries), len(entries))
+        write_tensors(tmp_path / f"{number}", tensors, {name: entries[name] for name in names})
+    assert len({(tmp_path / f"{number}").read_bytes() for number in range(5)}) == 1
+    with safe_open(tmp_path / "0", "pt") as file:
+        assert file.metadata() == entries and torch.equal(file.get_tensor("b"), tensors["b"])
+        assert file.get_tensor("a").dtype == torch.float16
+    header = json.loads(one[8 : 8 + int.from_bytes(one[:8], "little")])
+    assert list(header["__metadata__"]) == sorted(header["__metadata__"]) and int.from_bytes(one[:8], "little") % 8 == 0
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])

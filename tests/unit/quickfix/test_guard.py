@@ -18,6 +18,7 @@ from diff_quickfix.quickfix import (
     build_guard,
     compute_edit,
     preserve_set,
+    preserved_gram,
     prompts_of_text,
     scan,
     text_of_prompts,
@@ -74,6 +75,42 @@ def test_many_concepts_are_held_back_alike(tower, tokenizer):
     edit = compute_edit(tower, tokenizer, concepts, PAPER.keeping([""], "hard"))
     assert edit.report.pairs > WIDTH
     assert moved(tower, tokenizer, edit, [""]).max() < 1e-5
+
+
+LONG = "a house by the sea, " * 15 + "a dog"
+
+
+@pytest.mark.parametrize("mode", ["soft", "hard"])
+def test_all_parts_of_a_long_prompt_are_kept(tokenizer, mode):
+    """Oracle: the parts, each preserved as a prompt of its own."""
+    torch.manual_seed(14)
+    config = CLIPTextConfig(hidden_size=256, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    tower = TextTower.from_module(CLIPTextModel(config))
+    parts = tokenizer.parts_all([LONG])[0]
+    assert len(parts) == 2
+    settings = PAPER.keeping([LONG], mode)
+    edit = compute_edit(tower, tokenizer, [VAN_GOGH], settings)
+    keys = tower.attention_inputs([part.ids for part in parts], 0)
+    if mode == "hard":
+        moved = (keys @ edit.delta().T).norm(dim=-1) / (keys @ tower.weight(edit.weight_name).T).norm(dim=-1)
+        assert moved.shape == (2, 77) and float(moved.max()) < 1e-5
+    else:
+        wanted = preserved_gram(keys.flatten(0, 1).unique(dim=0), settings.preserve_weight)
+        torch.testing.assert_close(build_guard(tower, tokenizer, [VAN_GOGH], settings).kept, wanted)
+    with pytest.raises(PromptError, match="names a concept that is edited"):
+        compute_edit(tower, tokenizer, [VAN_GOGH], PAPER.keeping(["a house, " * 40 + "van gogh"], mode))
+
+
+def test_the_radar_sees_all_of_a_long_prompt(tower, tokenizer, edit):
+    late = "a plain wall, " * 30 + "an apple, a red dog"
+    (found,) = scan(tower, tokenizer, edit, [late]).hits
+    moved = size = 0.0
+    for part in tokenizer.parts_all([late])[0]:
+        inputs, residual = tower.attention_states([part.ids], edit.settings.layer)
+        counted = slice(1, part.eos + 1)
+        moved += float((inputs[0, counted] @ edit.delta().T).square().sum())
+        size += float(residual[0, counted].square().sum())
+    assert found.prompt == late and found.drift == pytest.approx((moved / size) ** 0.5, rel=1e-3)
 
 
 def test_holding_more_than_there_is_room_for_is_refused(tower, tokenizer):

@@ -15,10 +15,13 @@ from diff_quickfix.quickfix import (
     TensorFileError,
     TowerError,
     compute_edit,
+    copy_folder,
     measure_edit,
     open_text_encoder,
     save_edit,
 )
+from diff_quickfix.text.captions import PUBLISHED_TEMPLATES, expand
+from diff_quickfix.text.subjects import last_subject_token
 from hypothesis import given
 from hypothesis import strategies as st
 from model_files import LAYOUTS, TABLE, config, laid_out, oracle, tower_weights, used_tokens, write
@@ -161,6 +164,84 @@ def test_diffusers_folders(tmp_path, weights, tokenizer, name):
     write(second / name, {"encoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(2, 2)})
     with pytest.raises(ModelFileError, match="several text encoders"):
         open_text_encoder(tmp_path)
+
+
+def sharded(folder, weights, count, index=True):
+    """A text encoder's folder as large ones are saved: tensors dealt out to several files, and an index of them."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config(WIDTH, HEADS))
+    stored = laid_out(weights, "bare")
+    shards = [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+    dealt = {name: shards[number % count] for number, name in enumerate(stored)}
+    for shard in shards:
+        write(folder / shard, {name: value for name, value in stored.items() if dealt[name] == shard})
+    if index:
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dealt}))
+    return folder
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_text_encoder_in_several_files_is_read_whole(tmp_path, weights, tokenizer, count, index):
+    folder = sharded(tmp_path / "model" / "text_encoder", weights, count, index)
+    wanted = compute_edit(oracle(weights, HEADS), tokenizer, [VAN_GOGH], EditSettings(layer=1))
+    for model in (folder.parent, folder, folder / f"model-00001-of-{count:05}.safetensors"):
+        found = open_text_encoder(model)
+        assert found.tower.num_layers == LAYERS
+        edit = compute_edit(found.tower, found.tokenizer(), [VAN_GOGH], EditSettings(layer=1))
+        assert torch.equal(edit.up, wanted.up) and torch.equal(edit.down, wanted.down)
+    made = copy_folder(found, folder.parent, tmp_path / "copy", edit)
+    assert len(made.patched) == 1
+    patched = open_text_encoder(tmp_path / "copy").tower.weight(edit.weight_name)
+    torch.testing.assert_close(patched, found.tower.weight(edit.weight_name) + edit.delta())
+    with pytest.raises(TensorFileError, match=f"in {count} files; copy the whole folder"):
+        found.file.copy(tmp_path / "one.safetensors", {})
+    (folder / f"model-00002-of-{count:05}.safetensors").unlink()
+    for model in (folder.parent, folder / f"model-00001-of-{count:05}.safetensors"):
+        with pytest.raises(TensorFileError, match=f"model-00002-of-{count:05}.safetensors, one of {count} files"):
+            open_text_encoder(model)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": "../a"}}', '{"weight_map": 5}']
+)
+def test_a_damaged_index_is_refused(tmp_path, weights, text):
+    folder = sharded(tmp_path / "text_encoder", weights, 2)
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(TensorFileError, match=r"model.safetensors.index.json (is damaged|names no files)"):
+        open_text_encoder(folder)
+
+
+def test_the_models_own_context_length_counts(tmp_path, weights, tokenizer):
+    """An encoder of 248 positions (LongCLIP): the edit is the one of prompts as long, not of prompts of 77 tokens."""
+    generator = torch.Generator().manual_seed(3)
+    long = {**weights, "embeddings.position_embedding.weight": 0.05 * torch.randn(248, WIDTH, generator=generator)}
+    (tmp_path / "config.json").write_text(config(WIDTH, HEADS))
+    encoder = open_text_encoder(write(tmp_path / "model.safetensors", laid_out(long, "sd1")))
+    own = encoder.tokenizer()
+    assert own.context_length == encoder.tower.context_length == 248
+    edit = compute_edit(encoder.tower, own, [VAN_GOGH], PAPER)
+    assert edit.report.pairs == sum(
+        248 - last_subject_token(p, "van gogh", own) for p in own.tokenize_all(expand(PUBLISHED_TEMPLATES, "van gogh"))
+    )
+    for make in (
+        lambda t: compute_edit(encoder.tower, t, [VAN_GOGH], PAPER),
+        lambda t: measure_edit(encoder.tower, t, edit),
+    ):
+        with pytest.raises(TowerError, match="prompts of 77 tokens, the text encoder reads 248"):
+            make(tokenizer)
+
+
+def test_a_folder_named_by_a_dot_is_called_by_its_name(tmp_path, monkeypatch):
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name in (".", "./", "../my model"):
+        with pytest.raises(ModelFileError, match="The folder my model holds no model"):
+            open_text_encoder(name)
+    write(folder / "model.safetensors", {"unet": torch.ones(3)})
+    with pytest.raises(ModelFileError, match=r"^my model holds no CLIP text encoder"):
+        open_text_encoder(".")
 
 
 def test_what_holds_no_usable_text_encoder_is_refused(tmp_path, weights, tokens):

@@ -3,7 +3,7 @@
 import pytest
 from diff_quickfix.text.captions import KINDS, PUBLISHED_TEMPLATES, default_target, default_templates, expand
 from diff_quickfix.text.prompts import PromptError, PromptTokenizer
-from diff_quickfix.text.subjects import SubjectError, find_subject, last_subject_token
+from diff_quickfix.text.subjects import SubjectError, find_subject, last_subject_token, naming_any
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +117,27 @@ def test_templates():
     ):
         with pytest.raises(PromptError):
             call()
+
+
+@given(st.lists(st.sampled_from(["cat", "r2d2", "van gogh", "house", ","]), max_size=90))
+def test_the_parts_of_a_prompt_hold_all_of_it(tokenizer, words):
+    text = " ".join(words)
+    (parts,) = tokenizer.parts_all([text])
+    body = tokenizer.word_ids(text)
+    assert tuple(token for part in parts for token in part.body) == body
+    assert len(parts) == max(1, -(-len(body) // 75))
+    for part in parts:
+        assert len(part.ids) == 77 and part.ids[0] == BOS and part.ids[part.eos] == EOS and not part.cut
+        assert len(part.words) == len(part.body) and set(part.ids[part.eos :]) == {EOS}
+    assert tuple(end for part in parts for end in part.words) == tokenizer.tokenize(text).words
+    if len(body) <= 75:
+        assert parts[0] == tokenizer.tokenize(text)
+
+
+def test_a_name_is_found_in_all_of_a_long_prompt(tokenizer):
+    late = "a house, " * 40 + "by van gogh"
+    assert tokenizer.tokenize(late).cut
+    assert naming_any([late, "a dog"], ["van gogh"], tokenizer) == {late}
 
 
 def test_a_tokenizer_without_markers_is_refused():
