@@ -11,7 +11,6 @@ from ..quickfix import (
     ENCODERS,
     EditFile,
     EditSettings,
-    Ledger,
     LowRank,
     TextEncoderFile,
     WeightEdit,
@@ -22,6 +21,7 @@ from ..quickfix import (
     parse_changes,
     preset,
     read_edit_file,
+    require_fit,
     weight_hash,
 )
 from .arguments import POSITIONS, SHORT_ENCODERS
@@ -53,8 +53,9 @@ def change(options: argparse.Namespace) -> None:
     _warn(encoder, options.quiet)
     tokenizer = encoder.tokenizer(options.tokenizer)
     told = progress("computing", options.quiet)
-    ledger = changes.apply(Ledger.of_edit(encoder.tower, tokenizer, found, progress=told))
-    computed = ledger.solve()
+    require_fit(encoder.tower, found)
+    concepts = changes.made_on(found.concepts, tokenizer)
+    computed = compute_edit(encoder.tower, tokenizer, concepts, found.settings, progress=told)
     write_edit(encoder, computed, stored(encoder, computed, computed.report, options.strength), options)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..quickfix import Changes, parse_changes
+from ..quickfix import Changes, compute_edit, parse_changes, require_fit
 from .api import ConceptEditsType, WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import clip_input, strength_input
-from .host.ledgers import keep_ledger, ledger_of
+from .host.ledgers import MOST_CONCEPTS, keep_ledger, ledger_of
+from .host.progress import progress_bar
 from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
 
 
@@ -68,9 +69,16 @@ class ChangeEdit(io.ComfyNode):
         written = parse_changes(drop, reweight, add)
         changes = Changes(written.drop, written.reweight, (*written.add, *(concepts or ())))
         encoder = open_text_encoder(clip)
-        ledger = changes.apply(ledger_of(clip, encoder, edit))
-        changed = ledger.solve()
+        if len(edit.concepts) > MOST_CONCEPTS:
+            concepts = changes.made_on(edit.concepts, encoder.tokenizer)
+            require_fit(encoder.tower, edit)
+            changed = compute_edit(encoder.tower, encoder.tokenizer, concepts, edit.settings, progress=progress_bar())
+            ledger = None
+        else:
+            ledger = changes.apply(ledger_of(clip, encoder, edit))
+            changed = ledger.solve()
         changed = dataclasses.replace(changed, report=stored_report(encoder, changed, strength))
-        keep_ledger(clip, encoder, changed, ledger)
+        if ledger is not None:
+            keep_ledger(clip, encoder, changed, ledger)
         edited = apply_edit(clip, encoder, changed, strength)
         return edit_output(edited, changed, changed.report, foreign_note(encoder, edit))

@@ -18,7 +18,7 @@ from .concepts.lists import ConceptList, ConceptListError, combine, parse_concep
 from .concepts.pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
-from .edit import compute_edit, find_lambda, measure_edit
+from .edit import compute_edit, find_lambda, measure_edit, require_fit
 from .encoder.tower import AttentionStates, TextTower, TowerError
 from .files.edit_file import PRECISIONS, EditFile, EditFileError, is_edit_file, load_edit, read_edit_file, save_edit
 from .files.model_folder import FolderCopy, check_folder, copy_folder, files_under
@@ -119,6 +119,7 @@ __all__ = [
     "prompts_of_text",
     "read_concepts",
     "read_edit_file",
+    "require_fit",
     "save_edit",
     "scan",
     "solve",

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from ..text.prompts import PromptError, PromptTokenizer
+from .concepts.changes import LedgerError, no_concept
 from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
 from .concepts.settings import GUARDED, EditSettings
@@ -38,10 +39,6 @@ from .stream import GatheredPairs, KeySums, edited_layer, encode_pairs, tokenize
 _COARSE, _FINE = 2.0**20, 2.0**60
 # A coarse integer has 63 bits; one concept may fill 43 of them, so that a million concepts fit.
 _LARGEST = 2.0**43
-
-
-class LedgerError(ValueError):
-    """A change of a ledger that cannot be made."""
 
 
 @dataclass(frozen=True)
@@ -231,8 +228,7 @@ class Ledger:
         every = self.tokenizer.word_ids_all([concept.source for concept in self.concepts])
         places = [place for place, known in enumerate(every) if known == words]
         if not places:
-            known_names = ", ".join(repr(concept.source) for concept in self.concepts[:8]) or "nothing"
-            raise LedgerError(f"The edit holds no concept {source!r}; it holds {known_names}.")
+            raise no_concept(source, [concept.source for concept in self.concepts])
         return places[-1]
 
     @torch.no_grad()

@@ -17,6 +17,8 @@ from .text_encoder import TextEncoder
 
 # Ledgers of CLIP-L are about 40 MB each.
 _MOST = 4
+# Of longer edits no ledger is made: to sum each concept by itself takes longer than to compute all of them anew.
+MOST_CONCEPTS = 16
 _KEPT: dict[tuple[int, int, torch.device], tuple[Ledger, weakref.ref, weakref.ref]] = {}
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, cast
 
+from ...text.prompts import PromptTokenizer
 from .concept import ConceptEdit
 from .lists import ConceptListError, combine, entered_name, entries, parse_concepts
+
+
+class LedgerError(ValueError):
+    """A change of an edit's concepts that cannot be made."""
 
 
 class Changeable(Protocol):
@@ -51,10 +58,33 @@ class Changes:
             ledger = ledger.drop(source)
         for source, weight in self.reweight:
             ledger = ledger.reweight(source, weight)
+        known = set(ledger.concepts)
         for concept in combine(ledger.concepts, self.add).concepts:
-            if concept not in ledger.concepts:
+            if concept not in known:
                 ledger = ledger.add(concept)
         return ledger
+
+    def made_on(self, concepts: Sequence[ConceptEdit], tokenizer: PromptTokenizer) -> tuple[ConceptEdit, ...]:
+        """A list of concepts with these changes, in time linear in both.
+
+        Raises:
+            LedgerError, PromptError: as :meth:`apply`.
+        """
+        kept: list[ConceptEdit | None] = list(concepts)
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, words in enumerate(tokenizer.word_ids_all([concept.source for concept in concepts])):
+            places.setdefault(words, []).append(place)
+        for source, words in zip(self.drop, tokenizer.word_ids_all(self.drop), strict=True):
+            kept[_last(places, words, source, kept)] = None
+            places[words].pop()
+        names = [source for source, _ in self.reweight]
+        for (source, weight), words in zip(self.reweight, tokenizer.word_ids_all(names), strict=True):
+            place = _last(places, words, source, kept)
+            kept[place] = dataclasses.replace(cast(ConceptEdit, kept[place]), weight=weight)
+        rest = [concept for concept in kept if concept is not None]
+        known = set(rest)
+        added = [concept for concept in combine(rest, self.add).concepts if concept not in known]
+        return (*rest, *added)
 
 
 def parse_changes(drop: str = "", reweight: str = "", add: str = "") -> Changes:
@@ -72,6 +102,24 @@ def parse_changes(drop: str = "", reweight: str = "", add: str = "") -> Changes:
     return Changes(
         tuple(entered_name(line, number) for number, line in entries(drop)), weights, parse_concepts(add).concepts
     )
+
+
+def _last(
+    places: dict[tuple[int, ...], list[int]],
+    words: tuple[int, ...],
+    source: str,
+    kept: Sequence[ConceptEdit | None],
+) -> int:
+    """Where the last concept of a source stands."""
+    if not places.get(words):
+        raise no_concept(source, [concept.source for concept in kept if concept is not None])
+    return places[words][-1]
+
+
+def no_concept(source: str, known: Sequence[str]) -> LedgerError:
+    """The error that tells what an edit holds in place of a concept."""
+    named = ", ".join(map(repr, known[:8])) or "nothing"
+    return LedgerError(f"The edit holds no concept {source!r}; it holds {named}{', ...' if len(known) > 8 else ''}.")
 
 
 def _weight(number: int, line: str) -> tuple[str, float]:

@@ -166,3 +166,13 @@ def test_changes_that_cannot_be_made_are_refused(run, shapes, listed, changes, m
     _, before, _ = listed(STYLES)
     with pytest.raises(ValueError, match=message):
         change(run, shapes[1], before, **changes)
+
+
+def test_an_edit_of_many_concepts_is_computed_anew(run, shapes, listed, kept):
+    """A ledger of many concepts would cost more than the edit itself."""
+    names = [f"artist {number}" for number in range(17)]
+    _, before, _ = listed("\n".join(names), preset="paper")
+    _, after, _ = change(run, shapes[1], before, names[3], reweight=f"{names[5]}: 2").args
+    lines = [name + " -> painting | weight=2" * (name == names[5]) for name in names if name != names[3]]
+    wanted = listed("\n".join(lines), preset="paper")[1]
+    assert after.concepts == wanted.concepts and close(after, wanted) and not kept

@@ -31,6 +31,49 @@ def test_all_at_once_is_the_edit_of_what_is_left(ledger, small_tower, tokenizer)
     assert ledger.concepts == (VAN_GOGH, MONET)
 
 
+NAMES = ["van gogh", "Van  Gogh", "claude monet", "snoopy", "nemo"]
+
+
+@given(
+    st.lists(st.sampled_from(NAMES), max_size=2),
+    st.lists(st.tuples(st.sampled_from(NAMES), st.floats(0.1, 9)), max_size=2),
+    st.lists(st.sampled_from(["van gogh -> painting", "snoopy -> dog | kind=object", "nemo -> fish"]), max_size=2),
+)
+def test_a_list_changes_as_its_ledger_does(ledger, tokenizer, drop, reweight, add):
+    changes = parse_changes(
+        "\n".join(drop), "\n".join(f"{name}: {weight!r}" for name, weight in reweight), "\n".join(add)
+    )
+    try:
+        wanted = changes.apply(ledger).concepts
+    except ValueError as error:
+        with pytest.raises(type(error)) as told:
+            changes.made_on(ledger.concepts, tokenizer)
+        assert str(told.value) == str(error)
+    else:
+        assert changes.made_on(ledger.concepts, tokenizer) == wanted
+
+
+def test_long_lists_change_in_linear_time(tokenizer, monkeypatch):
+    """Counted: texts tokenized, and concepts compared."""
+    concepts = tuple(ConceptEdit(f"artist {number}", "painting") for number in range(3000))
+    changes = Changes(
+        drop=tuple(f"artist {number}" for number in range(0, 3000, 3)),
+        reweight=tuple((f"artist {number}", 2.0) for number in range(1, 3000, 3)),
+        add=tuple(ConceptEdit(f"painter {number}", "painting") for number in range(500)),
+    )
+    counted = {"texts": 0, "compared": 0}
+    tokenize, equal = tokenizer.word_ids_all, ConceptEdit.__eq__
+    monkeypatch.setattr(
+        type(tokenizer), "word_ids_all", lambda _, t: (counted.update(texts=counted["texts"] + len(t)), tokenize(t))[1]
+    )
+    monkeypatch.setattr(
+        ConceptEdit, "__eq__", lambda a, b: (counted.update(compared=counted["compared"] + 1), equal(a, b))[1]
+    )
+    changed = changes.made_on(concepts, tokenizer)
+    assert len(changed) == 2500 and sum(concept.weight == 2 for concept in changed) == 1000
+    assert counted["texts"] <= 3000 + 2000 and counted["compared"] <= 10_000
+
+
 def test_what_is_dropped_may_come_back_as_something_else(ledger):
     changed = parse_changes("van gogh", "", "van gogh -> photo").apply(ledger)
     assert changed.concepts == (MONET, ConceptEdit("van gogh", "photo"))
