@@ -1,0 +1,213 @@
+"""A pretended accelerator: a device of PyTorch whose tensors lie in the CPU's memory and which behaves as CUDA does.
+
+Every operation on its tensors is run on the CPU tensors inside, after checks that CUDA would make: all tensors of one
+operation lie on the device, but for CPU numbers of no dimension, index tensors, and copies; numpy cannot see them; the
+CPU's generator draws nothing on it. So what fails on a GPU for the lack of a ``.to`` fails here, and all numbers are
+those of the CPU.
+
+    with pretending():
+        x = torch.ones(3, device=DEVICE)
+        x + torch.ones(3)  # RuntimeError: Expected all tensors to be on the same device, ...
+
+It is a private-use backend of PyTorch with a Python fallback for all operations. What PyTorch does below its dispatcher
+(``torch.tensor`` and its kin, indexing by Python lists) is done by :func:`pretending` and by the class itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+_NAME = "pretended"
+_setup_privateuseone_for_python_backend(_NAME)
+DEVICE = torch.device(_NAME, 0)
+_CPU = torch.device("cpu")
+# Operations that take tensors of both devices, by the name of their overload packet.
+_COPIES = ("aten::copy_", "aten::_copy_from")
+_INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index")
+# What makes tensors of a size that its arguments do not tell: PyTorch would make an empty one and resize it.
+_SIZED = (
+    "arange",
+    "arange.start",
+    "arange.start_step",
+    "linspace",
+    "logspace",
+    "eye",
+    "eye.m",
+    "tril_indices",
+    "triu_indices",
+    "randperm",
+    "randperm.generator",
+)
+
+
+@dataclass
+class Traffic:
+    """Bytes copied between the devices."""
+
+    up: int = 0
+    """From the CPU to the device."""
+    down: int = 0
+    """From the device to the CPU."""
+
+
+_traffic = Traffic()
+
+
+class Pretended(torch.Tensor):
+    """A tensor on the pretended device."""
+
+    inner: torch.Tensor
+    """The same numbers on the CPU."""
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, inner: torch.Tensor) -> Pretended:
+        if type(inner) is not torch.Tensor or inner.device != _CPU:
+            raise AssertionError(f"a {type(inner).__name__} on {inner.device} reached the pretended device")
+        self = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.size(),
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            layout=inner.layout,
+            device=DEVICE,
+        )
+        self.inner = inner
+        return self
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+    def __repr__(self, **_: Any) -> str:
+        return f"Pretended({self.inner})"
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return torch.Tensor.__getitem__(self, _index(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        torch.Tensor.__setitem__(self, _index(index), value)
+
+    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:
+        made = torch.tensor(data, dtype=dtype or self.dtype)
+        return made.to(device or DEVICE).requires_grad_(requires_grad)
+
+    def tolist(self) -> Any:
+        _traffic.down += self.nbytes
+        return self.inner.tolist()
+
+    def numpy(self, **_: Any) -> Any:
+        raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() first.")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        self.numpy()
+
+
+def _index(index: Any) -> Any:
+    """An index with tensors in place of lists: PyTorch would make them below its dispatcher."""
+    if isinstance(index, tuple):
+        return tuple(map(_index, index))
+    return torch.tensor(index) if isinstance(index, list | range) else index
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An operation on the tensors inside."""
+    name = func._schema.name
+    if name == "aten::_has_compatible_shallow_copy_type":
+        return False  # so that nn.Module.to makes new parameters
+    leaves, spec = tree_flatten((args, kwargs))
+    _refuse_mixture(name, args, leaves)
+    target = kwargs.get("device")
+    if any(isinstance(leaf, torch.Generator) for leaf in leaves):
+        raise RuntimeError(f"Expected a '{_NAME}' device type for generator but found 'cpu'")
+    _count(name, args, target)
+    inside = {id(leaf.inner): leaf for leaf in leaves if isinstance(leaf, Pretended)}
+    leaves = [leaf.inner if isinstance(leaf, Pretended) else leaf for leaf in leaves]
+    leaves = [_CPU if isinstance(leaf, torch.device) and leaf.type == _NAME else leaf for leaf in leaves]
+    args, kwargs = tree_unflatten(leaves, spec)
+    out = func(*args, **kwargs)
+    if (id(args[0]) not in inside) if name in _COPIES else (target is not None and torch.device(target) == _CPU):
+        return out
+
+    def outside(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        # What was changed in place is the tensor that was given.
+        return inside.get(id(value)) if id(value) in inside else Pretended(value)
+
+    return tree_map(outside, out)
+
+
+def _refuse_mixture(name: str, args: tuple[Any, ...], leaves: list[Any]) -> None:
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    if any(tensor.is_meta for tensor in tensors):
+        raise AssertionError(f"a meta tensor reached {name}: a leak of the pretended device, no fault of the pack")
+    if name in _COPIES or not any(isinstance(tensor, Pretended) for tensor in tensors):
+        return
+    if name in _INDEXED and isinstance(args[0], Pretended):
+        tensors = [one for one in (args[0], *args[2:]) if isinstance(one, torch.Tensor)]
+    if any(tensor.ndim and not isinstance(tensor, Pretended) for tensor in tensors):
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found at least two devices, {DEVICE} and cpu! ({name})"
+        )
+
+
+def _count(name: str, args: tuple[Any, ...], target: Any) -> None:
+    if name == "aten::_to_copy" and target is not None:
+        up = torch.device(target).type == _NAME
+        if up != isinstance(args[0], Pretended):
+            _add(up, args[0].nbytes)
+    elif name in _COPIES and isinstance(args[0], Pretended) != isinstance(args[1], Pretended):
+        _add(isinstance(args[0], Pretended), args[1].nbytes)
+    elif name == "aten::_local_scalar_dense":
+        _add(False, args[0].element_size())
+
+
+def _add(up: bool, size: int) -> None:
+    if up:
+        _traffic.up += size
+    else:
+        _traffic.down += size
+
+
+class _BelowDispatcher(TorchFunctionMode):
+    """Makes on the CPU what PyTorch makes below its dispatcher, and moves it."""
+
+    makers: tuple[Callable[..., Any], ...] = (torch.tensor, torch.as_tensor, torch.asarray)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func not in self.makers:
+            return func(*args, **kwargs)
+        data = args[0] if args else kwargs.get("data")
+        device = kwargs.pop("device", None)
+        if isinstance(data, torch.Tensor):
+            return data.to(device=device or data.device, dtype=kwargs.get("dtype"))
+        made = func(*args, **kwargs)
+        return made if device is None else made.to(device)
+
+
+@contextlib.contextmanager
+def pretending() -> Iterator[Traffic]:
+    """Within the context the device can be used; gives what is copied to it and from it."""
+    with _BelowDispatcher():
+        _traffic.up = _traffic.down = 0
+        yield _traffic
+
+
+_everything = torch.library.Library("_", "IMPL")
+_everything.fallback(lambda op, *args, **kwargs: _run(op, args, kwargs), "PrivateUse1")
+_factories = torch.library.Library("aten", "IMPL")
+for _one in _SIZED:
+    _packet, _, _overload = _one.partition(".")
+    _op = getattr(getattr(torch.ops.aten, _packet), _overload or "default")
+    _factories.impl(_one, lambda *args, _op=_op, **kwargs: _run(_op, args, kwargs), "PrivateUse1")
