@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._mode_utils import no_dispatch
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 _NAME = "pretended"
@@ -124,31 +124,45 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = func._schema.name
     if name == "aten::_has_compatible_shallow_copy_type":
         return False  # so that nn.Module.to makes new parameters
-    leaves, spec = tree_flatten((args, kwargs))
-    _refuse_mixture(name, args, leaves)
+    given: list[Any] = []
+    _mapped(given.append, (args, list(kwargs.values())))
+    _refuse_mixture(name, args, given)
+    _count(name, args, kwargs.get("device"))
+    outer = {id(value.inner): value for value in given if isinstance(value, Pretended)}
+    if torch.Tag.inplace_view in func.tags:
+        with no_dispatch():  # the size that PyTorch itself sees
+            func(*args, **kwargs)
+    out = func(*_mapped(_inside, args), **{key: _mapped(_inside, value) for key, value in kwargs.items()})
     target = kwargs.get("device")
-    if any(isinstance(leaf, torch.Generator) for leaf in leaves):
-        raise RuntimeError(f"Expected a '{_NAME}' device type for generator but found 'cpu'")
-    _count(name, args, target)
-    inside = {id(leaf.inner): leaf for leaf in leaves if isinstance(leaf, Pretended)}
-    leaves = [leaf.inner if isinstance(leaf, Pretended) else leaf for leaf in leaves]
-    leaves = [_CPU if isinstance(leaf, torch.device) and leaf.type == _NAME else leaf for leaf in leaves]
-    args, kwargs = tree_unflatten(leaves, spec)
-    out = func(*args, **kwargs)
-    if (id(args[0]) not in inside) if name in _COPIES else (target is not None and torch.device(target) == _CPU):
+    if (not isinstance(args[0], Pretended)) if name in _COPIES else (target is not None and target.type == "cpu"):
         return out
 
     def outside(value: Any) -> Any:
+        # What was changed in place is the tensor that was given.
         if not isinstance(value, torch.Tensor):
             return value
-        # What was changed in place is the tensor that was given.
-        return inside.get(id(value)) if id(value) in inside else Pretended(value)
+        return outer[id(value)] if id(value) in outer else Pretended(value)
 
-    return tree_map(outside, out)
+    return _mapped(outside, out)
 
 
-def _refuse_mixture(name: str, args: tuple[Any, ...], leaves: list[Any]) -> None:
-    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """The values of nested lists and tuples, each through a function."""
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(function, one) for one in value])
+    return function(value)
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, Pretended):
+        return value.inner
+    return _CPU if isinstance(value, torch.device) and value.type == _NAME else value
+
+
+def _refuse_mixture(name: str, args: tuple[Any, ...], given: list[Any]) -> None:
+    if any(isinstance(value, torch.Generator) for value in given):
+        raise RuntimeError(f"Expected a '{_NAME}' device type for generator but found 'cpu'")
+    tensors = [value for value in given if isinstance(value, torch.Tensor)]
     if any(tensor.is_meta for tensor in tensors):
         raise AssertionError(f"a meta tensor reached {name}: a leak of the pretended device, no fault of the pack")
     if name in _COPIES or not any(isinstance(tensor, Pretended) for tensor in tensors):

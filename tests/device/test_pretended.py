@@ -58,6 +58,8 @@ def test_operations_on_both_devices_are_refused(mixed):
         lambda a: torch.linalg.eigh(a @ a.T)[0],
         lambda a: F.scaled_dot_product_attention(a[None, None], a[None, None], a[None, None], is_causal=True),
         lambda a: a.double().half().float(),
+        lambda a: a[0] @ a @ a[1],
+        lambda a: a.clone().t_().unsqueeze_(0) * 2,
     ],
 )
 @pytest.mark.parametrize("inference", [True, False])
