@@ -32,7 +32,7 @@ def storage_rounding(
     # Numbers of half precision differ by what fp32 holds.
     weight = weight.to(delta.device)
     before, wanted = weight.to(dtype).float(), delta.float()
-    realised = (weight.to(dtype).to(arithmetic) + wanted.to(arithmetic)).to(dtype).float() - before
+    realised = (weight.to(arithmetic) + wanted.to(arithmetic)).to(dtype).float() - before
     size = float(wanted.norm())
     return StorageRounding(
         error=float((realised - wanted).norm()) / size,
