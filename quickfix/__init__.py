@@ -19,7 +19,7 @@ from .concepts.pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
 from .edit import compute_edit, find_lambda, measure_edit
-from .encoder.tower import AttentionStates, TextTower, TowerError
+from .encoder.tower import AttentionStates, TextTower, TowerError, device_of_most
 from .files.edit_file import PRECISIONS, EditFile, EditFileError, load_edit, read_edit_file, save_edit
 from .files.model_folder import FolderCopy, check_folder, copy_folder
 from .files.tensor_file import TensorFile, TensorFileError
@@ -97,6 +97,7 @@ __all__ = [
     "check_folder",
     "combine",
     "compute_edit",
+    "device_of_most",
     "copy_folder",
     "find_lambda",
     "find_target",
