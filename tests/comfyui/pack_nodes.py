@@ -96,3 +96,19 @@ def restore_unet(nodes):
         return nodes["DiffQuickFix_RestoreUNetState"].execute(model, corruption, sites, start, end, branch).args[0]
 
     return run
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """An output folder of its own, registered as main.py does."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths,
+        "loras",
+        ([str(tmp_path / "models"), str(tmp_path / "loras")], folder_paths.supported_pt_extensions),
+    )
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    (tmp_path / "models").mkdir()
+    return tmp_path

@@ -5,10 +5,11 @@ import importlib
 import pytest
 import torch
 from in_process import set_up_comfyui
-from pack_nodes import edit, inference, nodes, pack, run, shapes
+from loading import has_memory
+from pack_nodes import edit, folders, inference, nodes, pack, run, shapes
 from pretended import DEVICE, Pretended, pretending
 
-__all__ = ["edit", "inference", "nodes", "pack", "run", "shapes"]
+__all__ = ["edit", "folders", "inference", "nodes", "pack", "run", "shapes"]
 
 
 def pytest_configure():
@@ -38,16 +39,6 @@ def accelerator(pack, monkeypatch):
     yield management
     with torch.inference_mode():
         management.unload_all_models()
-
-
-def has_memory(monkeypatch, size):
-    """So many bytes are free on the device, and on the CPU."""
-    import comfy.model_management as management
-
-    def free(device=None, torch_free_too=False):
-        return (size, size) if torch_free_too else size
-
-    monkeypatch.setattr(management, "get_free_memory", free)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ _CPU = torch.device("cpu")
 # Operations that take tensors of both devices, by the name of their overload packet.
 _COPIES = ("aten::copy_", "aten::_copy_from")
 _INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index")
+_COUNTED = ("aten::_to_copy", "aten::_local_scalar_dense")
+_DECOMPOSED = ("aten::to", "aten::type_as")
 # What makes tensors of a size that its arguments do not tell: PyTorch would make an empty one and resize it.
 _SIZED = (
     "arange",
@@ -119,71 +122,79 @@ def _index(index: Any) -> Any:
     return torch.tensor(index) if isinstance(index, list | range) else index
 
 
+@cache
+def _kind(func: Any) -> tuple[str, bool, bool]:
+    """Name of an operation, whether it changes a tensor's size in place, and whether it copies and counts."""
+    name = func._schema.name
+    return name, torch.Tag.inplace_view in func.tags, name in _COPIES or name in _COUNTED
+
+
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An operation on the tensors inside."""
-    name = func._schema.name
+    name, resizes, copies = _kind(func)
     if name == "aten::_has_compatible_shallow_copy_type":
         return False  # so that nn.Module.to makes new parameters
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+    if name in _DECOMPOSED:
         return func.decompose(*args, **kwargs)  # in inference mode PyTorch leaves that to us
-    given: list[Any] = []
-    _mapped(given.append, (args, list(kwargs.values())))
-    _refuse_mixture(name, args, given)
-    _count(name, args, kwargs.get("device"))
-    outer = {id(value.inner): value for value in given if isinstance(value, Pretended)}
-    if torch.Tag.inplace_view in func.tags:
+    outer: dict[int, Pretended] = {}
+    others: list[Any] = []
+
+    def inside(value: Any) -> Any:
+        kind = type(value)
+        if kind is Pretended:
+            outer[id(value.inner)] = value
+            return value.inner
+        if kind is list or kind is tuple:
+            return kind([inside(one) for one in value])
+        if isinstance(value, torch.Tensor | torch.Generator):
+            others.append(value)
+        return _CPU if kind is torch.device and value.type == _NAME else value
+
+    given, named = inside(args), {key: inside(value) for key, value in kwargs.items()} if kwargs else kwargs
+    if others:
+        _refuse_mixture(name, args, outer, others)
+    target = kwargs.get("device") if kwargs else None
+    if copies:
+        _count(name, args, target)
+    if resizes:
         with no_dispatch():  # the size that PyTorch itself sees
             func(*args, **kwargs)
-    out = func(*_mapped(_inside, args), **{key: _mapped(_inside, value) for key, value in kwargs.items()})
-    target = kwargs.get("device")
-    if (not isinstance(args[0], Pretended)) if name in _COPIES else (target is not None and target.type == "cpu"):
+    out = func(*given, **named)
+    if (type(args[0]) is not Pretended) if name in _COPIES else (target is not None and target.type == "cpu"):
         return out
 
     def outside(value: Any) -> Any:
-        # What was changed in place is the tensor that was given.
-        if not isinstance(value, torch.Tensor):
-            return value
-        return outer[id(value)] if id(value) in outer else Pretended(value)
+        if isinstance(value, torch.Tensor):
+            # What was changed in place is the tensor that was given.
+            return outer.get(id(value)) if id(value) in outer else Pretended(value)
+        return type(value)([outside(one) for one in value]) if isinstance(value, list | tuple) else value
 
-    return _mapped(outside, out)
-
-
-def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """The values of nested lists and tuples, each through a function."""
-    if isinstance(value, list | tuple):
-        return type(value)([_mapped(function, one) for one in value])
-    return function(value)
+    return outside(out)
 
 
-def _inside(value: Any) -> Any:
-    if isinstance(value, Pretended):
-        return value.inner
-    return _CPU if isinstance(value, torch.device) and value.type == _NAME else value
-
-
-def _refuse_mixture(name: str, args: tuple[Any, ...], given: list[Any]) -> None:
-    if any(isinstance(value, torch.Generator) for value in given):
+def _refuse_mixture(name: str, args: tuple[Any, ...], outer: dict[int, Pretended], others: list[Any]) -> None:
+    if any(isinstance(value, torch.Generator) for value in others):
         raise RuntimeError(f"Expected a '{_NAME}' device type for generator but found 'cpu'")
-    tensors = [value for value in given if isinstance(value, torch.Tensor)]
-    if any(tensor.is_meta for tensor in tensors):
+    if any(tensor.is_meta for tensor in others):
         raise AssertionError(f"a meta tensor reached {name}: a leak of the pretended device, no fault of the pack")
-    if name in _COPIES or not any(isinstance(tensor, Pretended) for tensor in tensors):
+    if name in _COPIES or not outer:
         return
-    if name in _INDEXED and isinstance(args[0], Pretended):
-        tensors = [one for one in (args[0], *args[2:]) if isinstance(one, torch.Tensor)]
-    if any(tensor.ndim and not isinstance(tensor, Pretended) for tensor in tensors):
+    if name in _INDEXED and type(args[0]) is Pretended:
+        others = [one for one in args[2:] if isinstance(one, torch.Tensor) and type(one) is not Pretended]
+    if any(tensor.ndim for tensor in others):
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but found at least two devices, {DEVICE} and cpu! ({name})"
         )
 
 
 def _count(name: str, args: tuple[Any, ...], target: Any) -> None:
+    here = type(args[0]) is Pretended
     if name == "aten::_to_copy" and target is not None:
-        up = torch.device(target).type == _NAME
-        if up != isinstance(args[0], Pretended):
+        up = target.type == _NAME
+        if up != here:
             _add(up, args[0].nbytes)
-    elif name in _COPIES and isinstance(args[0], Pretended) != isinstance(args[1], Pretended):
-        _add(isinstance(args[0], Pretended), args[1].nbytes)
+    elif name in _COPIES and here != (type(args[1]) is Pretended):
+        _add(here, args[1].nbytes)
     elif name == "aten::_local_scalar_dense":
         _add(False, args[0].element_size())
 
