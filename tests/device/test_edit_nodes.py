@@ -129,18 +129,18 @@ def test_lambda_and_target_are_found_as_on_the_cpu(reach, run, shapes):
     found, wanted = (run("FindLambda", one, "van gogh", "painting", "style", *settings).args for one in (clip, own))
     assert found[0] == pytest.approx(wanted[0])
     same_text(found[2], wanted[2])
-    found, wanted = (
-        run("FindTarget", one, "van gogh", "style", *settings, "dog\npainting").args for one in (clip, own)
-    )
-    assert [part for part in found if isinstance(part, str)][0] == [part for part in wanted if isinstance(part, str)][0]
-    same_text(found[-1], wanted[-1])
+    asked = "van gogh", "style", *settings, "dog\npainting"
+    found, wanted = (run("FindTarget", one, *asked).args for one in (clip, own))
+    texts = [(one, other) for one, other in zip(found, wanted, strict=True) if isinstance(one, str)]
+    assert texts
+    for one, other in texts:
+        same_text(one, other)
 
 
 def test_many_concepts_at_once_on_the_device(reach, run, edit, shapes):
     """More pairs than the keys are wide, from a list."""
-    listed = run(
-        "ConceptEditList", "van gogh -> painting\nclaude monet -> painting\nsnoopy -> dog | kind=object", "none"
-    )
+    lines = "van gogh -> painting\nclaude monet -> painting\nsnoopy -> dog | kind=object"
+    concepts = run("ConceptEditList", lines, "none").args[0]
     clip = reach("used")
-    found, wanted = (edit(one, source="", concepts=listed.args[0], preset="auto") for one in (clip, shapes[1]))
+    found, wanted = (edit(one, source="", concepts=concepts, preset="auto") for one in (clip, shapes[1]))
     same_edit(found[1], wanted[1])
