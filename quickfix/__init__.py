@@ -19,7 +19,7 @@ from .concepts.pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
 from .edit import compute_edit, find_lambda, measure_edit, require_fit
-from .encoder.tower import AttentionStates, TextTower, TowerError
+from .encoder.tower import AttentionStates, TextTower, TowerError, device_of_most
 from .files.edit_file import PRECISIONS, EditFile, EditFileError, is_edit_file, load_edit, read_edit_file, save_edit
 from .files.model_folder import FolderCopy, check_folder, copy_folder, files_under
 from .files.shards import ShardedTensors
@@ -100,6 +100,7 @@ __all__ = [
     "combine",
     "compute_edit",
     "copy_folder",
+    "device_of_most",
     "files_under",
     "find_lambda",
     "find_target",

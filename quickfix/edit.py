@@ -88,8 +88,8 @@ def edit_of_pairs(
     name = tower.out_proj_name(settings.layer)
     return WeightEdit(
         name,
-        update.up.cpu(),
-        update.down.cpu(),
+        update.up,
+        update.down,
         concepts,
         settings,
         report,

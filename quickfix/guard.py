@@ -30,7 +30,7 @@ class Guard:
 
     Attributes:
         kept: :func:`~.solver.closed_form.preserved_gram` (d, d) of the softly preserved keys, each distinct one once;
-            None where there are none.
+            None where there are none. On the CPU, as ``held`` is: a guard is kept for long.
         held: the span of the held keys; None where nothing is held.
         skipped: built-in prompts left out because they name a concept that is edited.
     """
@@ -49,7 +49,7 @@ class PromptKeys:
 
     Attributes:
         prompts: the prompts.
-        keys: each distinct key once, (m, d).
+        keys: each distinct key once, (m, d), on the CPU.
         rows: (parts, positions), the key of each position; a prompt longer than the context has several parts.
         owners: (parts,), the prompt that each part is of.
     """
@@ -75,7 +75,7 @@ class PromptKeys:
         places = {number: (i, j) for i, row in enumerate(rows) for j, number in enumerate(row)}
         captions, positions = zip(*(places[number] for number in range(len(numbers))), strict=True)
         keys = tower.attention_inputs(ids, layer)[list(captions), list(positions)]
-        return cls(tuple(prompts), keys, torch.tensor(rows), owners)
+        return cls(tuple(prompts), keys.cpu(), torch.tensor(rows), owners)
 
     def used(self, prompts: Sequence[str]) -> torch.Tensor:
         """Which keys some of the prompts have, (m,) of bool."""
@@ -104,21 +104,28 @@ class GuardKeys:
             kept = held = None
             if hold:
                 every = self._encoded(tower, tokenizer, settings.hold)
-                held = HeldSpan.of(every.keys[every.used(hold)])
+                held = HeldSpan.of(every.keys[every.used(hold)].to(tower.device)).to("cpu")
             if soft and settings.preserve_weight:
-                kept = self._gram(self._encoded(tower, tokenizer, settings.preserve), soft, held)
+                kept = self._gram(self._encoded(tower, tokenizer, settings.preserve), soft, held, tower.device)
             self._made = Guard(kept, held, left_out)
         return self._made
 
-    def _gram(self, every: PromptKeys, soft: Sequence[str], held: HeldSpan | None) -> torch.Tensor | None:
+    def _gram(
+        self, every: PromptKeys, soft: Sequence[str], held: HeldSpan | None, device: torch.device
+    ) -> torch.Tensor | None:
         """The Gram matrix of some softly preserved prompts; from the keys left out, where they are fewer and the whole
         is known."""
-        used, weight = every.used(soft), self.settings.preserve_weight
+
+        def gram(chosen: torch.Tensor) -> torch.Tensor | None:
+            made = preserved_gram(every.keys[chosen].to(device), self.settings.preserve_weight, held)
+            return None if made is None else made.cpu()
+
+        used = every.used(soft)
         if held is not None or 2 * int(used.sum()) < len(used):
-            return preserved_gram(every.keys[used], weight, held)
+            return gram(used)
         if self._whole is None:
-            self._whole = preserved_gram(every.keys, weight)
-        left_out = preserved_gram(every.keys[~used], weight)
+            self._whole = gram(torch.ones_like(used))
+        left_out = gram(~used)
         return self._whole if self._whole is None or left_out is None else self._whole - left_out
 
     def _encoded(self, tower: TextTower, tokenizer: PromptTokenizer, prompts: tuple[str, ...]) -> PromptKeys:

@@ -9,7 +9,8 @@ rounded away. The ledger therefore adds in fixed point: each concept's share of 
 of 2^-20 and 2^-60, and integers add up exactly, in any order. So the state depends on the concepts alone, not on what
 was done before: dropping what was added brings every bit back, and an edited ledger equals a new one.
 
-Memory: the integers, 28 MB for CLIP-L, whatever the number of concepts, and the keys of what is preserved, 11 MB.
+Memory, the CPU's: the integers, 28 MB for CLIP-L, whatever the number of concepts, and the keys of what is preserved,
+11 MB.
 Nothing is kept for a single concept; to take it out, its share is computed once more, from the tower.
 """
 
@@ -166,7 +167,8 @@ class Ledger:
 
     @torch.no_grad()
     def delta(self, settings: EditSettings | None = None) -> torch.Tensor:
-        """What the edit adds to the weight, (d_out, d_in) in fp32, without a report: the quick part of :meth:`solve`.
+        """What the edit adds to the weight, (d_out, d_in) in fp32 on the CPU, without a report: the quick part of
+        :meth:`solve`.
 
         One product, one Cholesky factor and two triangular solves in fp64; where lambda is None, finding it costs more.
         For the arguments and errors, see there.
@@ -181,7 +183,7 @@ class Ledger:
             lam = lambda_curve(sums.statistics(weight, bias), made, probe).best
         # No update depends on the residuals' energy.
         statistics = Statistics(sums.gram, sums.cross(weight, bias), math.nan, sums.pairs)
-        return statistics.delta(lam=lam, kept=made.kept, held=made.held).float()
+        return statistics.delta(lam=lam, kept=made.kept, held=made.held).float().cpu()
 
     @torch.no_grad()
     def solve(self, settings: EditSettings | None = None) -> WeightEdit:
@@ -219,8 +221,8 @@ class Ledger:
     def sums(self) -> KeySums:
         """The sums over all pairs of all concepts."""
         if not self._sums:
-            return KeySums.empty(self.tower.width)
-        gram, moment, change, keys, changes, weight = (exact.value() for exact in self._sums)
+            return KeySums.empty(self.tower.width, self.tower.device)
+        gram, moment, change, keys, changes, weight = (exact.value().to(self.tower.device) for exact in self._sums)
         return KeySums(gram, moment, change, keys, changes, float(weight), self._pairs)
 
     def _place(self, source: str) -> int:
@@ -243,7 +245,7 @@ class Ledger:
             share.changes,
             share.gram.new_tensor(share.weight),
         )
-        exact = [_Exact.of(tensor) for tensor in tensors]
+        exact = [_Exact.of(tensor.cpu()) for tensor in tensors]
         before = self._sums or tuple(_Exact(x.coarse * 0, x.fine * 0) for x in exact)
         sums = tuple(old.plus(new, sign) for old, new in zip(before, exact, strict=True))
         return dataclasses.replace(self, concepts=concepts, _sums=sums, _pairs=self._pairs + sign * share.pairs)

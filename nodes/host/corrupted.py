@@ -202,7 +202,8 @@ def _corrupt(
     table = only_encoder(clip)[1].transformer.text_model.embeddings.token_embedding
 
     def embeddings(ids: Sequence[int]) -> torch.Tensor:
-        return table(torch.tensor([list(ids)], device=table.weight.device), out_dtype=torch.float32)[0].cpu()
+        # The table may lie on the CPU when the encoder does not; ComfyUI brings it to where its input is.
+        return table(torch.tensor([list(ids)], device=clip.patcher.load_device), out_dtype=torch.float32)[0].cpu()
 
     # Loaded first: patched embeddings are the ones that the encoder will see.
     comfy.model_management.load_models_gpu([clip.patcher])

@@ -50,5 +50,4 @@ def keep_ledger(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit, led
 
 def _key(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit) -> tuple[int, int, torch.device]:
     """An id is that of a living object: its end takes the entry away."""
-    weight = encoder.tower.weights[encoder.tower.out_proj_name(0)]
-    return id(edit), id(clip.cond_stage_model), weight.device
+    return id(edit), id(clip.cond_stage_model), encoder.tower.device

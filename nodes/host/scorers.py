@@ -64,7 +64,8 @@ class FolderScorer:
 
     def __call__(self, pictures: torch.Tensor, prompt: str) -> torch.Tensor:
         """Scores (n,) of pictures (n, height, width, 3) in [0, 1]."""
-        comfy.model_management.load_models_gpu([self._patcher])
+        # Whole: transformers' modules do not bring their weights to where their inputs are.
+        comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
         return self._scorer(pictures, prompt).cpu()
 
 

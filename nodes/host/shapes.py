@@ -99,17 +99,20 @@ def load_clip() -> comfy.sd.CLIP:
 
 
 class _FirstStage(torch.nn.Module):
-    """The autoencoder under the method signatures that ComfyUI's VAE calls."""
+    """The autoencoder under the method signatures that ComfyUI's VAE calls; it computes where its weights are."""
 
     def __init__(self, autoencoder: Autoencoder) -> None:
         super().__init__()
         self.autoencoder = autoencoder
 
     def encode(self, pictures: torch.Tensor, **_: Any) -> torch.Tensor:
-        return self.autoencoder.encode(pictures)
+        return self.autoencoder.encode(pictures.to(self._device())).to(pictures.device)
 
     def decode(self, latents: torch.Tensor, **_: Any) -> torch.Tensor:
-        return self.autoencoder.decode(latents)
+        return self.autoencoder.decode(latents.to(self._device())).to(latents.device)
+
+    def _device(self) -> torch.device:
+        return next(self.autoencoder.parameters()).device
 
 
 def load_vae() -> comfy.sd.VAE:
@@ -137,6 +140,7 @@ def load_vae() -> comfy.sd.VAE:
     vae.patcher = comfy.model_patcher.CoreModelPatcher(
         vae.first_stage_model, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
     )
+    vae.disable_offload = True  # all of it is loaded, or nothing
     vae.latent_channels = shape.LATENT_CHANNELS
     vae.size = comfy.model_management.module_size(vae.first_stage_model)
     return vae

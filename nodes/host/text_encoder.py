@@ -6,15 +6,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
 import comfy.sd
+import comfy.utils
 import torch
 
-from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final, weight_hash
+from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, device_of_most, measure_final, weight_hash
 from ...text.prompts import PromptTokenizer
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.
 _EDITABLE = {name: encoder.family for name, encoder in ENCODERS.items() if encoder.causal}
+# Quantized weights are tensors of other types.
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+# Bytes that must be free on a GPU for an edit to be computed there.
+_ROOM = 2**30
 
 
 class UnsupportedEncoderError(ValueError):
@@ -25,16 +31,19 @@ class _BaseWeights(Mapping[str, torch.Tensor]):
     """CLIP's parameter names to unpatched weights.
 
     They are read through ``get_key_patches``: the module's own tensors may carry another node's patches at this moment.
+    It gives a weight that is patched from its backup, on the CPU, and every other where it is. With dynamic VRAM the
+    weights are the file's own, in the file's type; the model computes with what they are in its own type.
     """
 
     def __init__(self, clip: comfy.sd.CLIP, prefix: str) -> None:
         self._prefix = prefix
         self._patches = clip.patcher.get_key_patches(prefix)
+        self._model = clip.cond_stage_model if is_dynamic(clip) else None
 
     def __getitem__(self, name: str) -> torch.Tensor:
         weight, convert = self._patches[self._prefix + name][0]
         _refuse_quantized(self._prefix + name, weight)
-        return convert(weight)
+        return convert(weight).to(self.stored_dtype(name))
 
     def __iter__(self) -> Iterator[str]:
         return (key.removeprefix(self._prefix) for key in self._patches)
@@ -42,14 +51,30 @@ class _BaseWeights(Mapping[str, torch.Tensor]):
     def __len__(self) -> int:
         return len(self._patches)
 
-    def stored(self, name: str) -> torch.Tensor:
-        """The weight as the model keeps it, in its own dtype."""
-        return self._patches[self._prefix + name][0][0]
+    def stored_dtype(self, name: str) -> torch.dtype:
+        """The type in which the model keeps a weight."""
+        own = self._patches[self._prefix + name][0][0].dtype
+        if self._model is None:
+            return own
+        module, _, parameter = (self._prefix + name).rpartition(".")
+        return getattr(comfy.utils.get_attr(self._model, module), f"{parameter}_comfy_model_dtype", None) or own
+
+    def device(self) -> torch.device:
+        """Where an edit is computed: where most of the weights lie, so that it does not wait for a whole encoder to be
+        moved; the CPU where that GPU is nearly full or has no fp64."""
+        device = device_of_most(entries[0][0] for entries in self._patches.values())
+        if device.type != "cpu" and comfy.model_management.get_free_memory(device) < _ROOM:
+            return torch.device("cpu")
+        return device
+
+
+def is_dynamic(clip: comfy.sd.CLIP) -> bool:
+    """Whether ComfyUI brings the weights to the GPU one by one while they are used (dynamic VRAM)."""
+    return bool(getattr(clip.patcher, "is_dynamic", lambda: False)())
 
 
 def _refuse_quantized(key: str, weight: torch.Tensor) -> None:
-    plain = type(weight) in (torch.Tensor, torch.nn.Parameter)
-    if plain and weight.dtype.is_floating_point:
+    if type(weight) in _PLAIN and weight.dtype.is_floating_point:
         return
     kind = f"{type(weight).__name__} of {weight.dtype}"
     raise UnsupportedEncoderError(
@@ -60,12 +85,18 @@ def _refuse_quantized(key: str, weight: torch.Tensor) -> None:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """The editable text encoder of a CLIP: its base weights, its tokenizer and the key prefix of its weights."""
+    """The editable text encoder of a CLIP: its base weights, its tokenizer and the key prefix of its weights.
+
+    Attributes:
+        storage_dtype: the type in which the model keeps the weights.
+        patch_dtype: the type in which ComfyUI adds a patch to them.
+    """
 
     tower: TextTower
     tokenizer: PromptTokenizer
     prefix: str
     storage_dtype: torch.dtype
+    patch_dtype: torch.dtype
 
 
 def only_encoder(clip: comfy.sd.CLIP) -> tuple[str, Any]:
@@ -98,13 +129,22 @@ def open_text_encoder(clip: comfy.sd.CLIP) -> TextEncoder:
     prefix = f"{name}.{_TEXT_MODEL}"
     weights = _BaseWeights(clip, prefix)
     layers = encoder.transformer.text_model.encoder.layers
-    heads, activation = layers[0].self_attn.heads, ENCODERS[name].activation
-    tower = TextTower.from_weights(weights, heads=heads, activation=activation, encoder=name)
+    tower = TextTower.from_weights(
+        weights,
+        heads=layers[0].self_attn.heads,
+        activation=ENCODERS[name].activation,
+        encoder=name,
+        device=weights.device(),
+    )
     own = getattr(clip.tokenizer, name)
     tokenizer = PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=encoder.max_length)
-    stored = weights.stored(tower.out_proj_name(0))
-    _refuse_quantized(prefix + tower.out_proj_name(0), stored)
-    return TextEncoder(tower, tokenizer, prefix, stored.dtype)
+    return TextEncoder(tower, tokenizer, prefix, weights.stored_dtype(tower.out_proj_name(0)), _patch_dtype(clip))
+
+
+def _patch_dtype(clip: comfy.sd.CLIP) -> torch.dtype:
+    if is_dynamic(clip):
+        return torch.float32  # ComfyUI computes text encoders in fp32, and patches what it brings to the GPU
+    return comfy.model_management.lora_compute_dtype(clip.patcher.load_device)
 
 
 def apply_edit(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit, strength: float) -> comfy.sd.CLIP:
@@ -128,7 +168,8 @@ def stored_report(encoder: TextEncoder, edit: WeightEdit, strength: float) -> Ed
     to the model's own dtype costs, and how far the last hidden states move."""
     update = LowRank(edit.up * strength, edit.down)
     report = edit.report.with_final(measure_final(encoder.tower, edit.settings.layer, update, encoder.tokenizer))
-    return report.with_storage(encoder.tower.weight(edit.weight_name), edit.delta(strength), encoder.storage_dtype)
+    weight, delta = encoder.tower.weight(edit.weight_name), edit.delta(strength)
+    return report.with_storage(weight, delta, encoder.storage_dtype, encoder.patch_dtype)
 
 
 def foreign_note(encoder: TextEncoder, edit: WeightEdit) -> str:

@@ -8,7 +8,8 @@ projection of layer L is fed, layers above L are never touched.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,6 +29,9 @@ TOKENS = "embeddings.token_embedding.weight"
 TOKEN_POSITIONS = "embeddings.position_embedding.weight"
 # Captions attended at once; bounds the memory of long concept lists.
 _ROWS = 256
+_CPU = torch.device("cpu")
+# Kinds of devices that compute in fp64, as a solve does. Apple's and many of Intel's do not.
+_WITH_FP64 = ("cpu", "cuda")
 
 Ids = torch.Tensor | Sequence[Sequence[int]]
 
@@ -72,6 +76,8 @@ class TextTower:
         activation: a key of :data:`ACTIVATIONS`.
         eps: epsilon of the layer norms.
         encoder: which text encoder it is, a key of :data:`~.families.clip.ENCODERS`.
+        device: where everything is computed. A weight may lie anywhere; it is brought here when it is read, and of the
+            token embeddings only the rows that are read.
     """
 
     weights: Mapping[str, torch.Tensor]
@@ -80,6 +86,7 @@ class TextTower:
     activation: str = "quick_gelu"
     eps: float = 1e-5
     encoder: str = "clip_l"
+    device: torch.device = _CPU
 
     @classmethod
     def from_weights(
@@ -91,6 +98,7 @@ class TextTower:
         eps: float = 1e-5,
         num_layers: int | None = None,
         encoder: str = "clip_l",
+        device: torch.device = _CPU,
     ) -> TextTower:
         """A tower over a mapping, or over a function from name to tensor (then ``num_layers`` must be given).
 
@@ -110,11 +118,12 @@ class TextTower:
             raise TowerError(
                 "Found no weight named encoder.layers.<n>...; expected a CLIP text model's parameters without a prefix."
             )
-        return cls(weights, heads, num_layers, activation, eps, encoder)
+        return cls(weights, heads, num_layers, activation, eps, encoder, device)
 
     @classmethod
     def from_module(cls, module: nn.Module) -> TextTower:
-        """A tower over the live parameters of transformers' or ComfyUI's CLIP text model (or its ``text_model``).
+        """A tower over the live parameters of transformers' or ComfyUI's CLIP text model (or its ``text_model``), which
+        computes where most of them lie (:func:`device_of_most`).
 
         Raises:
             TowerError: the module is not a CLIP text model.
@@ -132,7 +141,14 @@ class TextTower:
             ) from error
         weights = {name: parameter.detach() for name, parameter in inner.named_parameters()}
         encoder = encoder_of_width(weights[TOKEN_POSITIONS].shape[1])
-        return cls.from_weights(weights, heads=heads, activation=_recognize(function), eps=eps, encoder=encoder)
+        return cls.from_weights(
+            weights,
+            heads=heads,
+            activation=_recognize(function),
+            eps=eps,
+            encoder=encoder,
+            device=device_of_most(weights.values()),
+        )
 
     @property
     def width(self) -> int:
@@ -157,12 +173,12 @@ class TextTower:
             )
 
     def weight(self, name: str) -> torch.Tensor:
-        """One weight in fp32.
+        """One weight in fp32, on the tower's device.
 
         Raises:
             TowerError: there is none of this name, or it holds NaN or infinity.
         """
-        return _finite(name, self._read(name).to(torch.float32))
+        return _finite(name, self._read(name).to(self.device, torch.float32))
 
     @torch.no_grad()
     def attention_inputs(self, ids: Ids, layer: int, positions: range | None = None) -> torch.Tensor:
@@ -225,10 +241,15 @@ class TextTower:
                 f"The text encoder has no weight named {name}; expected the parameters of a CLIP text model."
             ) from error
 
+    def _rows(self, name: str, index: torch.Tensor) -> torch.Tensor:
+        """Some rows of a weight in fp32; the others are not brought here."""
+        table = self._read(name)
+        return _finite(name, table[index.to(table.device)].to(self.device, torch.float32))
+
     def _checked(self, ids: Ids, layer: int, positions: range | None) -> tuple[torch.Tensor, range]:
         self.require_layer(layer)
         table = self._read(TOKENS)
-        rows = torch.as_tensor(ids, dtype=torch.long, device=table.device)
+        rows = torch.as_tensor(ids, dtype=torch.long).to(self.device)
         context = self._read(TOKEN_POSITIONS).shape[0]
         if rows.ndim != 2 or not 1 <= rows.shape[1] <= context:
             raise TowerError(f"Token ids have shape {tuple(rows.shape)}; expected (prompts, 1 to {context} tokens).")
@@ -249,9 +270,8 @@ class TextTower:
         places = torch.arange(rows.shape[1], device=rows.device)
         # At the entrance of layer 0 a token is its id and its position, no more: one row for each distinct pair.
         codes, index = torch.unique(places * vocabulary + rows, return_inverse=True)
-        tokens = self._read(TOKENS)[codes % vocabulary].to(torch.float32)
-        place = self._read(TOKEN_POSITIONS)[codes // vocabulary].to(torch.float32)
-        stream = _Stream(_finite(TOKENS, tokens) + _finite(TOKEN_POSITIONS, place), index, rows)
+        tokens = self._rows(TOKENS, codes % vocabulary)
+        stream = _Stream(tokens + self._rows(TOKEN_POSITIONS, codes // vocabulary), index, rows)
         for number in range(layer):
             stream = self._block(stream, number)
         return stream
@@ -313,6 +333,15 @@ class _Replaced(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._weights)
+
+
+def device_of_most(weights: Iterable[torch.Tensor]) -> torch.device:
+    """The device on which most bytes of some weights lie; the CPU where that one cannot compute in fp64."""
+    sizes: Counter[torch.device] = Counter()
+    for weight in weights:
+        sizes[weight.device] += weight.nbytes
+    device = max(sizes, key=sizes.__getitem__, default=_CPU)
+    return device if device.type in _WITH_FP64 else _CPU
 
 
 def _recognize(function: Callable[[torch.Tensor], torch.Tensor]) -> str:

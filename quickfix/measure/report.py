@@ -137,9 +137,11 @@ class EditReport:
         fields |= {"verdict": verdict.text(), "findings": [[*finding] for finding in verdict.findings]}
         return json.loads(json.dumps(fields))
 
-    def with_storage(self, weight: torch.Tensor, delta: torch.Tensor, dtype: torch.dtype) -> EditReport:
-        """This report with what rounding the edited weight to ``dtype`` costs."""
-        return dataclasses.replace(self, storage=storage_rounding(weight, delta, dtype))
+    def with_storage(
+        self, weight: torch.Tensor, delta: torch.Tensor, dtype: torch.dtype, arithmetic: torch.dtype = torch.float32
+    ) -> EditReport:
+        """This report with what rounding the edited weight to ``dtype`` costs (see :func:`storage_rounding`)."""
+        return dataclasses.replace(self, storage=storage_rounding(weight, delta, dtype, arithmetic))
 
     def with_final(self, final: FinalStates) -> EditReport:
         """This report with the drift of the last hidden states."""

@@ -21,7 +21,7 @@ class WeightEdit:
 
     Attributes:
         weight_name: CLIP's name of the weight, without any model prefix.
-        up, down: factors (d_out, rank) and (rank, d_in) in fp32, copies of what was passed in.
+        up, down: factors (d_out, rank) and (rank, d_in) in fp32 on the CPU, copies of what was passed in.
         encoder: the text encoder that has the weight, a key of :data:`~.families.clip.ENCODERS`.
         base: :func:`weight_hash` of the weight that the edit was computed from; empty where not known.
     """
@@ -39,7 +39,8 @@ class WeightEdit:
         # ComfyUI runs nodes in inference mode and caches their results; such tensors would stay unusable for autograd.
         with torch.inference_mode(False):
             for name in ("up", "down"):
-                object.__setattr__(self, name, getattr(self, name).detach().to(torch.float32, copy=True).contiguous())
+                own = getattr(self, name).detach().to("cpu", torch.float32, copy=True).contiguous()
+                object.__setattr__(self, name, own)
 
     @property
     def rank(self) -> int:

@@ -212,7 +212,7 @@ class Statistics:
 
     def remaining(self, update: LowRank) -> float:
         """Sum of w ||(W0 + delta) k - v||^2, what the update leaves undone."""
-        delta = update.to(torch.float64).delta()
+        delta = update.to(self.gram).delta()
         left = self.energy - 2 * (self.cross * delta).sum() + ((delta @ self.gram) * delta).sum()
         return max(0.0, float(left))
 
@@ -232,6 +232,7 @@ def condition_bound(
         like: a column (d, 1) of the same type.
     """
     kept = None if kept is None else kept.to(like)
+    held = None if held is None else held.to(like.device)
     step = torch.ones_like(like)
     norm = 0.0
     for _ in range(_POWER_STEPS):

@@ -27,8 +27,9 @@ class LowRank:
         _, mixing = torch.linalg.qr(self.up.double(), mode="r")
         return keys @ (mixing @ self.down.double()).to(keys).T
 
-    def to(self, dtype: torch.dtype) -> LowRank:
-        return LowRank(self.up.to(dtype), self.down.to(dtype))
+    def to(self, like: torch.dtype | torch.Tensor) -> LowRank:
+        """With factors of a type, or of a tensor's type and on its device."""
+        return LowRank(self.up.to(like), self.down.to(like))
 
     def truncated(self, tolerance: float) -> LowRank:
         """The update of least rank within ``tolerance`` of this one (relative Frobenius norm), by singular values."""

@@ -54,6 +54,10 @@ class HeldSpan:
             )
         return cls(directions[:rank].contiguous())
 
+    def to(self, device: torch.device | str) -> HeldSpan:
+        """The span with its basis on a device."""
+        return HeldSpan(self.basis.to(device))
+
     @property
     def rank(self) -> int:
         return self.basis.shape[0]

@@ -1,11 +1,15 @@
 """ComfyUI's modules in the process of a test."""
 
+import os
 import sys
 from pathlib import Path
 
 
-def set_up_comfyui(path: Path | str) -> None:
-    """Put ComfyUI on ``sys.path`` and have it run on the CPU, whatever pytest's own arguments are."""
+def set_up_comfyui(path: Path | str | None = None) -> None:
+    """Put ComfyUI, by default the one under test, on ``sys.path`` and have it run on the CPU, whatever pytest's own
+    arguments are."""
+    path = os.environ.get("COMFYUI_PATH", "") if path is None else path
+    assert Path(path, "main.py").is_file(), f"COMFYUI_PATH is {path!r}; expected a ComfyUI. Run through `make test`."
     sys.path.insert(0, str(path))
     arguments, sys.argv = sys.argv, ["main.py", "--cpu"]
     import comfy.options

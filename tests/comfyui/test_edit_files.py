@@ -17,19 +17,8 @@ OUT_PROJ = "encoder.layers.0.self_attn.out_proj.weight"
 
 
 @pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
-    """An output folder of its own, registered as main.py does."""
-    import folder_paths
-
-    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    monkeypatch.setitem(
-        folder_paths.folder_names_and_paths,
-        "loras",
-        ([str(tmp_path / "models"), str(tmp_path / "loras")], folder_paths.supported_pt_extensions),
-    )
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    (tmp_path / "models").mkdir()
-    return tmp_path
+def own_folders(folders):
+    """Nothing is written to ComfyUI's own folders."""
 
 
 @pytest.fixture
