@@ -20,6 +20,8 @@ class Encoder:
         pad_token: the token id that fills a prompt up to the context length.
         kohya, comfyui: what LoRA files put before the names of its weights.
         beside: kohya's prefix and the width of the other text encoder of its family, where there is one.
+        depth: its layers in a whole checkpoint.
+        skipped: how many of them, the last ones, its image model does not read.
         fused: whether some UIs keep its queries, keys and values as one matrix (OpenCLIP's form).
         causal: whether its first self-attention holds the one causal state of a concept (Basu et al. 2024); where it
             does not, an edit reaches only a part of what the model knows (arXiv 2405.01008).
@@ -34,6 +36,8 @@ class Encoder:
     causal: bool = True
     beside: tuple[str, int] | None = None
     fused: bool = False
+    depth: int = 12
+    skipped: int = 0
 
     def lora_key(self, weight_name: str, naming: str, prefix: str | None = None) -> str:
         """What a LoRA file calls a weight, without ``.lora_up.weight`` and so on.
@@ -90,6 +94,8 @@ ENCODERS = {
         "lora_te_text_model",
         "text_encoders.clip_h.transformer.text_model",
         fused=True,
+        depth=24,
+        skipped=1,
     ),
     "sdxl_clip_l": Encoder(
         "SDXL",
@@ -100,6 +106,7 @@ ENCODERS = {
         "text_encoders.clip_l.transformer.text_model",
         causal=False,
         beside=("lora_te2_text_model", 1280),
+        skipped=1,
     ),
     "sdxl_clip_g": Encoder(
         "SDXL",
@@ -111,6 +118,8 @@ ENCODERS = {
         causal=False,
         beside=("lora_te1_text_model", 768),
         fused=True,
+        depth=32,
+        skipped=1,
     ),
 }
 

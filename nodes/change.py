@@ -69,9 +69,9 @@ class ChangeEdit(io.ComfyNode):
         written = parse_changes(drop, reweight, add)
         changes = Changes(written.drop, written.reweight, (*written.add, *(concepts or ())))
         encoder = open_text_encoder(clip)
+        require_fit(encoder.tower, edit)
         if len(edit.concepts) > MOST_CONCEPTS:
             concepts = changes.made_on(edit.concepts, encoder.tokenizer)
-            require_fit(encoder.tower, edit)
             changed = compute_edit(encoder.tower, encoder.tokenizer, concepts, edit.settings, progress=progress_bar())
             ledger = None
         else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.lora
 import comfy.model_management
 import comfy.sd
 import comfy.utils
@@ -28,7 +30,11 @@ class UnsupportedEncoderError(ValueError):
 
 
 class _BaseWeights(Mapping[str, torch.Tensor]):
-    """CLIP's parameter names to unpatched weights.
+    """CLIP's parameter names to the weights that an edit is computed from: unpatched, or as the model was merged.
+
+    Patches that replace or scale a weight, or add another model's, make another model of it (:func:`_merges`): they
+    count, and so does what was patched before the last of them. LoRAs and edits add to a model; they do not count, so
+    that edits stack with them and with each other in any order.
 
     They are read through ``get_key_patches``: the module's own tensors may carry another node's patches at this moment.
     It gives a weight that is patched from its backup, on the CPU, and every other where it is. With dynamic VRAM the
@@ -38,12 +44,28 @@ class _BaseWeights(Mapping[str, torch.Tensor]):
     def __init__(self, clip: comfy.sd.CLIP, prefix: str) -> None:
         self._prefix = prefix
         self._patches = clip.patcher.get_key_patches(prefix)
+        self._merged: dict[str, torch.Tensor] = {}
         self._model = clip.cond_stage_model if is_dynamic(clip) else None
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        weight, convert = self._patches[self._prefix + name][0]
+        if name in self._merged:
+            return self._merged[name]
+        (weight, convert), *patches = self._patches[self._prefix + name]
         _refuse_quantized(self._prefix + name, weight)
-        return convert(weight).to(self.stored_dtype(name))
+        merging = [place for place, patch in enumerate(patches) if _merges(patch)]
+        if not merging:
+            return convert(weight).to(self.stored_dtype(name))
+        base = convert(weight).to(torch.float32, copy=True)
+        merged = comfy.lora.calculate_weight(patches[: merging[-1] + 1], base, self._prefix + name)
+        self._merged[name] = merged.to(self.stored_dtype(name))
+        return self._merged[name]
+
+    def basis(self) -> str:
+        """Which of the CLIP's patches count, in words; empty where it has none."""
+        patches = [patch for entries in self._patches.values() for patch in entries[1:]]
+        if any(map(_merges, patches)):
+            return "the merged model; LoRAs and edits loaded after the merge are not counted, the edit adds to them"
+        return "the model without its LoRAs and other edits, to which this one adds" if patches else ""
 
     def __iter__(self) -> Iterator[str]:
         return (key.removeprefix(self._prefix) for key in self._patches)
@@ -68,6 +90,13 @@ class _BaseWeights(Mapping[str, torch.Tensor]):
         return device
 
 
+def _merges(patch: tuple[Any, ...]) -> bool:
+    """Whether a patch makes another model of a weight: it scales it, replaces it, or brings another model's."""
+    value, kept = patch[1], patch[2]
+    named = isinstance(value, tuple) and len(value) > 0 and value[0] in ("set", "model_as_lora")
+    return kept != 1.0 or isinstance(value, list) or named
+
+
 def is_dynamic(clip: comfy.sd.CLIP) -> bool:
     """Whether ComfyUI brings the weights to the GPU one by one while they are used (dynamic VRAM)."""
     return bool(getattr(clip.patcher, "is_dynamic", lambda: False)())
@@ -90,6 +119,7 @@ class TextEncoder:
     Attributes:
         storage_dtype: the type in which the model keeps the weights.
         patch_dtype: the type in which ComfyUI adds a patch to them.
+        basis: which patches of the CLIP the tower's weights have, in words (see :attr:`EditReport.basis`).
     """
 
     tower: TextTower
@@ -97,6 +127,7 @@ class TextEncoder:
     prefix: str
     storage_dtype: torch.dtype
     patch_dtype: torch.dtype
+    basis: str = ""
 
 
 def only_encoder(clip: comfy.sd.CLIP) -> tuple[str, Any]:
@@ -132,13 +163,26 @@ def open_text_encoder(clip: comfy.sd.CLIP) -> TextEncoder:
     tower = TextTower.from_weights(
         weights,
         heads=layers[0].self_attn.heads,
+        num_layers=layers_read(clip, encoder),
         activation=ENCODERS[name].activation,
         encoder=name,
         device=weights.device(),
     )
     own = getattr(clip.tokenizer, name)
     tokenizer = PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=encoder.max_length)
-    return TextEncoder(tower, tokenizer, prefix, weights.stored_dtype(tower.out_proj_name(0)), _patch_dtype(clip))
+    stored = weights.stored_dtype(tower.out_proj_name(0))
+    return TextEncoder(tower, tokenizer, prefix, stored, _patch_dtype(clip), weights.basis())
+
+
+def layers_read(clip: comfy.sd.CLIP, encoder: Any) -> int:
+    """How many layers of a CLIP's text encoder the image model reads, at the clip skip that the CLIP is set to."""
+    count = len(encoder.transformer.text_model.encoder.layers)
+    stop = clip.layer_idx
+    if stop is None and encoder.options_default[0] == "hidden":
+        stop = encoder.options_default[1]
+    if stop is None or abs(stop) > count:
+        return count
+    return stop + 1 if stop >= 0 else count + stop + 1
 
 
 def _patch_dtype(clip: comfy.sd.CLIP) -> torch.dtype:
@@ -168,6 +212,7 @@ def stored_report(encoder: TextEncoder, edit: WeightEdit, strength: float) -> Ed
     to the model's own dtype costs, and how far the last hidden states move."""
     update = LowRank(edit.up * strength, edit.down)
     report = edit.report.with_final(measure_final(encoder.tower, edit.settings.layer, update, encoder.tokenizer))
+    report = dataclasses.replace(report, basis=encoder.basis)
     weight, delta = encoder.tower.weight(edit.weight_name), edit.delta(strength)
     return report.with_storage(weight, delta, encoder.storage_dtype, encoder.patch_dtype)
 

@@ -72,7 +72,7 @@ class TextTower:
     Attributes:
         weights: CLIP's parameter names ("encoder.layers.0.self_attn.out_proj.weight", ...) to tensors, any float dtype.
         heads: attention heads.
-        num_layers: transformer layers.
+        num_layers: transformer layers that the image model reads; what stands behind them (clip skip) is never run.
         activation: a key of :data:`ACTIVATIONS`.
         eps: epsilon of the layer norms.
         encoder: which text encoder it is, a key of :data:`~.families.clip.ENCODERS`.
@@ -169,7 +169,8 @@ class TextTower:
         """Refuse a layer that the tower does not have (TowerError)."""
         if not 0 <= layer < self.num_layers:
             raise TowerError(
-                f"There is no layer {layer}: this text encoder has layers 0 to {self.num_layers - 1}. Choose one."
+                f"There is no layer {layer}: the image model reads layers 0 to {self.num_layers - 1} of this encoder "
+                "(at its clip skip). Choose one of them."
             )
 
     def weight(self, name: str) -> torch.Tensor:

@@ -168,9 +168,10 @@ class _Found:
                 f"Expected one of {', '.join(map(str, _WIDTHS))}, or its config.json beside the file."
             )
         activation = config.get("hidden_act", ENCODERS[encoder].activation)
-        tower = TextTower.from_weights(
-            weights, heads=heads, activation=activation, num_layers=weights.layers(), encoder=encoder
-        )
+        layers = weights.layers()
+        if layers == ENCODERS[encoder].depth:
+            layers -= ENCODERS[encoder].skipped
+        tower = TextTower.from_weights(weights, heads=heads, activation=activation, num_layers=layers, encoder=encoder)
         return TextEncoderFile(encoder, tower, self.file, vocabulary)
 
     def _config(self) -> dict[str, Any]:

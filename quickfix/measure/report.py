@@ -52,6 +52,7 @@ class EditReport:
             where the keys do not span all dimensions.
         guarding: what holding prompts cost, where any are held.
         final: drift of the last hidden states, where measured (see :func:`~.effect.measure_final`).
+        basis: what the edit was computed from, where that is not simply the model's weights.
         contested: (source, preserved prompt, cosine) with nearly the same key: to keep the one is to keep the other.
     """
 
@@ -72,6 +73,7 @@ class EditReport:
     guarding: Guarding | None = None
     final: FinalStates | None = None
     contested: tuple[tuple[str, str, float], ...] = ()
+    basis: str = ""
 
     @property
     def verdict(self) -> str:
@@ -108,6 +110,8 @@ class EditReport:
     def _technical_lines(self) -> list[str]:
         size = f"rank {self.rank}, {self.nbytes / 1024:.0f} KiB, {self.relative_norm:.2%} of the weight's norm"
         lines = [f"size: {size}"]
+        if self.basis:
+            lines.append(f"computed from: {self.basis}")
         if self.guarding is not None:
             lines.append(
                 f"held: {self.guarding.held_rank} dimensions, with {self.guarding.concept_lost:.1%} of the energy of "

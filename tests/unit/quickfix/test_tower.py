@@ -150,7 +150,12 @@ def test_half_precision_weights_and_functions_as_weights():
         ([[-1]], 0, None, "Token id -1"),
         ([[1] * (CONTEXT + 1)], 0, None, "Token ids have shape"),
         ([1, 2], 0, None, "Token ids have shape"),
-        ([[1]], LAYERS, None, f"no layer {LAYERS}: this text encoder has layers 0 to {LAYERS - 1}"),
+        (
+            [[1]],
+            LAYERS,
+            None,
+            f"no layer {LAYERS}: the image model reads layers 0 to {LAYERS - 1} of this",
+        ),
         ([[1]], -1, None, "no layer -1"),
         ([[1, 2]], 0, range(1, 3), "range of step 1"),
         ([[1, 2]], 0, range(0, 2, 2), "range of step 1"),
