@@ -218,15 +218,22 @@ def set_up_browser() -> str:
     )
 
 
-def pack_link(cache: Path) -> Path:
-    """A folder in which this clone stands under its package name, for PYTHONPATH."""
+def pack_link(cache: Path, comfyui: Path) -> Path:
+    """A folder in which this clone stands under its package name, for PYTHONPATH.
+
+    It is the ``custom_nodes`` of a folder with a ComfyUI's CLIP vocabulary, since the pack looks for one there.
+    """
     folder = cache / f"clone-{key_of(str(ROOT))}"
-    folder.mkdir(exist_ok=True)
-    link = folder / "diff_quickfix"
-    if not link.is_symlink() or link.resolve() != ROOT:
-        link.unlink(missing_ok=True)
-        link.symlink_to(ROOT, target_is_directory=True)
-    return folder
+    vocabulary = Path("comfy", "sd1_tokenizer")
+    for link, target in (
+        (folder / "custom_nodes" / "diff_quickfix", ROOT),
+        (folder / vocabulary, comfyui / vocabulary),
+    ):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink() or link.resolve() != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target, target_is_directory=True)
+    return folder / "custom_nodes"
 
 
 @dataclass(frozen=True)
@@ -270,7 +277,9 @@ def set_up(*, browser: bool = False) -> Environment:
     with locked(cache):
         comfyui = {name: set_up_comfyui(cache, name) for name in COMFYUI}
         python = set_up_environment(cache, comfyui["newest"] / "requirements.txt")
-        return Environment(python, cache, comfyui, pack_link(cache), set_up_browser() if browser else None)
+        return Environment(
+            python, cache, comfyui, pack_link(cache, comfyui["newest"]), set_up_browser() if browser else None
+        )
 
 
 def run_command(command: list[str], variables: dict[str, str]) -> int:

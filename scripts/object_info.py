@@ -70,7 +70,7 @@ def _input_breaks(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> 
     for place, (was, now) in enumerate(zip_longest(before, after)):
         if was is None:
             if now["required"]:
-                yield f"the new input {now['name']!r} is required; workflows without it would be refused. Make it optional."
+                yield f"the new input {now['name']!r} is required, and missing in saved workflows. Make it optional."
             elif now["type"] in ("INT", "FLOAT", "BOOLEAN", "COMBO") and "default" not in now:
                 yield f"the new input {now['name']!r} has no default. Give the one that reproduces old results."
         elif now is None or was["name"] != now["name"]:

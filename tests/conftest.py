@@ -31,7 +31,7 @@ def comfyui() -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(comfyui):
     """The CLIP tokenizer with the padding of Stable Diffusion 1.x."""
-    from diff_quickfix.demo_model.weights import clip_tokenizer
     from diff_quickfix.text.prompts import PromptTokenizer
+    from diff_quickfix.text.vocabulary import clip_tokenizer
 
     return PromptTokenizer(clip_tokenizer(), pad_token=49407)

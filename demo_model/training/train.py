@@ -36,7 +36,8 @@ from .. import architecture as shape
 from ..autoencoder import Autoencoder
 from ..clip import Clip
 from ..scenes import Scene, caption
-from ..weights import export, tokenize
+from ..weights import tokenize
+from .export import export
 from .fitting import fit
 from .training_set import RECIPE, Recipe, load_pictures, make_pictures, to_signed
 
