@@ -19,6 +19,8 @@ class Encoder:
         activation: of the MLPs, by :data:`~.quickfix.encoder.tower.ACTIVATIONS`.
         pad_token: the token id that fills a prompt up to the context length.
         kohya, comfyui: what LoRA files put before the names of its weights.
+        kohya_version: what kohya's trainer calls the models in a LoRA's metadata.
+        architecture: what the ModelSpec calls the models.
         beside: kohya's prefix and the width of the other text encoder of its family, where there is one.
         fused: whether some UIs keep its queries, keys and values as one matrix (OpenCLIP's form).
         causal: whether its first self-attention holds the one causal state of a concept (Basu et al. 2024); where it
@@ -31,6 +33,8 @@ class Encoder:
     pad_token: int
     kohya: str
     comfyui: str
+    kohya_version: str
+    architecture: str
     causal: bool = True
     beside: tuple[str, int] | None = None
     fused: bool = False
@@ -73,6 +77,10 @@ class Encoder:
 
 
 NAMINGS = ("kohya", "comfyui")
+# For each family what kohya's trainer and the ModelSpec call it. Nothing in a text encoder tells which 2.x it is of.
+_SD1 = ("sd_v1", "stable-diffusion-v1")
+_SD2 = ("sd_v2", "stable-diffusion-v2-768-v")
+_SDXL = ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")
 ENCODERS = {
     "clip_l": Encoder(
         "Stable Diffusion 1.x",
@@ -81,6 +89,7 @@ ENCODERS = {
         49407,
         "lora_te_text_model",
         "text_encoders.clip_l.transformer.text_model",
+        *_SD1,
     ),
     "clip_h": Encoder(
         "Stable Diffusion 2.x",
@@ -89,6 +98,7 @@ ENCODERS = {
         0,
         "lora_te_text_model",
         "text_encoders.clip_h.transformer.text_model",
+        *_SD2,
         fused=True,
     ),
     "sdxl_clip_l": Encoder(
@@ -98,6 +108,7 @@ ENCODERS = {
         49407,
         "lora_te1_text_model",
         "text_encoders.clip_l.transformer.text_model",
+        *_SDXL,
         causal=False,
         beside=("lora_te2_text_model", 1280),
     ),
@@ -108,6 +119,7 @@ ENCODERS = {
         0,
         "lora_te2_text_model",
         "text_encoders.clip_g.transformer.text_model",
+        *_SDXL,
         causal=False,
         beside=("lora_te1_text_model", 768),
         fused=True,
