@@ -59,7 +59,8 @@ def _read(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]], dict[str
     added |= _json(folder / "added_tokens.json")
     named = _json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
     added |= {token["content"]: int(number) for number, token in named.items()}
-    pairs = [tuple(merge.split()) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    split = (merge.split() if isinstance(merge, str) else merge for merge in merges)
+    pairs = [(first, second) for first, second in split]
     return words, pairs, added
 
 
