@@ -16,7 +16,6 @@ The door of the pack. ComfyUI calls :func:`comfy_entrypoint`. Python programs, w
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,15 +90,19 @@ __all__ = [
     "save_edit",
     "scan",
 ]
-_FROM_TEXT = {"PromptError": "prompts", "PromptTokenizer": "prompts", "SubjectError": "subjects"}
 
 
 def __getattr__(name: str) -> Any:
     # ComfyUI asks every pack for names that it may not have, so an unknown one must cost no import.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    room = f".text.{_FROM_TEXT[name]}" if name in _FROM_TEXT else ".quickfix"
-    return getattr(import_module(room, __name__), name)
+    if name == "SubjectError":
+        from .text import subjects as room
+    elif name in ("PromptError", "PromptTokenizer"):
+        from .text import prompts as room
+    else:
+        from . import quickfix as room
+    return getattr(room, name)
 
 
 def __dir__() -> list[str]:

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from ..demo_model.weights import clip_tokenizer
 from ..quickfix import GUARDED, PAPER, ConceptEdit, Ledger, TextTower, WeightEdit, compute_edit
 from ..quickfix.solver.closed_form import symmetric_product
 from ..quickfix.stream import CONCEPTS, tokenize_pairs
 from ..text.prompts import PromptTokenizer
+from ..text.vocabulary import clip_tokenizer
 
 VAN_GOGH = ConceptEdit("van gogh", "painting")
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)

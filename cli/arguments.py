@@ -84,8 +84,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tokenizer",
         metavar="FOLDER",
-        help="a folder with CLIP's vocab.json and merges.txt (default: the model's own, else ComfyUI's; "
-        "$COMFYUI_PATH names a ComfyUI)",
+        help="a folder with CLIP's vocab.json and merges.txt, or a ComfyUI's own folder (default: the model's own, "
+        "else the ComfyUI that the pack lies in)",
     )
 
 

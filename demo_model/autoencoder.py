@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn import Conv2d, ConvTranspose2d
 
 from . import architecture as shape
 
@@ -22,8 +23,8 @@ WIDTHS = (96, 64, 32, 16)
 class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.conv2(nn.functional.silu(self.conv1(nn.functional.silu(x))))
@@ -34,17 +35,17 @@ class Autoencoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Conv2d(3, shape.LATENT_CHANNELS, PATCH, PATCH)
-        self.linear_decoder = nn.ConvTranspose2d(shape.LATENT_CHANNELS, 3, PATCH, PATCH)
-        stages: list[nn.Module] = [nn.Conv2d(shape.LATENT_CHANNELS, WIDTHS[0], 3, padding=1), _Residual(WIDTHS[0])]
+        self.encoder = Conv2d(3, shape.LATENT_CHANNELS, PATCH, PATCH)
+        self.linear_decoder = ConvTranspose2d(shape.LATENT_CHANNELS, 3, PATCH, PATCH)
+        stages: list[nn.Module] = [Conv2d(shape.LATENT_CHANNELS, WIDTHS[0], 3, padding=1), _Residual(WIDTHS[0])]
         for before, after in pairwise(WIDTHS):
             stages += [
                 _Residual(before),
-                nn.Conv2d(before, 4 * after, 1),
+                Conv2d(before, 4 * after, 1),
                 nn.PixelShuffle(2),
                 _Residual(after),
             ]
-        last = nn.Conv2d(WIDTHS[-1], 3, 3, padding=1)
+        last = Conv2d(WIDTHS[-1], 3, 3, padding=1)
         nn.init.zeros_(last.weight)
         last.register_parameter("bias", nn.Parameter(torch.zeros(3)))
         self.refiner = nn.Sequential(*stages, nn.SiLU(), last)
@@ -56,7 +57,7 @@ class Autoencoder(nn.Module):
         return self.linear_decoder(latents) + self.refiner(latents)
 
     @staticmethod
-    def _bias(module: nn.Conv2d | nn.ConvTranspose2d) -> torch.Tensor:
+    def _bias(module: Conv2d | ConvTranspose2d) -> torch.Tensor:
         assert module.bias is not None
         return module.bias
 

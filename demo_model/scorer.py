@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import normalize
@@ -27,11 +28,17 @@ PROBES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 class ShapesScorer:
-    """Scores pictures of shape (n, 3, 128, 128) in [0, 1]."""
+    """Scores pictures of shape (n, 3, 128, 128) in [0, 1].
 
-    def __init__(self, clip: Clip | None = None, folder: Path = WEIGHTS) -> None:
+    Args:
+        clip: the towers; the shipped ones unless given.
+        folder: where their weights lie.
+        tokenizer: CLIP's, of transformers; the one that :func:`~..text.vocabulary.clip_tokenizer` finds unless given.
+    """
+
+    def __init__(self, clip: Clip | None = None, folder: Path = WEIGHTS, tokenizer: Any = None) -> None:
         self._clip = clip or load_clip(folder)
-        self._tokenizer = clip_tokenizer()
+        self._tokenizer = tokenizer or clip_tokenizer()
         self._probes = {
             attribute: torch.stack([normalize(self.embed_texts(texts).mean(0), dim=0) for texts in values.values()])
             for attribute, values in PROBES.items()

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn import Conv2d, GroupNorm, Linear
 
 WIDTHS = (32, 64, 96)
 
@@ -15,11 +16,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(8, channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1)
-        self.norm2 = nn.GroupNorm(8, channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1)
-        self.skip = nn.Conv2d(channels_in, channels_out, 1, stride)
+        self.norm1 = GroupNorm(8, channels_in)
+        self.conv1 = Conv2d(channels_in, channels_out, 3, stride, 1)
+        self.norm2 = GroupNorm(8, channels_out)
+        self.conv2 = Conv2d(channels_out, channels_out, 3, 1, 1)
+        self.skip = Conv2d(channels_in, channels_out, 1, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(self.norm1(x))
@@ -36,14 +37,14 @@ class VisionTower(nn.Module):
 
     def __init__(self, projection: int) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, WIDTHS[0], 6, 4, 1)
+        self.stem = Conv2d(3, WIDTHS[0], 6, 4, 1)
         blocks = [ResidualBlock(WIDTHS[0], WIDTHS[0], 1)]
         for before, after in pairwise(WIDTHS):
             blocks.append(ResidualBlock(before, after, 2))
         self.blocks = nn.Sequential(*blocks)
-        self.norm = nn.GroupNorm(8, WIDTHS[-1])
+        self.norm = GroupNorm(8, WIDTHS[-1])
         # Means over a 3x3 grid keep a trace of where things are.
-        self.projection = nn.Linear(WIDTHS[-1] * 9, projection, bias=False)
+        self.projection = Linear(WIDTHS[-1] * 9, projection, bias=False)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(self.norm(self.blocks(self.stem(pictures))))

@@ -1,39 +1,30 @@
-"""Shapes on disk: what is shipped, how it is written after training, how it is read.
+"""Shapes on disk: what is shipped, and how it is read.
 
-Three safetensors files in half precision lie in ``demo_model/weights``: ``clip`` (both towers), ``autoencoder`` and
-``unet``, the last under diffusers' names. The vocabulary has 49,408 words and training reads some two hundred of
-them, so the embedding table is shipped as its trained rows; every other row is zero: a word that Shapes never read
-says nothing.
+Three parts in half precision lie in ``demo_model/weights`` as safetensors: ``clip`` (both towers), ``autoencoder`` and
+``unet``, the last under diffusers' names. A part of more than 8 MB lies in several files, named as diffusers names its
+shards, since ComfyUI's registry scans no file of more than 10 MB. The vocabulary has 49,408 words and training reads
+some two hundred of them, so the embedding table is shipped as its trained rows; every other row is zero: a word that
+Shapes never read says nothing.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from ..text.vocabulary import clip_tokenizer
 from . import architecture as shape
-from .scenes import caption, sample_scenes
 
 WEIGHTS = Path(__file__).parent / "weights"
 PARTS = ("clip", "autoencoder", "unet")
 
-_TABLE = "text.text_model.embeddings.token_embedding.weight"
-_ROWS, _IDS = "text.token_rows", "text.token_ids"
-# Words of the published templates and of everyday prompts that captions alone would not cover.
-_EXTRA_WORDS = (
-    "A photo of",
-    "An image of",
-    "A picture of",
-    "a drawing of",
-    "one two three shape shapes painting style by in the",
-)
+# In a CLIP's state: the embedding table, its trained rows, and their token ids.
+TABLE = "text.text_model.embeddings.token_embedding.weight"
+TABLE_ROWS, TABLE_IDS = "text.token_rows", "text.token_ids"
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, length: int | None = shape.CONTEXT_LENGTH) -> torch.Tensor:
@@ -43,44 +34,37 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, length: int | None = shape
     return torch.tensor([row + [shape.EOS] * (width - len(row)) for row in rows])
 
 
-def _trained_token_ids() -> torch.Tensor:
-    tokenizer = clip_tokenizer()
-    rng = np.random.default_rng(0)
-    texts = {caption(scene, rng, omit=0.2, omit_style=0.2)[0] for scene in sample_scenes(rng, 20_000)}
-    ids = {token for row in tokenizer([*texts, *_EXTRA_WORDS])["input_ids"] for token in row}
-    return torch.tensor(sorted(ids), dtype=torch.int32)
-
-
 def load_part(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
     """One part's tensors in fp32, with the embedding table restored.
 
     Raises:
-        FileNotFoundError: the file is not there.
+        FileNotFoundError: a file of it is not there.
     """
-    path = folder / f"{name}.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"Shapes' weights are missing: {path}. Clone the repository again or run `make train`.")
-    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
-    if _ROWS in state:
-        rows, ids = state.pop(_ROWS), state.pop(_IDS)
+    state = {key: value for path in _files_of(name, folder) for key, value in load_file(path).items()}
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    if TABLE_ROWS in state:
+        rows, ids = state.pop(TABLE_ROWS), state.pop(TABLE_IDS)
         table = torch.zeros(shape.VOCABULARY, rows.shape[1])
         table[ids.long()] = rows
-        state[_TABLE] = table
+        state[TABLE] = table
     return state
 
 
-def export(recipe: Any, out: Path, folder: Path = WEIGHTS) -> None:
-    """Write the shipped files from the checkpoints of a finished training in ``out``."""
-    folder.mkdir(exist_ok=True)
-    clip = {k[5:]: v for k, v in load_file(out / "clip.safetensors").items() if k.startswith("clip.")}
-    # The vision tower was trained on after the text tower had been locked.
-    clip |= {k: v for k, v in load_file(out / "vision.safetensors").items() if k.startswith("vision.")}
-    ids = _trained_token_ids()
-    clip[_ROWS], clip[_IDS] = clip.pop(_TABLE)[ids.long()].contiguous(), ids
-    clip.pop("text.text_model.embeddings.position_ids", None)
-    unet = {k[8:]: v for k, v in load_file(out / "unet.safetensors").items() if k.startswith("average.")}
-    autoencoder = {k[12:]: v for k, v in load_file(out / "autoencoder.safetensors").items()}
-    metadata = {"format": "pt", "shapes": json.dumps({"recipe": vars(recipe)})}
-    for name, state in zip(PARTS, (clip, autoencoder, unet), strict=True):
-        half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
-        save_file(half, folder / f"{name}.safetensors", metadata)
+def files_named(name: str, folder: Path) -> list[Path]:
+    """The files of a part that are there, in no order."""
+    pattern = rf"{re.escape(name)}(-\d{{5}}-of-\d{{5}})?"
+    return [path for path in folder.glob("*.safetensors") if re.fullmatch(pattern, path.stem)]
+
+
+def _files_of(name: str, folder: Path) -> list[Path]:
+    """A part's files: ``name.safetensors``, or all its shards."""
+    there = {path.stem: path for path in files_named(name, folder)}
+    count = max((int(stem[-5:]) for stem in there if stem != name), default=0)
+    wanted = [f"{name}-{number:05}-of-{count:05}" for number in range(1, count + 1)] or [name]
+    missing = [f"{stem}.safetensors" for stem in wanted if stem not in there]
+    if missing:
+        raise FileNotFoundError(
+            f"Shapes' weights are missing: {', '.join(missing)} in {folder}. "
+            "Install the pack again, or run `make train`."
+        )
+    return [there[stem] for stem in wanted]

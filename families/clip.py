@@ -19,6 +19,8 @@ class Encoder:
         activation: of the MLPs, by :data:`~.quickfix.encoder.tower.ACTIVATIONS`.
         pad_token: the token id that fills a prompt up to the context length.
         kohya, comfyui: what LoRA files put before the names of its weights.
+        kohya_version: what kohya's trainer calls the models in a LoRA's metadata.
+        architecture: what the ModelSpec calls the models.
         beside: kohya's prefix and the width of the other text encoder of its family, where there is one.
         depth: its layers in a whole checkpoint.
         skipped: how many of them, the last ones, its image model does not read.
@@ -33,6 +35,8 @@ class Encoder:
     pad_token: int
     kohya: str
     comfyui: str
+    kohya_version: str
+    architecture: str
     causal: bool = True
     beside: tuple[str, int] | None = None
     fused: bool = False
@@ -77,6 +81,10 @@ class Encoder:
 
 
 NAMINGS = ("kohya", "comfyui")
+# For each family what kohya's trainer and the ModelSpec call it. Nothing in a text encoder tells which 2.x it is of.
+_SD1 = ("sd_v1", "stable-diffusion-v1")
+_SD2 = ("sd_v2", "stable-diffusion-v2-768-v")
+_SDXL = ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")
 ENCODERS = {
     "clip_l": Encoder(
         "Stable Diffusion 1.x",
@@ -85,6 +93,7 @@ ENCODERS = {
         49407,
         "lora_te_text_model",
         "text_encoders.clip_l.transformer.text_model",
+        *_SD1,
     ),
     "clip_h": Encoder(
         "Stable Diffusion 2.x",
@@ -93,6 +102,7 @@ ENCODERS = {
         0,
         "lora_te_text_model",
         "text_encoders.clip_h.transformer.text_model",
+        *_SD2,
         fused=True,
         depth=24,
         skipped=1,
@@ -104,6 +114,7 @@ ENCODERS = {
         49407,
         "lora_te1_text_model",
         "text_encoders.clip_l.transformer.text_model",
+        *_SDXL,
         causal=False,
         beside=("lora_te2_text_model", 1280),
         skipped=1,
@@ -115,6 +126,7 @@ ENCODERS = {
         0,
         "lora_te2_text_model",
         "text_encoders.clip_g.transformer.text_model",
+        *_SDXL,
         causal=False,
         beside=("lora_te1_text_model", 768),
         fused=True,

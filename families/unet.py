@@ -12,7 +12,7 @@ from .sites import Site, SiteError
 UNET_KINDS = ("self_attn", "cross_attn", "cross_context", "feed_forward", "resnet", "block")
 
 
-_DROPPED = re.compile(r"^(transformer_blocks|attentions|resnets)$")
+_DROPPED = r"transformer_blocks|attentions|resnets"
 
 
 def unet_sites(module: nn.Module) -> tuple[Site, ...]:
@@ -69,7 +69,7 @@ def _short(path: str) -> str:
     group, *rest = path.split(".")
     names = [re.sub("_blocks?$", "", group)]
     for before, part in zip([group, *rest], rest, strict=False):
-        if _DROPPED.match(part) or (before == "transformer_blocks" and part == "0"):
+        if re.fullmatch(_DROPPED, part) or (before == "transformer_blocks" and part == "0"):
             continue
         names.append(f"{before[0]}{part}" if before in ("transformer_blocks", "attentions", "resnets") else part)
     return ".".join(["unet", *names])

@@ -48,12 +48,12 @@ def report_ui(report: str, measures: dict[str, Any] | None = None) -> dict[str, 
 def reporting(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
     """For the `execute` of a node that shows a report: tells the page the settings that the report was made with, so
     that it can say when the node's widgets have others."""
-    parameters = inspect.signature(execute)
+    names = tuple(inspect.signature(execute).parameters)
 
     @functools.wraps(execute)
     def run(*args: Any, **kwargs: Any) -> io.NodeOutput:
         output = execute(*args, **kwargs)
-        given = parameters.bind(*args, **kwargs).arguments
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
         settings = {name: value for name, value in given.items() if isinstance(value, str | int | float)}
         output.ui = {**output.ui, "diff_quickfix_settings": [settings]}
         return output

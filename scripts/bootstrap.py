@@ -5,9 +5,9 @@
     python3 scripts/bootstrap.py run [--comfyui floor] [--browser] -- CMD ...  run CMD in the environment
 
 The cache folder ($DIFF_QUICKFIX_CACHE, else $XDG_CACHE_HOME/diff-quickfix, else ~/.cache/diff-quickfix) holds a virtual
-environment and two ComfyUI trees, each in a folder named after a hash of what defines it. A folder counts only once its
-stamp file is written, so an interrupted set-up is cleared and done again. --browser also finds Chromium (in
-$CHROMIUM_PATH, else on PATH) or, where there is apt-get, installs it. Standard library only.
+environment, the registry's tools and two ComfyUI trees, each in a folder named after a hash of what defines it. A
+folder counts only once its stamp file is written, so an interrupted set-up is cleared and done again. --browser also
+finds Chromium (in $CHROMIUM_PATH, else on PATH) or, where there is apt-get, installs it. Standard library only.
 """
 
 from __future__ import annotations
@@ -191,6 +191,17 @@ def set_up_environment(cache: Path, requirements: Path) -> Path:
     return python
 
 
+def set_up_registry_tools(cache: Path, python: Path) -> Path:
+    """What the Comfy Registry's own tools need beyond the environment; returns the folder, for PYTHONPATH."""
+    wanted = ROOT / "scripts" / "requirements-registry.txt"
+    folder = cache / f"registry-tools-{key_of(wanted.read_text(), python.parent.parent.name)}"
+    if not (folder / STAMP).exists():
+        with building(folder, "comfy-cli and comfy-test"):
+            install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            run_quietly([*install, "--require-hashes", "--target", str(folder), "-r", str(wanted)], "installing them")
+    return folder
+
+
 def find_browser() -> str | None:
     """The path of a browser of Chromium's family, or None."""
     if chosen := os.environ.get("CHROMIUM_PATH"):
@@ -218,15 +229,22 @@ def set_up_browser() -> str:
     )
 
 
-def pack_link(cache: Path) -> Path:
-    """A folder in which this clone stands under its package name, for PYTHONPATH."""
+def pack_link(cache: Path, comfyui: Path) -> Path:
+    """A folder in which this clone stands under its package name, for PYTHONPATH.
+
+    It is the ``custom_nodes`` of a folder with a ComfyUI's CLIP vocabulary, since the pack looks for one there.
+    """
     folder = cache / f"clone-{key_of(str(ROOT))}"
-    folder.mkdir(exist_ok=True)
-    link = folder / "diff_quickfix"
-    if not link.is_symlink() or link.resolve() != ROOT:
-        link.unlink(missing_ok=True)
-        link.symlink_to(ROOT, target_is_directory=True)
-    return folder
+    vocabulary = Path("comfy", "sd1_tokenizer")
+    for link, target in (
+        (folder / "custom_nodes" / "diff_quickfix", ROOT),
+        (folder / vocabulary, comfyui / vocabulary),
+    ):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink() or link.resolve() != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target, target_is_directory=True)
+    return folder / "custom_nodes"
 
 
 @dataclass(frozen=True)
@@ -237,6 +255,7 @@ class Environment:
     cache: Path
     comfyui: dict[str, Path]
     package_folder: Path
+    registry_tools: Path
     browser: str | None = None
 
     def variables(self, comfyui: str) -> dict[str, str]:
@@ -247,6 +266,7 @@ class Environment:
             "PYTHONPATH": str(self.package_folder),
             "COMFYUI_PATH": str(self.comfyui[comfyui]),
             "DIFF_QUICKFIX_CACHE": str(self.cache),
+            "REGISTRY_TOOLS": str(self.registry_tools),
             "HF_HUB_OFFLINE": "1",
             **({"CHROMIUM_PATH": self.browser} if self.browser else {}),
         }
@@ -270,7 +290,8 @@ def set_up(*, browser: bool = False) -> Environment:
     with locked(cache):
         comfyui = {name: set_up_comfyui(cache, name) for name in COMFYUI}
         python = set_up_environment(cache, comfyui["newest"] / "requirements.txt")
-        return Environment(python, cache, comfyui, pack_link(cache), set_up_browser() if browser else None)
+        folder, tools = pack_link(cache, comfyui["newest"]), set_up_registry_tools(cache, python)
+        return Environment(python, cache, comfyui, folder, tools, set_up_browser() if browser else None)
 
 
 def run_command(command: list[str], variables: dict[str, str]) -> int:

@@ -2,6 +2,7 @@
 with the root on sys.path, ComfyUI's own module `nodes` would be shadowed by the pack's folder of that name."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,9 +30,27 @@ def comfyui() -> Path:
 
 
 @pytest.fixture(scope="session")
+def registry_tool(tmp_path_factory):
+    """Run one of the Comfy Registry's tools, "comfy_cli" or "comfy_test", in a folder; returns the ended process."""
+    home = tmp_path_factory.mktemp("home")
+
+    def run(folder, module, *arguments, path=(), **variables):
+        found = os.pathsep.join([*map(str, path), os.environ["REGISTRY_TOOLS"]])
+        return subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": found, "HOME": str(home), "DO_NOT_TRACK": "1", **variables},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def tokenizer(comfyui):
     """The CLIP tokenizer with the padding of Stable Diffusion 1.x."""
-    from diff_quickfix.demo_model.weights import clip_tokenizer
     from diff_quickfix.text.prompts import PromptTokenizer
+    from diff_quickfix.text.vocabulary import clip_tokenizer
 
     return PromptTokenizer(clip_tokenizer(), pad_token=49407)

@@ -3,9 +3,7 @@ folder bring it."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,25 +17,20 @@ _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 def find_vocabulary(*folders: Path | str | None) -> Path:
     """The first folder that holds CLIP's vocabulary (see :func:`holds_vocabulary`).
 
-    Looked through: ``folders``, ``$SHAPES_TOKENIZER``, the ComfyUI of ``$COMFYUI_PATH``, the one whose ``custom_nodes``
-    this pack lies in, and an importable ``comfy`` package.
+    Looked through: ``folders``, each of which may also be a ComfyUI's own, and the ComfyUI whose ``custom_nodes`` this
+    pack lies in.
 
     Raises:
         FileNotFoundError: none does; the message tells how to name one.
     """
-    candidates = [str(folder) for folder in (*folders, os.environ.get("SHAPES_TOKENIZER")) if folder]
-    roots = [os.environ.get("COMFYUI_PATH"), Path(__file__).parents[3]]
-    candidates += [os.path.join(root, "comfy", "sd1_tokenizer") for root in roots if root]
-    spec = importlib.util.find_spec("comfy")
-    if spec is not None:
-        candidates += [os.path.join(folder, "sd1_tokenizer") for folder in spec.submodule_search_locations or ()]
-    for folder in map(Path, candidates):
+    roots = [Path(folder) for folder in (*folders, Path(__file__).parents[3]) if folder]
+    for folder in (place for root in roots for place in (root, root / "comfy" / "sd1_tokenizer")):
         if holds_vocabulary(folder):
             return folder
     raise FileNotFoundError(
-        f"No CLIP vocabulary found (looked in: {', '.join(candidates)}). Name a folder with vocab.json and merges.txt: "
-        "ComfyUI's comfy/sd1_tokenizer, or the tokenizer folder of any Stable Diffusion model. The shell takes it as "
-        "--tokenizer FOLDER; all else reads the variable SHAPES_TOKENIZER, or COMFYUI_PATH, the folder of a ComfyUI."
+        f"No CLIP vocabulary found (looked in: {', '.join(map(str, roots))}). Name a folder with vocab.json and "
+        "merges.txt, such as the tokenizer folder of any Stable Diffusion model, or a ComfyUI's own folder. The shell "
+        "takes it as --tokenizer FOLDER."
     )
 
 
@@ -66,7 +59,8 @@ def _read(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]], dict[str
     added |= _json(folder / "added_tokens.json")
     named = _json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
     added |= {token["content"]: int(number) for number, token in named.items()}
-    pairs = [tuple(merge.split()) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    split = (merge.split() if isinstance(merge, str) else merge for merge in merges)
+    pairs = [(first, second) for first, second in split]
     return words, pairs, added
 
 

@@ -107,7 +107,8 @@ def running_server(comfyui: Path, folder: Path, *, start_within: float = 240) ->
 
     Args:
         comfyui: ComfyUI's root.
-        folder: an empty folder for its models, input, output and user data.
+        folder: a folder for its models, input, output and user data. Where its ``custom_nodes`` holds no
+            ``diff-quickfix``, this clone is linked there.
 
     Raises:
         ServerError: it ended or did not answer in time; the message has the end of its log.
@@ -115,7 +116,7 @@ def running_server(comfyui: Path, folder: Path, *, start_within: float = 240) ->
     for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     link = folder / "custom_nodes" / "diff-quickfix"
-    if not link.is_symlink():
+    if not link.exists():
         link.symlink_to(PACK, target_is_directory=True)
     port = _free_port()
     server = Server(f"http://127.0.0.1:{port}", folder, folder / "server.log")

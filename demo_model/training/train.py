@@ -29,13 +29,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch.nn import Linear
 
 from ...text.vocabulary import clip_tokenizer
 from .. import architecture as shape
 from ..autoencoder import Autoencoder
 from ..clip import Clip
 from ..scenes import Scene, caption
-from ..weights import export, tokenize
+from ..weights import tokenize
+from .export import export
 from .fitting import fit
 from .training_set import RECIPE, Recipe, load_pictures, make_pictures, to_signed
 
@@ -92,7 +94,7 @@ def train_clip(recipe: Recipe, out: Path) -> None:
     clip = Clip()
     # Linear readers of each attribute on the image embedding, dropped after training: without them a tower of this size
     # tells colors and textures apart at once, and outlines only after many thousand steps.
-    readers = torch.nn.Linear(shape.PROJECTION, int(codes.amax(0).add(1).sum()))
+    readers = Linear(shape.PROJECTION, int(codes.amax(0).add(1).sum()))
     sizes = codes.amax(0).add(1).tolist()
 
     def loss_of_step(step: int) -> torch.Tensor:
@@ -178,7 +180,7 @@ def train_vision(recipe: Recipe, out: Path) -> None:
     torch.manual_seed(recipe.seed + 3)
     clip = trained_clip(out)
     vision = clip.vision.train().requires_grad_(True)
-    readers = torch.nn.Linear(shape.PROJECTION, sum(sizes))
+    readers = Linear(shape.PROJECTION, sum(sizes))
     state = load_file(out / "clip.safetensors")
     readers.load_state_dict({k[len("readers.") :]: v for k, v in state.items() if k.startswith("readers.")})
     decoded_share = recipe.vision_batch // 8

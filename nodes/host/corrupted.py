@@ -228,7 +228,7 @@ def _encode(clip: comfy.sd.CLIP, tokens: dict[str, Any]) -> Callable[[int], torc
 
 # --- marked prompts --------------------------------------------------------------------------------------------------
 
-_MARKED = re.compile(r"\[([^\[\]]+)\]")
+_MARKED = r"\[([^\[\]]+)\]"
 
 
 def parse_prompts(text: str) -> list[tuple[str, str]]:
@@ -242,11 +242,11 @@ def parse_prompts(text: str) -> list[tuple[str, str]]:
         raise SubjectError("No prompt given. Write one a line with the subject in brackets: a house by [van gogh]")
     result = []
     for line in lines:
-        marked = _MARKED.findall(line)
+        marked = re.findall(_MARKED, line)
         if len(marked) != 1:
             raise SubjectError(
                 f"Found {len(marked)} subjects in brackets in the line {line!r}; expected exactly one, such as: "
                 "a house by [van gogh]"
             )
-        result.append((_MARKED.sub(r"\1", line), marked[0].strip()))
+        result.append((re.sub(_MARKED, r"\1", line), marked[0].strip()))
     return result

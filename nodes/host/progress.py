@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import comfy.model_management
@@ -26,10 +25,16 @@ def progress_bar() -> Callable[[int, int], None]:
 
 def say(text: str) -> None:
     """Show a line of text on the running node. Nothing happens outside a node or without a server."""
-    # Looked up, not imported: importing ComfyUI's server starts half of it.
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     running = get_executing_context()
-    if running is not None and server is not None:
+    if running is None:
+        return
+    try:
+        # Not at the top: importing ComfyUI's server starts half of it. Around a running node it is there already.
+        from server import PromptServer
+    except ImportError:
+        return
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
         server.send_progress_text(text, running.node_id)
 
 

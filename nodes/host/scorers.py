@@ -8,6 +8,7 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
+import comfy.sd1_clip
 import folder_paths
 import torch
 from torch.nn.functional import normalize
@@ -24,7 +25,7 @@ class ShapesImageScorer:
     """Shapes' own CLIPScore: the cosine of picture and prompt, or of the picture and one value of one attribute."""
 
     def __init__(self, words: str = "") -> None:
-        self._scorer = ShapesScorer()
+        self._scorer = ShapesScorer(tokenizer=comfy.sd1_clip.SDTokenizer().tokenizer)
         self._words = words.strip()
         self.name = f"CLIPScore of Shapes (cosine){f' with {self._words!r}' if self._words else ''}"
 

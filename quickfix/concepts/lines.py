@@ -15,9 +15,9 @@ _OPENING = {'"': '"', "'": "'", "\u201c": "\u201d", "\u201e": "\u201c", "\u2018"
             "\u300c": "\u300d", "\u300e": "\u300f", "\uff02": "\uff02", "`": "`"}  # fmt: skip
 # Quotes that never stand in a name by themselves, as an apostrophe does.
 _DOUBLE = frozenset('"\u201c\u201d\u201e\u00ab\u00bb\u300c\u300d\u300e\u300f\uff02')
-_BULLET = re.compile(r"\s*(?:[-*+\u2022\u2023\u2043\u00b7\u2013\u2014\u25e6\u25aa\u25cf\u25cb]|\d{1,4}[.)])\s+")
-_COMMENT = re.compile(r"\s*(?:#|//)")
-_BEHIND = re.compile(r"\s(?:#|//)\s")
+_BULLET = r"\s*(?:[-*+\u2022\u2023\u2043\u00b7\u2013\u2014\u25e6\u25aa\u25cf\u25cb]|\d{1,4}[.)])\s+"
+_COMMENT = r"\s*(?:#|//)"
+_BEHIND = r"\s(?:#|//)\s"
 # Blocks of Unicode that hold arrows.
 _BLOCKS = (range(0x2190, 0x2200), range(0x2794, 0x27C0), range(0x27F0, 0x2980), range(0x2B00, 0x2C00),
            range(0xFFE9, 0xFFED), range(0x1F800, 0x1F900))  # fmt: skip
@@ -30,8 +30,8 @@ def _arrows(side: str, other: str) -> str:
     return "".join(sign for sign, name in names if "ARROW" in name and side in name and other not in name)
 
 
-_RIGHT = re.compile(rf"[-=\u2013\u2014\uff0d\uff1d]+[>\uff1e]|[{re.escape(_arrows('RIGHT', 'LEFT'))}]\ufe0f?")
-_LEFT = re.compile(rf"[<\uff1c][-=\uff0d\uff1d]+|[{re.escape(_arrows('LEFT', 'RIGHT'))}]")
+_RIGHT = rf"[-=\u2013\u2014\uff0d\uff1d]+[>\uff1e]|[{re.escape(_arrows('RIGHT', 'LEFT'))}]\ufe0f?"
+_LEFT = rf"[<\uff1c][-=\uff0d\uff1d]+|[{re.escape(_arrows('LEFT', 'RIGHT'))}]"
 
 
 def visible(text: str) -> str:
@@ -57,10 +57,10 @@ def content_lines(text: str) -> list[tuple[int, str]]:
     found = []
     for number, line in enumerate(text.split("\n"), 1):
         line = visible(line)
-        bullet = _BULLET.match(line)
+        bullet = re.match(_BULLET, line)
         if bullet and line[bullet.end() :].strip():
             line = " " * bullet.end() + line[bullet.end() :]
-        if line.strip() and not _COMMENT.match(line):
+        if line.strip() and not re.match(_COMMENT, line):
             found.append((number, _without_comment(line)))
     return found
 
@@ -88,15 +88,15 @@ def find_arrows(text: str) -> list[tuple[int, int]]:
     """Where arrows to the right stand outside of names in quotes, as (first, one past the last)."""
     spans: list[tuple[int, int]] = []
     place = _behind_quoted(text, 0)
-    while found := _RIGHT.search(text, place):
-        spans.append(found.span())
-        place = _behind_quoted(text, found.end())
+    while found := re.search(_RIGHT, text[place:]):
+        spans.append((place + found.start(), place + found.end()))
+        place = _behind_quoted(text, spans[-1][1])
     return spans
 
 
 def has_arrow_to_the_left(text: str) -> bool:
     """Whether an arrow of a line points the wrong way."""
-    return bool(_LEFT.search(text))
+    return bool(re.search(_LEFT, text))
 
 
 def _quoted(name: str) -> bool:
@@ -111,12 +111,12 @@ def _behind_quoted(text: str, place: int) -> int:
     closing = _OPENING.get(text[start : start + 1])
     end = text.find(closing, start + 1) if closing else -1
     rest = text[end + 1 :].lstrip()
-    return end + 1 if end >= 0 and (not rest or _RIGHT.match(rest)) else place
+    return end + 1 if end >= 0 and (not rest or re.match(_RIGHT, rest)) else place
 
 
 def _without_comment(line: str) -> str:
     """A line without what stands behind a comment's sign, unless the sign stands in quotes."""
-    for found in _BEHIND.finditer(line):
+    for found in re.finditer(_BEHIND, line):
         if line.count('"', 0, found.start()) % 2 == 0:
             return line[: found.start()]
     return line

@@ -1,7 +1,8 @@
 """An edit as a file: a LoRA that any loader takes, with what made the edit in its metadata.
 
 The tensors are those of :meth:`WeightEdit.lora`. The metadata's entry ``diff_quickfix`` is JSON: concepts, settings,
-report, the edited weight and its hash, and the version of this pack. Loaders that do not know it ignore it.
+report, the edited weight and its hash, and the version of this pack. Loaders that do not know it ignore it; what they
+do read is in :mod:`.lora_labels`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from ..concepts.concept import ConceptEdit
 from ..concepts.settings import EditSettings
 from ..measure.report import EditReport
 from ..measure.weight_edit import WeightEdit
+from .lora_labels import lora_labels
 
 SCHEMA = 1
 # Numbers that a file may hold, by the name that users choose them by.
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _ENTRY = "diff_quickfix"
 _LARGEST_ENTRY = 50_000_000
-_OUT_PROJ = re.compile(r"encoder\.layers\.(\d{1,4})\.self_attn\.out_proj\.weight")
+_OUT_PROJ = r"encoder\.layers\.(\d{1,4})\.self_attn\.out_proj\.weight"
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -113,7 +115,7 @@ def save_edit(
         raise EditFileError(f"The edit's concepts take {len(text)} characters; a file holds {_LARGEST_ENTRY}.")
     try:
         with whole_file(path, overwrite=overwrite) as part:
-            write_tensors(part, tensors, {"format": "pt", _ENTRY: text})
+            write_tensors(part, tensors, {"format": "pt", **lora_labels(edit, naming), _ENTRY: text})
     except FileExistsError as error:
         raise EditFileError(str(error)) from None
     except (SafetensorError, OSError) as error:
@@ -184,7 +186,7 @@ def _label(text: str, name: str) -> _Label:
     label = from_json(_Label, fields, "metadata")
     if label.encoder not in ENCODERS or label.naming not in NAMINGS:
         raise RecordError(f"unknown text encoder {label.encoder[:80]!r} or naming {label.naming[:80]!r}")
-    match = _OUT_PROJ.fullmatch(label.weight_name)
+    match = re.fullmatch(_OUT_PROJ, label.weight_name)
     if match is None or int(match[1]) != label.settings.layer:
         raise RecordError(f"layer {label.settings.layer} was not edited in {label.weight_name[:80]!r}")
     if not label.concepts:

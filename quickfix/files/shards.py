@@ -11,7 +11,7 @@ import torch
 
 from .tensor_file import Place, TensorFile, TensorFileError
 
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.safetensors")
+_SHARD = r"(.*)-(\d{5})-of-(\d{5})\.safetensors"
 
 
 class ShardedTensors:
@@ -67,7 +67,7 @@ class ShardedTensors:
 
 def shards_of(file: Path) -> list[Path]:
     """The files that belong together with one that is called ``...-00001-of-00003.safetensors``; none for others."""
-    found = _SHARD.fullmatch(file.name)
+    found = re.fullmatch(_SHARD, file.name)
     if found is None:
         return []
     stem, count = found[1], found[3]

@@ -42,7 +42,7 @@ _OPENCLIP_PARTS = (
     (r"embeddings\.position_embedding\.weight", "positional_embedding"),
     (r"embeddings\.token_embedding\.", "token_embedding."),
 )
-_FUSED = re.compile(r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)")
+_FUSED = r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)"
 _FOLDER_FILES = ("model.safetensors", "model.fp16.safetensors")
 
 
@@ -83,7 +83,7 @@ class FileWeights(Mapping[str, torch.Tensor]):
     def _read(self, name: str) -> torch.Tensor:
         if name == TOKENS:
             return cast(torch.Tensor, _Rows(self._file, self.stored_name(name)))
-        if self._openclip and (match := _FUSED.fullmatch(name)):
+        if self._openclip and (match := re.fullmatch(_FUSED, name)):
             return self._projection(int(match[1]), match[2], match[3]).float()
         return self._file.tensor(self.stored_name(name)).float()
 

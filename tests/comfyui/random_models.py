@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch.nn import Linear
 
 RECIPE = 1
 
@@ -54,7 +55,7 @@ def clip_l(prefix: str = "", *, projected: bool = False) -> dict[str, torch.Tens
     tower = CLIPTextModel_(config, torch.float32, "cpu", comfy.ops.disable_weight_init)
     state = randomized(tower, f"{prefix}text_model.", 1)
     if projected:
-        state |= randomized(torch.nn.Linear(768, 768, bias=False), f"{prefix}text_projection.", 4)
+        state |= randomized(Linear(768, 768, bias=False), f"{prefix}text_projection.", 4)
     return state
 
 

@@ -1,10 +1,11 @@
-"""One stock ComfyUI server with the pack, for all end-to-end tests."""
+"""One stock ComfyUI server for all end-to-end tests, with the pack as the registry's archive installs it."""
 
 import os
 import sys
 
 import pytest
 import templates
+import upload
 from diff_quickfix.demo_model.studies.server import running_server
 from in_process import set_up_comfyui
 from random_models import cached
@@ -12,7 +13,9 @@ from random_models import cached
 
 @pytest.fixture(scope="session")
 def server(comfyui, tmp_path_factory):
-    with running_server(comfyui, tmp_path_factory.mktemp("comfyui")) as running:
+    folder = tmp_path_factory.mktemp("comfyui")
+    upload.copy_upload(folder / "custom_nodes" / "diff-quickfix")
+    with running_server(comfyui, folder) as running:
         yield running
 
 

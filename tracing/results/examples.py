@@ -13,7 +13,7 @@ import torch
 # Clean and corrupted come before the restored ones.
 UNRESTORED = 2
 MOST_CELLS = 512
-_DIGEST = re.compile(r"[0-9a-f]{32}")
+_DIGEST = r"[0-9a-f]{32}"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Examples:
             raise ValueError(f"examples show {len(self.cells)} cells; expected at most {MOST_CELLS}, each once")
         if any(len(cell) != 2 or any(type(place) is not int or place < 0 for place in cell) for cell in self.cells):
             raise ValueError("examples name a cell that is no pair of a row and a column")
-        if not all(isinstance(found, str) and _DIGEST.fullmatch(found) for found in self.digests):
+        if not all(isinstance(found, str) and re.fullmatch(_DIGEST, found) for found in self.digests):
             raise ValueError("examples hold a digest that is none")
 
     def labels(self) -> dict[str, Any]:

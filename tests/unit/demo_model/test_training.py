@@ -8,6 +8,7 @@ from diff_quickfix.demo_model.training import train
 from diff_quickfix.demo_model.training.fitting import fit
 from diff_quickfix.demo_model.training.training_set import RECIPE
 from safetensors.torch import load_file
+from torch.nn import Linear
 
 SMALL = dataclasses.replace(
     RECIPE,
@@ -27,7 +28,7 @@ SMALL = dataclasses.replace(
 
 def run_fit(out, *, break_at=None):
     torch.manual_seed(0)
-    module = torch.nn.Linear(3, 2)
+    module = Linear(3, 2)
 
     def loss_of_step(step):
         if step == break_at:

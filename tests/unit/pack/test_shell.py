@@ -20,12 +20,15 @@ from diff_quickfix.quickfix import (
     load_edit,
     read_edit_file,
 )
+from diff_quickfix.text import vocabulary
 from model_files import LAYOUTS, config, laid_out, oracle, tower_weights, used_tokens, write
 from safetensors.torch import load_file
 
 WIDTH, HEADS = 32, 4
 OUT_PROJ = LAYOUTS["sd1"][0] + "encoder.layers.0.self_attn.out_proj.weight"
 VAN_GOGH = ["--edit", "van gogh -> painting"]
+# A place of the pack in no ComfyUI.
+NOWHERE = os.path.join("no", "such", "folder", "of", "vocabulary.py")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,15 @@ def test_the_saved_edit_is_the_one_that_python_computes(model, shell, weights, t
     found = load_edit("fix.safetensors")
     assert torch.equal(found.up, wanted.up) and torch.equal(found.down, wanted.down)
     assert (found.concepts, found.settings, found.base) == (wanted.concepts, GUARDED, wanted.base)
+
+
+def test_the_vocabulary_of_a_comfyui_serves_as_well_as_any(model, shell, comfyui, monkeypatch):
+    assert shell("edit", model, *VAN_GOGH, "--out", "found.safetensors")[0] == 0
+    monkeypatch.setattr(vocabulary, "__file__", NOWHERE)
+    assert shell("edit", model, *VAN_GOGH, "--out", "none.safetensors")[0] == 1
+    assert shell("edit", model, *VAN_GOGH, "--out", "named.safetensors", "--tokenizer", str(comfyui))[0] == 0
+    found, named = load_edit("found.safetensors"), load_edit("named.safetensors")
+    assert torch.equal(found.up, named.up) and torch.equal(found.down, named.down)
 
 
 def test_every_option_reaches_the_edit(model, shell, tmp_path):
@@ -421,8 +433,7 @@ def test_wrong_usage_is_2(shell, arguments, message):
 def test_errors_are_1_and_one_line_without_a_traceback(model, shell, tmp_path, monkeypatch, arguments, message):
     (tmp_path / "bad.txt").write_text("van gogh -> painting\nsnoopy ->\n")
     if "--tokenizer" in arguments:
-        monkeypatch.delenv("COMFYUI_PATH")
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr(vocabulary, "__file__", NOWHERE)
     code, out, err = shell(*(argument.format(model=model) for argument in arguments))
     assert (code, out) == (1, "") and message in err
     assert err.startswith("diff-quickfix: error: ") and err.count("\n") == 1

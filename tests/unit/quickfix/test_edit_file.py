@@ -167,6 +167,55 @@ def test_the_same_edit_is_the_same_bytes_in_every_process(tmp_path):
     assert list(header["__metadata__"]) == sorted(header["__metadata__"]) and int.from_bytes(one[:8], "little") % 8 == 0
 
 
+def badge(metadata):
+    """The family by which A1111 and Forge sort a LoRA: they hide it beside models of another."""
+    if metadata.get("ss_base_model_version", "").startswith("sdxl_"):
+        return "SDXL"
+    return "SD2" if metadata.get("ss_v2") == "True" else "SD1"
+
+
+@pytest.mark.parametrize(
+    ("encoder", "family", "version", "architecture"),
+    [
+        ("clip_l", "SD1", "sd_v1", "stable-diffusion-v1/lora"),
+        ("clip_h", "SD2", "sd_v2", "stable-diffusion-v2-768-v/lora"),
+        ("sdxl_clip_l", "SDXL", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+        ("sdxl_clip_g", "SDXL", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+    ],
+)
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_other_programs_are_told_what_the_file_is_for(tmp_path, naming, encoder, family, version, architecture):
+    save_edit(make(encoder=encoder), tmp_path / "a.safetensors", naming=naming)
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        said = file.metadata()
+    assert badge(said) == family
+    assert said["ss_base_model_version"] == version and said["modelspec.architecture"] == architecture
+    required = {"sai_model_spec", "architecture", "implementation", "title"}
+    assert required <= {name.removeprefix("modelspec.") for name, value in said.items() if value}
+    assert said["ss_network_module"] == "networks.lora"
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_rank_that_other_programs_are_told_is_that_of_the_tensors(tmp_path, rank):
+    save_edit(make(rank=rank), tmp_path / "a.safetensors")
+    (down,) = (value for name, value in load_file(tmp_path / "a.safetensors").items() if "down" in name)
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        said = file.metadata()
+    assert int(said["ss_network_dim"]) == len(down) == int(said["ss_network_alpha"])
+
+
+@pytest.mark.parametrize(
+    ("count", "end"), [(1, "a0 -> b"), (3, "a2 -> b"), (4, "a2 -> b and 1 more"), (9, "and 6 more")]
+)
+def test_people_read_what_a_file_does_and_not_all_of_a_long_list(tmp_path, count, end):
+    concepts = tuple(ConceptEdit(f"a{number}", "b") for number in range(count))
+    save_edit(make(concepts=concepts), tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        said = file.metadata()
+    assert said["modelspec.title"].startswith("Diff-QuickFix: a0 -> b") and said["modelspec.title"].endswith(end)
+    assert "a0 -> b" in said["modelspec.description"] and "a5" not in said["modelspec.title"]
+
+
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
 def test_half_precision_halves_the_file_and_keeps_the_edit(tmp_path, dtype, error):
     edit = make(rank=16)

@@ -7,6 +7,7 @@ import torch
 from diff_quickfix.quickfix import TextTower, TowerError
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import Linear
 from transformers import CLIPTextConfig, CLIPTextModel
 
 VOCABULARY, CONTEXT, WIDTH, LAYERS = 100, 12, 32, 3
@@ -182,4 +183,4 @@ def test_refuses_bad_weights_by_name():
     with pytest.raises(TowerError, match="Unknown activation"):
         TextTower.from_weights(weights, heads=4, activation="relu")
     with pytest.raises(TowerError, match="Linear is not a CLIP text model"):
-        TextTower.from_module(torch.nn.Linear(2, 2))
+        TextTower.from_module(Linear(2, 2))

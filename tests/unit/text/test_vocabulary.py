@@ -11,14 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-@pytest.fixture
-def nowhere(monkeypatch):
-    """A machine that has no vocabulary."""
-    for variable in ("SHAPES_TOKENIZER", "COMFYUI_PATH"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-
-
 def make(folder):
     folder.mkdir(parents=True)
     for name in ("vocab.json", "merges.txt"):
@@ -26,26 +18,37 @@ def make(folder):
     return folder
 
 
-def test_each_place_in_its_order(nowhere, monkeypatch, tmp_path):
-    own = make(tmp_path / "ComfyUI" / "comfy" / "sd1_tokenizer")
-    monkeypatch.setattr(
-        vocabulary, "__file__", str(tmp_path / "ComfyUI" / "custom_nodes" / "pack" / "text" / "vocabulary.py")
-    )
-    assert vocabulary.find_vocabulary() == own, "the ComfyUI that the pack lies in"
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """The pack in the custom_nodes of a ComfyUI, which is returned."""
+    comfyui = tmp_path / "ComfyUI"
+    file = comfyui / "custom_nodes" / "pack" / "text" / "vocabulary.py"
+    monkeypatch.setattr(vocabulary, "__file__", str(file))
+    return comfyui
+
+
+def test_each_place_in_its_order(installed, tmp_path):
+    own = make(installed / "comfy" / "sd1_tokenizer")
+    assert vocabulary.find_vocabulary() == vocabulary.find_vocabulary(None) == own, "the ComfyUI that the pack lies in"
     other = make(tmp_path / "Other" / "comfy" / "sd1_tokenizer")
-    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path / "Other"))
-    assert vocabulary.find_vocabulary() == other
-    monkeypatch.setenv("SHAPES_TOKENIZER", str(make(tmp_path / "named")))
-    assert vocabulary.find_vocabulary() == tmp_path / "named"
+    assert vocabulary.find_vocabulary(tmp_path / "Other") == other, "a ComfyUI by its own folder"
     model = make(tmp_path / "model" / "tokenizer")
-    assert vocabulary.find_vocabulary(None, model) == model
+    assert vocabulary.find_vocabulary(None, model, tmp_path / "Other") == model
+    assert vocabulary.find_vocabulary(str(model)) == model
     (model / "merges.txt").unlink()
-    assert vocabulary.find_vocabulary(None, model) == tmp_path / "named"
+    assert vocabulary.find_vocabulary(model, tmp_path / "Other") == other
 
 
-def test_nowhere(nowhere, tmp_path, monkeypatch):
-    monkeypatch.setattr(vocabulary, "__file__", str(tmp_path / "a" / "b" / "text" / "vocabulary.py"))
-    with pytest.raises(FileNotFoundError, match=r"nothing-here.*--tokenizer FOLDER"):
+def test_no_variable_of_the_environment_counts(installed, monkeypatch, tmp_path):
+    make(tmp_path / "Other" / "comfy" / "sd1_tokenizer")
+    for name in ("COMFYUI_PATH", "SHAPES_TOKENIZER"):
+        monkeypatch.setenv(name, str(tmp_path / "Other"))
+    with pytest.raises(FileNotFoundError):
+        vocabulary.find_vocabulary()
+
+
+def test_nowhere(installed, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing-here, .*ComfyUI\)\. .*--tokenizer FOLDER"):
         vocabulary.find_vocabulary(tmp_path / "nothing-here")
 
 

@@ -25,6 +25,7 @@ from tiny_models import (
     make_unet,
     states,
 )
+from torch.nn import Linear
 
 
 def names(model, kind):
@@ -44,7 +45,7 @@ def test_text_sites(encoder):
     assert found[:4] == ["text.0.self_attn", "text.0.mlp", "text.0.hidden", "text.1.self_attn"]
     assert len(found) == 3 * LAYERS
     with pytest.raises(SiteError, match="one CLIP text"):
-        text_sites(torch.nn.Linear(2, 2))
+        text_sites(Linear(2, 2))
 
 
 def test_selection_and_windows(encoder):
@@ -74,7 +75,7 @@ def test_unet_sites():
     cross = sum(kind == "cross_attn" for kind in found.values())
     assert cross == sum(name.endswith("attn2") for name, _ in unet.named_modules())
     with pytest.raises(SiteError, match="no UNet blocks"):
-        unet_sites(torch.nn.Linear(2, 2))
+        unet_sites(Linear(2, 2))
 
 
 # --- corruption ------------------------------------------------------------------------------------------------------
