@@ -16,7 +16,7 @@ PROMPTS = (
 @pytest.mark.newest
 def test_the_style_goes_wherever_its_name_stands(server):
     """In the middle, weighted, in capitals at the front, and in the second chunk of 75 tokens."""
-    outputs = server.run(comparison_workflow(PROMPTS), timeout=1800)
+    outputs = server.run(comparison_workflow(PROMPTS, steps=10), timeout=1800)
     scorer = ShapesScorer()
     names = [f"{i:03}" for i in range(len(PROMPTS))]
     before, after = (
