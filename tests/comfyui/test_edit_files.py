@@ -250,6 +250,7 @@ def diffusers_pipeline(state):
     )
 
 
+@pytest.mark.newest
 def test_diffusers_loads_the_file_and_says_the_same(edit, save, folders):
     clip = load_clip_l()
     edited, change, _ = edit(clip)

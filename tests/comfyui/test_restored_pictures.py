@@ -72,6 +72,7 @@ def test_pictures_of_another_trace_are_not_shown(text_trace, heatmap, tmp_path):
     assert "pictures" not in heatmap(trace)
 
 
+@pytest.mark.newest
 def test_two_hundred_large_pictures_are_small_for_the_page(heatmap, tmp_path):
     sites = tuple(f"text.{layer}.mlp" for layer in range(20))
     zeros = torch.zeros(1, 1, 1)

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import templates
+from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.server import running_server
 from in_process import set_up_comfyui
 from random_models import cached
@@ -14,6 +15,12 @@ from random_models import cached
 def server(comfyui, tmp_path_factory):
     with running_server(comfyui, tmp_path_factory.mktemp("comfyui")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def scorer():
+    """Shapes' own CLIP, which reads pictures."""
+    return ShapesScorer()
 
 
 @pytest.fixture(scope="session")

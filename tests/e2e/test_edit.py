@@ -2,17 +2,11 @@
 
 import numpy as np
 import pytest
-from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor, compare, demo_scenes
 from diff_quickfix.demo_model.studies.evaluate import edit_prompts
 from diff_quickfix.demo_model.studies.server import PACK, ServerError
 
 STEPS = 10
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    return ShapesScorer()
 
 
 @pytest.fixture

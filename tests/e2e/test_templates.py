@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import templates
 import torch
-from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.studies.server import PACK
 from diff_quickfix.tracing.results.comparison import compare
@@ -17,11 +16,6 @@ from random_models import clip_l, clip_vision_l, sd15
 
 NAMES = templates.shapes_templates()
 WORDS = "a van gogh painting of a shape"
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    return ShapesScorer()
 
 
 def titled(name):
