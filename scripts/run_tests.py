@@ -112,6 +112,7 @@ TIERS = (
     Tier("comfyui", "newest"),
     Tier("comfyui", "floor", "not newest"),
     Tier("unit", "newest"),
+    Tier("device", "newest"),
 )
 
 
