@@ -3,7 +3,7 @@ PYTHON ?= python3
 IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 
-.PHONY: help demo test test-unit test-comfy test-e2e test-browser lint bench bench-trace study train clean
+.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-trace study train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ test-unit: ## the kernels, without ComfyUI
 
 test-comfy: ## inside a real ComfyUI, in process
 	@$(IN) python -m pytest tests/comfyui
+
+test-device: ## on a pretended accelerator
+	@$(IN) python -m pytest tests/device
 
 test-e2e: ## the stock server over HTTP
 	@$(IN) python -m pytest tests/e2e

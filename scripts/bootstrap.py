@@ -39,7 +39,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 @dataclass(frozen=True)
 class ComfyUI:
-    """A ComfyUI release, carried whole under ``vendor/ComfyUI`` by a source distribution on the package index."""
+    """A ComfyUI release, carried whole under ``vendor/ComfyUI`` by a source distribution on the package index.
+
+    ComfyUI itself is on no index, and no other package carries it whole. Each release of this one says in
+    ``vendor/ComfyUI/comfyui_version.py`` which it has; its newest and its oldest whole one are pinned here.
+    """
 
     version: str
     package: str

@@ -51,10 +51,11 @@ def demo_scenes(own: int, others: int) -> list[Scene]:
     return scenes
 
 
-def comparison_workflow(prompts: Sequence[str], **edit: Any) -> dict[str, Any]:
+def comparison_workflow(prompts: Sequence[str], *, steps: int = STEPS, **edit: Any) -> dict[str, Any]:
     """An API-format workflow: each prompt painted with the loaded CLIP and with the edited one, from the same seed.
 
     Args:
+        steps: the sampler's.
         edit: inputs of the "Diff-QuickFix Edit" node that differ from the demo's.
     """
     inputs = {
@@ -89,7 +90,7 @@ def comparison_workflow(prompts: Sequence[str], **edit: Any) -> dict[str, Any]:
                     "negative": [f"{name} nothing", 0],
                     "latent_image": ["latent", 0],
                     "seed": seed,
-                    "steps": STEPS,
+                    "steps": steps,
                     "cfg": GUIDANCE,
                     "sampler_name": "ddim",
                     "scheduler": "ddim_uniform",
@@ -107,10 +108,10 @@ def comparison_workflow(prompts: Sequence[str], **edit: Any) -> dict[str, Any]:
     return graph
 
 
-def compare(server: Server, scenes: Sequence[Scene], **edit: Any) -> Comparison:
+def compare(server: Server, scenes: Sequence[Scene], *, steps: int = STEPS, **edit: Any) -> Comparison:
     """Run the comparison on a server and fetch its pictures."""
     prompts = tuple(prompt_of(scene) for scene in scenes)
-    outputs = server.run(comparison_workflow(prompts, **edit), timeout=3600)
+    outputs = server.run(comparison_workflow(prompts, steps=steps, **edit), timeout=3600)
     before, after = (
         np.stack([server.picture(outputs[f"{name} {i:03} save"]["images"][0]) for i in range(len(prompts))])
         for name in ("before", "after")

@@ -1,5 +1,6 @@
 """ComfyUI's modules in the process of a test."""
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -17,4 +18,6 @@ def set_up_comfyui(path: Path | str | None = None) -> None:
     comfy.options.enable_args_parsing()
     import comfy.cli_args
 
+    # As main.py does, before ComfyUI's nodes put a folder with another module of this name on sys.path.
+    importlib.import_module("utils.extra_config")
     sys.argv = arguments

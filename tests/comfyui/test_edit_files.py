@@ -66,7 +66,7 @@ def load_clip_l(dtype=torch.float32):
 @pytest.mark.parametrize("which", ["shapes", "real size"])
 def test_the_stock_loader_gives_the_weights_of_the_node(shapes, edit, save, load, which, naming):
     clip = shapes[1] if which == "shapes" else load_clip_l()
-    for strength in (1.0, -0.5):
+    for strength in (1.0, -0.5) if which == "shapes" else (1.0,):
         edited, change, _ = edit(clip, strength=strength)
         name = save(change, naming=naming)
         before, wanted = patched(clip), patched(edited)
@@ -206,7 +206,7 @@ def test_a_checkpoint_file_gives_the_nodes_very_edit(edit):
     import comfy.sd
 
     path = cached("sd15", sd15)
-    _, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(path))
+    _, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_model=False)
     change = edit(clip)[1]
     encoder = open_text_encoder(path)
     own = compute_edit(encoder.tower, encoder.tokenizer(), [ConceptEdit("van gogh", "painting")], preset("guarded"))
@@ -250,6 +250,7 @@ def diffusers_pipeline(state):
     )
 
 
+@pytest.mark.newest
 def test_diffusers_loads_the_file_and_says_the_same(edit, save, folders):
     clip = load_clip_l()
     edited, change, _ = edit(clip)

@@ -57,7 +57,7 @@ def test_an_edit_and_a_trace_ask_nobody(nodes, edit, tmp_path, monkeypatch, conn
         nodes["DiffQuickFix_LoadEdit"].execute(shapes[1], file, 1.0)
         nodes["DiffQuickFix_CorruptPrompt"].execute(edited, "a house by van gogh", "van gogh", 3.0, 0)
         for kind, more in (("Text", {"columns": "tokens"}), ("UNet", {"step_windows": 1, "branch": "cond"})):
-            inputs = sweep_inputs(shapes, sites="*.[12].*", pictures=3)
+            inputs = sweep_inputs(shapes, sites="*.1.*", steps=1, controls=1, pictures=3)
             trace, pictures = nodes[f"DiffQuickFix_CausalTrace{kind}"].execute(**inputs, **more).args
             nodes["DiffQuickFix_CausalHeatmap"].execute(trace, "recovery", 800, pictures)
             nodes["DiffQuickFix_SaveTrace"].execute(trace, kind, True)

@@ -58,8 +58,8 @@ def test_each_restored_picture_goes_to_the_page_with_its_cell(nodes, shapes, cor
         assert np.abs(kept - alone.numpy()).max() < 0.03
 
 
-def test_pictures_of_another_trace_are_not_shown(nodes, shapes, heatmap, tmp_path):
-    trace, pictures = nodes["DiffQuickFix_CausalTraceText"].execute(**sweep_inputs(shapes), columns="tokens").args
+def test_pictures_of_another_trace_are_not_shown(text_trace, heatmap, tmp_path):
+    trace, pictures = text_trace
     ((row, column, file),) = heatmap(trace, pictures)["pictures"]["restored"]
     assert (trace.sites[row], trace.columns[column]) == (best_cell(trace).site, best_cell(trace).column)
     assert_shows(file, pictures[2], tmp_path)
@@ -72,6 +72,7 @@ def test_pictures_of_another_trace_are_not_shown(nodes, shapes, heatmap, tmp_pat
     assert "pictures" not in heatmap(trace)
 
 
+@pytest.mark.newest
 def test_two_hundred_large_pictures_are_small_for_the_page(heatmap, tmp_path):
     sites = tuple(f"text.{layer}.mlp" for layer in range(20))
     zeros = torch.zeros(1, 1, 1)

@@ -8,17 +8,21 @@ from runs import STEPS, conditioning, hooks_of, sample, sweep_inputs
 pytestmark = pytest.mark.usefixtures("inference")
 
 
-def test_a_text_trace_has_a_row_for_each_layer_and_a_column_for_each_token(nodes, shapes):
-    node = nodes["DiffQuickFix_CausalTraceText"]
-    trace, pictures = node.execute(**sweep_inputs(shapes), columns="tokens").args
+def test_a_text_trace_has_a_row_for_each_layer_and_a_column_for_each_token(nodes, text_trace):
+    trace, pictures = text_trace
     assert trace.sites == tuple(f"text.{i}.self_attn" for i in range(6))
     assert trace.columns == ("van", "gogh", "<end>", "<padding>")
     assert pictures.shape == (3, 128, 128, 3)
     assert trace.restored.isfinite().all() and float(trace.total_effects().amin()) > 0
-    again, _ = node.execute(**sweep_inputs(shapes), columns="tokens").args
-    torch.testing.assert_close(again.restored, trace.restored, atol=0, rtol=0)
     (drawing,) = nodes["DiffQuickFix_CausalHeatmap"].execute(trace, "indirect effect", 800).args
     assert drawing.shape[0] == 1 and drawing.shape[2:] == (800, 3) and 0 <= drawing.min() <= drawing.max() <= 1
+
+
+def test_the_same_trace_twice_is_the_same(nodes, shapes):
+    inputs = sweep_inputs(shapes, sites="text.[05].*", seed=2)
+    node = nodes["DiffQuickFix_CausalTraceText"]
+    first, again = (node.execute(**inputs, columns="tokens").args[0] for _ in range(2))
+    torch.testing.assert_close(again.restored, first.restored, atol=0, rtol=0)
 
 
 def test_several_prompts_share_places(nodes, shapes):
@@ -95,12 +99,11 @@ def test_a_cancelled_trace_keeps_what_was_finished(nodes, shapes, monkeypatch, t
     torch.testing.assert_close(resumed.restored, whole.restored, atol=1e-4, rtol=1e-3)
 
 
-def test_traces_are_saved_loaded_compared_and_located(nodes, shapes, monkeypatch, tmp_path):
+def test_traces_are_saved_loaded_compared_and_located(nodes, text_trace, monkeypatch, tmp_path):
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    node = nodes["DiffQuickFix_CausalTraceText"]
-    trace, _ = node.execute(**sweep_inputs(shapes, draws=2), columns="tokens").args
+    trace, _ = text_trace
     first, second = (nodes["DiffQuickFix_SaveTrace"].execute(trace, "run", True).args[0] for _ in range(2))
     assert first != second
     assert len(list(tmp_path.rglob("*.csv"))) == 2
@@ -126,7 +129,7 @@ def test_a_real_size_stable_diffusion_is_traced(nodes):
         kind="all",
         steps=1,
         controls=0,
-        batch_size=4,
+        batch_size=16,
         latent={"samples": torch.zeros(1, 4, 8, 8)},
     )
     trace, pictures = nodes["DiffQuickFix_CausalTraceUNet"].execute(**inputs, step_windows=1, branch="both").args

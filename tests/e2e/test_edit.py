@@ -2,15 +2,11 @@
 
 import numpy as np
 import pytest
-from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor, compare, demo_scenes
 from diff_quickfix.demo_model.studies.evaluate import edit_prompts
 from diff_quickfix.demo_model.studies.server import PACK, ServerError
 
-
-@pytest.fixture(scope="module")
-def scorer():
-    return ShapesScorer()
+STEPS = 10
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def test_the_workflow_removes_the_style_and_keeps_the_picture(server, scorer, wo
 
 @pytest.mark.newest
 def test_editing_layer_0_removes_a_style_and_spares_the_others(server, scorer):
-    result = compare(server, demo_scenes(own=4, others=1))
+    result = compare(server, demo_scenes(own=4, others=1), steps=STEPS)
     own = np.array([scene.style == EDITED for scene in result.scenes])
     before, after = (np.array(scorer.read(as_tensor(p), "style")) for p in (result.before, result.after))
     assert (before[own] == EDITED).sum() >= 3
@@ -58,13 +54,13 @@ def test_editing_layer_0_removes_a_style_and_spares_the_others(server, scorer):
 
 @pytest.mark.newest
 def test_editing_a_later_layer_removes_nothing(server, scorer):
-    result = compare(server, edit_prompts(EDITED, 3), layer=3)
+    result = compare(server, edit_prompts(EDITED, 3), steps=STEPS, layer=3)
     before, after = (scorer.read(as_tensor(p), "style") for p in (result.before, result.after))
     assert before.count(EDITED) >= 2 and after == before
 
 
 def test_strength_zero_paints_the_very_same_pixels(server):
-    result = compare(server, edit_prompts(EDITED, 1), strength=0.0)
+    result = compare(server, edit_prompts(EDITED, 1), steps=STEPS, strength=0.0)
     assert np.array_equal(result.before, result.after)
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from diff_quickfix.cli import main
-from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.studies.server import ServerError
 from diff_quickfix.quickfix import load_edit
@@ -14,11 +13,6 @@ BEFORE, NODE, LORA, LOAD = "12", "17", "22", "27"
 @pytest.fixture
 def workflow(template):
     return template("save-and-share")
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    return ShapesScorer()
 
 
 def pictures(server, outputs, node):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import as_tensor
 from diff_quickfix.demo_model.studies.server import ServerError
 
@@ -13,11 +12,6 @@ EACH = 2
 @pytest.fixture
 def workflow(template):
     return template("remove-many-concepts")
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    return ShapesScorer()
 
 
 def node(workflow, kind):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor, comparison_workflow
 
 PROMPTS = (
@@ -14,10 +13,9 @@ PROMPTS = (
 
 
 @pytest.mark.newest
-def test_the_style_goes_wherever_its_name_stands(server):
+def test_the_style_goes_wherever_its_name_stands(server, scorer):
     """In the middle, weighted, in capitals at the front, and in the second chunk of 75 tokens."""
-    outputs = server.run(comparison_workflow(PROMPTS), timeout=1800)
-    scorer = ShapesScorer()
+    outputs = server.run(comparison_workflow(PROMPTS, steps=10), timeout=1800)
     names = [f"{i:03}" for i in range(len(PROMPTS))]
     before, after = (
         as_tensor(np.stack([server.picture(outputs[f"{when} {name} save"]["images"][0]) for name in names]))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import templates
 import torch
-from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.studies.server import PACK
 from diff_quickfix.tracing.results.comparison import compare
@@ -17,11 +16,6 @@ from random_models import clip_l, clip_vision_l, sd15
 
 NAMES = templates.shapes_templates()
 WORDS = "a van gogh painting of a shape"
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    return ShapesScorer()
 
 
 def titled(name):
@@ -126,9 +120,9 @@ def test_compare_traces(server, template):
 
 
 @pytest.fixture(scope="module")
-def scored(server, known):
+def scored(server, template):
     """What *score-with-clip* gives as it is, with Shapes' own scorer."""
-    return server.run(templates.prompt_of(templates.read("score-with-clip"), known))
+    return server.run(template("score-with-clip"))
 
 
 @pytest.mark.newest
@@ -161,12 +155,12 @@ def clip_folder(server, comfyui):
     return model
 
 
-def rescored(known, kind):
+def rescored(prompt_of, kind):
     """The template with one of the muted scorers unmuted and connected in place of Shapes'."""
     graph = templates.read("score-with-clip")
     for node in graph["nodes"]:
         node["mode"] = 0
-    whole = templates.prompt_of(graph, known)
+    whole = prompt_of(graph)
     (scorer,) = (key for key, node in whole.items() if node["class_type"] == kind)
     for node in whole.values():
         if node["class_type"] == "DiffQuickFix_CLIPScore":
@@ -175,9 +169,9 @@ def rescored(known, kind):
 
 
 @pytest.mark.newest
-def test_a_clip_in_a_folder_scores_the_same_pictures(server, known, scored, clip_folder, tokenizer):
+def test_a_clip_in_a_folder_scores_the_same_pictures(server, prompt_of, scored, clip_folder, tokenizer):
     at = titled("score-with-clip")
-    outputs = server.run(rescored(known, "DiffQuickFix_LoadCLIPScorer"))
+    outputs = server.run(rescored(prompt_of, "DiffQuickFix_LoadCLIPScorer"))
     ids = torch.tensor([tokenizer.tokenize(WORDS).ids])
     for when in ("before", "after"):
         seen = as_tensor(pictures(server, scored, at[when.capitalize()])).permute(0, 2, 3, 1)
@@ -188,11 +182,11 @@ def test_a_clip_in_a_folder_scores_the_same_pictures(server, known, scored, clip
         assert [float(line) for line in lines.splitlines()] == pytest.approx(wanted, abs=0.01)
 
 
-def test_comfyuis_own_clip_loaders_feed_the_scorer(server, known, put_model):
+def test_comfyuis_own_clip_loaders_feed_the_scorer(server, prompt_of, put_model):
     at = titled("score-with-clip")
     put_model("clip_vision/clip_vision_l.safetensors", clip_vision_l)
     put_model("text_encoders/clip_l.safetensors", clip_l, projected=True)
-    prompt = rescored(known, "DiffQuickFix_CLIPVisionScorer")
+    prompt = rescored(prompt_of, "DiffQuickFix_CLIPVisionScorer")
     outputs = server.run(prompt)
     scores = [
         float(line)
@@ -208,15 +202,20 @@ def checkpoint(put_model):
     put_model(f"checkpoints/{templates.CHECKPOINT}", sd15)
 
 
-@pytest.mark.newest
-def test_an_sd15_version_paints(server, template, checkpoint):
-    """Random weights of the real size, at 64 x 64 in two steps: the edit reaches the picture."""
-    prompt, at = template("remove-a-style-sd15"), titled("remove-a-style-sd15")
+def small(prompt):
+    """The prompt at 64 x 64 pixels in two steps."""
     for node in prompt.values():
         if node["class_type"] == "EmptyLatentImage":
             node["inputs"] = {"width": 64, "height": 64, "batch_size": 1}
-        if node["class_type"] == "KSampler":
+        if "steps" in node["inputs"]:
             node["inputs"]["steps"] = 2
+    return prompt
+
+
+@pytest.mark.newest
+def test_an_sd15_version_paints(server, template, checkpoint):
+    """Random weights of the real size: the edit reaches the picture."""
+    prompt, at = small(template("remove-a-style-sd15")), titled("remove-a-style-sd15")
     outputs = server.run(prompt)
     before, after = (pictures(server, outputs, at[title]) for title in ("Before", "After"))
     assert before.shape == after.shape == (1, 64, 64, 3) and not np.array_equal(before, after)
@@ -224,7 +223,7 @@ def test_an_sd15_version_paints(server, template, checkpoint):
 
 def test_the_server_accepts_the_sd15_versions(server, template, checkpoint, clip_folder):
     for name in NAMES:
-        reply = json.loads(server.post("/prompt", {"prompt": template(name + templates.SUFFIX)}))
+        reply = json.loads(server.post("/prompt", {"prompt": small(template(name + templates.SUFFIX))}))
         assert not reply["node_errors"], name
     server.post("/queue", {"clear": True})
     server.interrupt()

@@ -4,15 +4,9 @@ import time
 
 import numpy as np
 import pytest
-from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.studies.server import ServerError
 from diff_quickfix.tracing.results.trace_file import load_trace
-
-
-@pytest.fixture(scope="module")
-def scorer():
-    return ShapesScorer()
 
 
 def styles(server, scorer, outputs, node):
@@ -114,7 +108,7 @@ def test_errors_reach_the_user_in_plain_words(server, template, changes, message
 
 def test_a_cancelled_trace_keeps_what_was_finished_and_goes_on(server, template):
     prompt = template("trace-text-encoder")
-    prompt["5"]["inputs"].update(checkpoint="cancelled", batch_size=4, steps=8)
+    prompt["5"]["inputs"].update(checkpoint="cancelled", batch_size=4)
     file = server.folder / "output" / "causal_traces" / "cancelled.trace.safetensors"
     earlier = len(progress_lines(server))
     waiting = server.queue(prompt)
