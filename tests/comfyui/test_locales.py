@@ -60,7 +60,7 @@ def test_names_hold_no_sign_that_the_page_would_take_for_a_variable(locales, lan
             assert not set("{}@|") & set(text), path
 
 
-def test_what_is_taken_replaces_that_text_alone_and_the_same_words_elsewhere_keep_theirs(locales, tmp_path, monkeypatch):
+def test_a_taken_text_replaces_one_text_and_the_same_words_elsewhere_keep_theirs(locales, tmp_path, monkeypatch):
     monkeypatch.setattr(locales, "ROOT", tmp_path)
     wanted = {
         "nodeDefs": {"a": {"name": "edit", "tooltip": "old"}, "b": {"name": "edit"}},
