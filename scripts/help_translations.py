@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Say which translated help pages lag behind the English ones.
 
-    python3 scripts/help_translations.py                    list the pages that lag, and why
-    python3 scripts/help_translations.py --accept           every translation says what English says now
-    python3 scripts/help_translations.py --accept Edit ...  those of these pages do (without the prefix DiffQuickFix_)
+    python3 scripts/help_translations.py                      list the pages that lag, and why
+    python3 scripts/help_translations.py --accept             every translation says what English says now
+    python3 scripts/help_translations.py --accept zh Edit     the Chinese page of "Diff-QuickFix Edit" does
 
-web/docs/ID.md is a node's help page in English, web/docs/ID/LANGUAGE.md its translation. ComfyUI's page asks for the
-reader's language first, and finds a translation's picture beside the English page. A translation ends in a comment with
-a hash of the English text that it says; --accept writes it anew, after the translation was changed. Standard library
-only.
+Languages and pages (without the prefix DiffQuickFix_) may be several; none means all. web/docs/ID.md is a node's help
+page in English, web/docs/ID/LANGUAGE.md its translation. ComfyUI's page asks for the reader's language first, and looks
+for a translation's picture beside the English page. A translation ends in a comment with a hash of the English text
+that it says; --accept writes it anew, after the translation was changed. Standard library only.
 """
 
 from __future__ import annotations
@@ -66,31 +66,28 @@ def lagging() -> list[str]:
     return [f"{translation_of(page, language).relative_to(DOCS)} {why}" for page, language, why in found if why]
 
 
-def accept(pages: list[Path]) -> None:
+def accept(pages: list[Path], languages: tuple[str, ...] = LANGUAGES) -> None:
+    """Write into the translations that they say what English says now."""
     for page in pages:
         english = page.read_text(encoding="utf-8")
-        for language in LANGUAGES:
-            path = translation_of(page, language)
+        for path in (translation_of(page, language) for language in languages):
             if path.exists():
                 path.write_text(with_mark(path.read_text(encoding="utf-8"), english), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--accept"]:
-        names = arguments[1:]
-        unknown = [name for name in names if not (DOCS / f"{PREFIX}{name}.md").exists()]
-        if unknown:
-            sys.exit(f"no help page {', '.join(unknown)}; there are {', '.join(_names())}")
-        accept([DOCS / f"{PREFIX}{name}.md" for name in names] or english_pages())
+        languages = tuple(word for word in arguments[1:] if word in LANGUAGES)
+        pages = {page.stem.removeprefix(PREFIX): page for page in english_pages()}
+        names = [word for word in arguments[1:] if word not in LANGUAGES]
+        if unknown := [name for name in names if name not in pages]:
+            sys.exit(f"no help page {', '.join(unknown)}; there are {', '.join(pages)}")
+        accept([pages[name] for name in names or pages], languages or LANGUAGES)
     elif arguments:
         sys.exit(__doc__)
     lines = lagging()
     print("\n".join(lines) or "every translation says what English says")
     return 1 if lines else 0
-
-
-def _names() -> list[str]:
-    return [page.stem.removeprefix(PREFIX) for page in english_pages()]
 
 
 if __name__ == "__main__":
