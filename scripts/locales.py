@@ -6,7 +6,8 @@
     python3 scripts/bootstrap.py run -- python scripts/locales.py --keep   write English; it means what it meant
 
 Where English has changed, its translations are dropped, and so count as missing, unless --keep says that the meaning is
-the same. ComfyUI reads locales/<language>/nodeDefs.json of a pack. Files are ASCII, with \\u escapes.
+the same. ComfyUI reads locales/<language>/nodeDefs.json of a pack, and the node categories in main.json, each part of a
+category's path apart and for all packs together. Files are ASCII, with \\u escapes.
 """
 
 from __future__ import annotations
@@ -22,14 +23,24 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LANGUAGES = ("zh", "ja", "ko", "de", "fr", "es", "ru")
+FILES = ("nodeDefs", "main")
 Texts = dict[str, Any]
 
 
 def english(nodes: Iterable[Any]) -> Texts:
-    """What nodeDefs.json holds in English, by node id, from the nodes' schemas."""
+    """What each file holds in English, by the file's name, from the nodes' schemas."""
+    schemas = [node.GET_SCHEMA() for node in nodes]
+    return {"nodeDefs": _node_texts(schemas), "main": {"nodeCategories": _category_texts(schemas)}}
+
+
+def _category_texts(schemas: Iterable[Any]) -> Texts:
+    """The parts of the categories' paths, as the page looks them up: "Diff-QuickFix/edit" has two."""
+    return {part: part for schema in schemas for part in schema.category.split("/")}
+
+
+def _node_texts(schemas: Iterable[Any]) -> Texts:
     texts: Texts = {}
-    for node in nodes:
-        schema = node.GET_SCHEMA()
+    for schema in schemas:
         texts[schema.node_id] = {
             "display_name": schema.display_name,
             "description": schema.description,
@@ -77,19 +88,21 @@ def nested(texts: Iterable[tuple[tuple[str, ...], str]]) -> Texts:
     return whole
 
 
-def file_of(language: str) -> Path:
-    return ROOT / "locales" / language / "nodeDefs.json"
+def path_of(language: str, file: str) -> Path:
+    return ROOT / "locales" / language / f"{file}.json"
 
 
 def read(language: str) -> Texts:
-    path = file_of(language)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """A language's texts, by file."""
+    paths = {file: path_of(language, file) for file in FILES}
+    return {file: json.loads(path.read_text(encoding="utf-8")) for file, path in paths.items() if path.exists()}
 
 
 def write(language: str, texts: Texts) -> None:
-    path = file_of(language)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(texts, indent=1) + "\n", encoding="utf-8")
+    for file in FILES:
+        path = path_of(language, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(texts.get(file, {}), indent=1) + "\n", encoding="utf-8")
 
 
 def load_nodes() -> list[Any]:
@@ -114,14 +127,14 @@ def load_nodes() -> list[Any]:
 
 
 def take(language: str, wanted: Texts, translations: dict[str, str]) -> None:
-    """Write a language's file: what it holds already, and the translations of English texts."""
-    known = {**_by_english(wanted, read(language)), **translations}
-    write(language, nested((path, known[text]) for path, text in leaves(wanted) if text in known))
+    """Write a language's files: the given translations of English texts, and else what is there.
 
-
-def _by_english(wanted: Texts, found: Texts) -> dict[str, str]:
-    translated = dict(leaves(found))
-    return {text: translated[path] for path, text in leaves(wanted) if path in translated}
+    A text that is missing takes what the same English text has elsewhere.
+    """
+    found = dict(leaves(read(language)))
+    elsewhere = {text: found[path] for path, text in leaves(wanted) if path in found}
+    said = {path: translations.get(text, found.get(path, elsewhere.get(text, ""))) for path, text in leaves(wanted)}
+    write(language, nested((path, text) for path, text in said.items() if text))
 
 
 def main(arguments: list[str]) -> int:

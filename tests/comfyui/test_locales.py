@@ -20,8 +20,16 @@ def english(locales, nodes):
 
 
 def test_english_is_what_the_nodes_say(locales, english):
-    assert len(english) >= 14
+    assert len(english["nodeDefs"]) >= 14
     assert locales.read("en") == english, "run scripts/locales.py"
+
+
+def test_every_part_of_every_nodes_category_is_a_key_that_the_page_looks_up(english, nodes):
+    categories = english["main"]["nodeCategories"]
+    parts = {part for node in nodes.values() for part in node.CATEGORY.split("/")}
+    assert parts == set(categories) and len(parts) >= 5
+    # The page reads a point in a key as a step into the next object.
+    assert not [part for part in parts if "." in part]
 
 
 @pytest.mark.parametrize("language", ["zh", "ja", "ko", "de", "fr", "es", "ru"])
@@ -50,3 +58,20 @@ def test_names_hold_no_sign_that_the_page_would_take_for_a_variable(locales, lan
     for path, text in locales.leaves(locales.read(language)):
         if path[-1] != "tooltip":
             assert not set("{}@|") & set(text), path
+
+
+def test_a_taken_text_replaces_one_text_and_the_same_words_elsewhere_keep_theirs(locales, tmp_path, monkeypatch):
+    monkeypatch.setattr(locales, "ROOT", tmp_path)
+    wanted = {
+        "nodeDefs": {"a": {"name": "edit", "tooltip": "old"}, "b": {"name": "edit"}},
+        "main": {"nodeCategories": {"edit": "edit", "new": "new"}},
+    }
+    locales.write("de", {"nodeDefs": {"a": {"name": "Bearbeitung", "tooltip": "alt"}}, "main": {}})
+    locales.take("de", wanted, {"new": "neu", "old": "vorig"})
+    found = locales.read("de")
+    assert found["nodeDefs"] == {"a": {"name": "Bearbeitung", "tooltip": "vorig"}, "b": {"name": "Bearbeitung"}}
+    assert found["main"]["nodeCategories"] == {"edit": "Bearbeitung", "new": "neu"}
+    found["main"]["nodeCategories"]["edit"] = "bearbeiten"
+    locales.write("de", found)
+    locales.take("de", wanted, {})
+    assert locales.read("de") == found

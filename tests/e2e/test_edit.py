@@ -93,8 +93,12 @@ def test_the_pages_scripts_and_help_are_served(server):
     names = sorted(path.rsplit("/", 1)[1] for path in scripts)
     assert names == ["node_views.js"]
     folder = scripts[0].rsplit("/", 1)[0]
-    for page in (PACK / "web" / "docs").glob("*.md"):
-        assert server.get(f"{folder}/docs/{page.name}").decode() == page.read_text()
+    docs = PACK / "web" / "docs"
+    pages = [*docs.glob("*.md"), *docs.glob("*/*.md")]
+    assert len(pages) % 3 == 0
+    for page in pages:
+        served = server.get(f"{folder}/docs/{page.relative_to(docs).as_posix()}").decode()
+        assert served == page.read_text(encoding="utf-8")
 
 
 def test_the_servers_log_has_no_complaint_about_the_pack(server):

@@ -29,9 +29,10 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def test_every_text_file_is_ascii():
-    files = tracked_text_files()
-    assert len(files) > 30
+def test_every_text_file_is_ascii_but_the_translated_help_pages():
+    translated = {path for path in tracked_text_files() if path.match("web/docs/*/*.md")}
+    files = [path for path in tracked_text_files() if path not in translated]
+    assert len(files) > 30 and translated
     wrong = []
     for path in files:
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
