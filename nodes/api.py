@@ -49,11 +49,11 @@ class Node(io.ComfyNode):
 
 
 def _checking_inputs(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
-    parameters = inspect.signature(execute)
+    names = tuple(inspect.signature(execute).parameters)[1:]
 
     @functools.wraps(execute)
     def run(cls: type[Node], *args: Any, **kwargs: Any) -> io.NodeOutput:
-        given = {**parameters.bind_partial(cls, *args, **kwargs).arguments, **kwargs}
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
         if any(map(is_empty, given.values())):
             shown = cls.define_schema()
             kinds = {entry.id: entry.io_type for entry in shown.inputs if not getattr(entry, "optional", False)}
