@@ -44,6 +44,11 @@ class ShapesScorer:
             for attribute, values in PROBES.items()
         }
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights of both towers."""
+        towers = {"text": self._clip.text, "vision": self._clip.vision}
+        return {f"{name}.{key}": value for name, one in towers.items() for key, value in one.state_dict().items()}
+
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit text embeddings, (n, projection)."""

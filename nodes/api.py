@@ -12,6 +12,7 @@ import torch
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from ..quickfix import EditReport, WeightEdit
+from .host.connected import is_empty, require_inputs
 
 __all__ = [
     "CausalTraceType",
@@ -19,6 +20,7 @@ __all__ = [
     "ConceptEditsType",
     "CorruptionType",
     "ImageScorerType",
+    "Node",
     "WeightEditType",
     "edit_output",
     "image_of",
@@ -33,6 +35,33 @@ ConceptEditsType = io.Custom("CONCEPT_EDITS")
 CorruptionType = io.Custom("CORRUPTION")
 CausalTraceType = io.Custom("CAUSAL_TRACE")
 ImageScorerType = io.Custom("IMAGE_SCORER")
+
+
+class Node(io.ComfyNode):
+    """A node of the pack: before its work begins, inputs that have to be connected and are empty are refused."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("execute")
+        # ComfyUI runs a node in a class derived from it.
+        if isinstance(own, classmethod) and not hasattr(own.__func__, "checks_inputs"):
+            cls.execute = classmethod(_checking_inputs(own.__func__))
+
+
+def _checking_inputs(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    names = tuple(inspect.signature(execute).parameters)[1:]
+
+    @functools.wraps(execute)
+    def run(cls: type[Node], *args: Any, **kwargs: Any) -> io.NodeOutput:
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        if any(map(is_empty, given.values())):
+            shown = cls.define_schema()
+            kinds = {entry.id: entry.io_type for entry in shown.inputs if not getattr(entry, "optional", False)}
+            require_inputs(shown.display_name, kinds, given)
+        return execute(cls, *args, **kwargs)
+
+    run.checks_inputs = True
+    return run
 
 
 def image_of(pixels: np.ndarray) -> torch.Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import Changes, compute_edit, parse_changes, require_fit
-from .api import ConceptEditsType, WeightEditType, edit_output, io, reporting, schema
+from .api import ConceptEditsType, Node, WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import clip_input, strength_input
 from .host.ledgers import MOST_CONCEPTS, keep_ledger, ledger_of
 from .host.progress import progress_bar
 from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
 
 
-class ChangeEdit(io.ComfyNode):
+class ChangeEdit(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

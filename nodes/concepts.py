@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..quickfix import ConceptEdit, ConceptList, combine, parse_concepts, read_concepts
 from ..quickfix.concepts.lists import READERS
-from .api import ConceptEditsType, io, schema
+from .api import ConceptEditsType, Node, io, schema
 from .edit_inputs import kind_input, source_input, target_input, template_lines, templates_input
 from .host.inputs import NO_FILE, input_path, modified, text_files
 
@@ -22,7 +22,7 @@ def describe(read: ConceptList) -> str:
     return "\n".join([*lines, *read.notes])
 
 
-class ConceptEditList(io.ComfyNode):
+class ConceptEditList(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -79,7 +79,7 @@ class ConceptEditList(io.ComfyNode):
         return io.NodeOutput(read.concepts, describe(read))
 
 
-class AddConceptEdit(io.ComfyNode):
+class AddConceptEdit(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import PRESERVE_MODES, compute_edit
-from .api import WeightEditType, edit_output, io, reporting, schema
+from .api import Node, WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import (
     concepts_input,
     edit_settings,
@@ -24,7 +24,7 @@ from .host.progress import progress_bar
 from .host.text_encoder import apply_edit, open_text_encoder, stored_report
 
 
-class DiffQuickFixEdit(io.ComfyNode):
+class DiffQuickFixEdit(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit
-from .api import WeightEditType, edit_output, io, reporting, schema
+from .api import Node, WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import clip_input, strength_input
 from .host.files import free_lora, lora_files, lora_path
 from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
 
 
-class SaveEditAsLoRA(io.ComfyNode):
+class SaveEditAsLoRA(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -69,7 +69,7 @@ class SaveEditAsLoRA(io.ComfyNode):
         return io.NodeOutput(lora_name)
 
 
-class LoadEdit(io.ComfyNode):
+class LoadEdit(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

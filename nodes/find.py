@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..quickfix import PRESERVE_MODES, find_lambda, find_target, prompts_of_text
 from ..quickfix.measure.charts import draw_curve, draw_targets
-from .api import image_of, io, report_ui, reporting, schema
+from .api import Node, image_of, io, report_ui, reporting, schema
 from .edit_inputs import (
     clip_input,
     concepts_input,
@@ -27,7 +27,7 @@ from .host.text_encoder import open_text_encoder
 _NAMED = 20
 
 
-class FindLambda(io.ComfyNode):
+class FindLambda(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -87,7 +87,7 @@ class FindLambda(io.ComfyNode):
         return io.NodeOutput(curve.best, image_of(draw_curve(curve, title=title)), report, ui=report_ui(report))
 
 
-class FindTarget(io.ComfyNode):
+class FindTarget(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -6,13 +6,13 @@ import json
 
 from ..quickfix import KNOWN_NAMES, PRESERVE_SETS, prompts_of_text, scan, text_of_prompts
 from ..quickfix.measure.charts import draw_report
-from .api import WeightEditType, image_of, io, report_ui, reporting, schema
+from .api import Node, WeightEditType, image_of, io, report_ui, reporting, schema
 from .host.inputs import NO_FILE, modified, read_text_file, text_files
 from .host.progress import progress_bar
 from .host.text_encoder import open_text_encoder
 
 
-class PreserveSet(io.ComfyNode):
+class PreserveSet(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -86,7 +86,7 @@ class PreserveSet(io.ComfyNode):
         return io.NodeOutput(text_of_prompts(tuple(dict.fromkeys(chosen))))
 
 
-class CollateralRadar(io.ComfyNode):
+class CollateralRadar(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -132,7 +132,7 @@ class CollateralRadar(io.ComfyNode):
         return io.NodeOutput(report, radar.preserve_text(), ui=report_ui(report))
 
 
-class EditReportNode(io.ComfyNode):
+class EditReportNode(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

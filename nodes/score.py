@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .api import ImageScorerType, io, schema
+from .api import ImageScorerType, Node, io, schema
 from .host.scorers import FolderScorer, ShapesImageScorer, VisionScorer, clip_folders
 
 NO_FOLDER = "(no CLIP folder found)"
@@ -21,7 +21,7 @@ def _scorer_output() -> io.Output:
     return ImageScorerType.Output(id="scorer", display_name="scorer", tooltip="For a causal trace.")
 
 
-class ShapesScorerNode(io.ComfyNode):
+class ShapesScorerNode(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -38,7 +38,7 @@ class ShapesScorerNode(io.ComfyNode):
         return io.NodeOutput(ShapesImageScorer(words))
 
 
-class LoadClipScorer(io.ComfyNode):
+class LoadClipScorer(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -72,7 +72,7 @@ class LoadClipScorer(io.ComfyNode):
         return io.NodeOutput(FolderScorer(folders[folder], words))
 
 
-class ClipVisionScorer(io.ComfyNode):
+class ClipVisionScorer(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -101,7 +101,7 @@ class ClipVisionScorer(io.ComfyNode):
         return io.NodeOutput(VisionScorer(clip_vision, clip, words))
 
 
-class ClipScore(io.ComfyNode):
+class ClipScore(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

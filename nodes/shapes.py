@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .api import io
+from .api import Node, io
 from .host import shapes
 
 
-class LoadShapesDemo(io.ComfyNode):
+class LoadShapesDemo(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(

@@ -8,11 +8,13 @@ from ..families.unet import UNET_KINDS, unet_sites
 from ..text.subjects import PLACES
 from ..tracing.results.examples import MOST_CELLS as MOST_PICTURES
 from ..tracing.runs.cases import Restoration
-from .api import CausalTraceType, CorruptionType, ImageScorerType, io, schema
-from .host.causal_trace import DEFAULT_ROWS, TraceSettings, trace_text, trace_unet
-from .host.corrupted import EXTENTS, CorruptionSettings, corrupt_prompt
+from .api import CausalTraceType, CorruptionType, ImageScorerType, Node, io, schema
 from .host.files import trace_path
-from .host.sampling import SamplerSettings, restore_in_unet, samplers
+from .host.tracing.causal_trace import DEFAULT_ROWS, TraceInputs, TraceSettings, trace_text, trace_unet
+from .host.tracing.corrupted import EXTENTS, CorruptionSettings, corrupt_prompt
+from .host.tracing.restored_model import restore_in_unet
+from .host.tracing.sampling import SamplerSettings, samplers
+from .host.tracing.steps import MOST_STEPS
 
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"]
 _EXAMPLE = "a red circle on grass, in the style of [van gogh]"
@@ -34,7 +36,7 @@ def _extent() -> io.Input:
     )
 
 
-class CorruptPrompt(io.ComfyNode):
+class CorruptPrompt(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -98,7 +100,7 @@ class CorruptPrompt(io.ComfyNode):
         )
 
 
-class RestoreTextState(io.ComfyNode):
+class RestoreTextState(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -138,7 +140,7 @@ class RestoreTextState(io.ComfyNode):
         return io.NodeOutput(corruption.restored(layer, kind, tokens))
 
 
-class RestoreUNetState(io.ComfyNode):
+class RestoreUNetState(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -161,23 +163,33 @@ class RestoreUNetState(io.ComfyNode):
                     tooltip="Names of the sites, * and ? allowed, several divided by commas: "
                     "unet.input.4.1.cross_attn, unet.output.*.resnet",
                 ),
-                io.Int.Input("start_step", default=0, min=0, max=10000, tooltip="First step that is restored."),
-                io.Int.Input("end_step", default=10000, min=0, max=10000, tooltip="First step that no longer is."),
+                io.Int.Input("start_step", default=0, min=0, max=MOST_STEPS, tooltip="First step that is restored."),
+                io.Int.Input(
+                    "end_step", default=MOST_STEPS, min=0, max=MOST_STEPS, tooltip="First step that no longer is."
+                ),
                 io.Combo.Input(
                     "branch",
                     options=["cond", "both"],
                     default="cond",
                     tooltip="Which half of the guidance is restored: the prompt's, or both.",
                 ),
+                io.Sigmas.Input(
+                    "schedule",
+                    optional=True,
+                    tooltip="The whole schedule, as of a Basic Scheduler; needed to count steps when the sampler runs "
+                    "a part of it: KSampler (Advanced) from a later step, split sigmas, denoise below 1.",
+                ),
             ],
             outputs=[io.Model.Output(id="restoring_model", display_name="model", tooltip="For a sampler.")],
         )
 
     @classmethod
-    def execute(cls, model, corruption, sites: str, start_step: int, end_step: int, branch: str) -> io.NodeOutput:
+    def execute(
+        cls, model, corruption, sites: str, start_step: int, end_step: int, branch: str, schedule=None
+    ) -> io.NodeOutput:
         chosen = [site.name for site in select(unet_sites(model.model.diffusion_model), names=sites)]
         steps = range(start_step, end_step)
-        return io.NodeOutput(restore_in_unet(model, corruption, chosen, steps=steps, branch=branch))
+        return io.NodeOutput(restore_in_unet(model, corruption, chosen, steps=steps, branch=branch, schedule=schedule))
 
 
 def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
@@ -313,7 +325,7 @@ def _checkpoint(values: dict):
     return trace_path(name) if name.strip() else None
 
 
-class CausalTraceText(io.ComfyNode):
+class CausalTraceText(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -342,20 +354,15 @@ class CausalTraceText(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, vae, negative, latent, columns: str, scorer=None, **values) -> io.NodeOutput:
         done, examples = trace_text(
-            model,
-            clip,
-            vae,
-            negative,
-            latent,
+            TraceInputs(model, clip, vae, negative, latent, scorer),
             _sweep_settings(values),
             columns=columns,
-            scorer=scorer,
             checkpoint=_checkpoint(values),
         )
         return io.NodeOutput(done.trace, examples)
 
 
-class CausalTraceUNet(io.ComfyNode):
+class CausalTraceUNet(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -392,15 +399,10 @@ class CausalTraceUNet(io.ComfyNode):
         cls, model, clip, vae, negative, latent, step_windows: int, branch: str, scorer=None, **values
     ) -> io.NodeOutput:
         done, examples = trace_unet(
-            model,
-            clip,
-            vae,
-            negative,
-            latent,
+            TraceInputs(model, clip, vae, negative, latent, scorer),
             _sweep_settings(values),
             step_windows=step_windows,
             branch=branch,
-            scorer=scorer,
             checkpoint=_checkpoint(values),
         )
         return io.NodeOutput(done.trace, examples)

@@ -6,14 +6,14 @@ from ..tracing.results.comparison import compare
 from ..tracing.results.heatmap import draw_heatmap
 from ..tracing.results.locate import locate
 from ..tracing.results.trace_file import load_trace, save_trace, trace_table
-from .api import CausalTraceType, image_of, io, schema
+from .api import CausalTraceType, Node, image_of, io, schema
 from .host.files import free_path, trace_files, trace_path
 from .host.heatmap import heatmap_output
 
 VALUES = ("indirect effect", "recovery")
 
 
-class CausalHeatmap(io.ComfyNode):
+class CausalHeatmap(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -55,7 +55,7 @@ class CausalHeatmap(io.ComfyNode):
         )
 
 
-class LocateCausalState(io.ComfyNode):
+class LocateCausalState(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -104,7 +104,7 @@ class LocateCausalState(io.ComfyNode):
         return io.NodeOutput(found.layer, found.kind, found.site, found.confidence, found.text())
 
 
-class SaveTrace(io.ComfyNode):
+class SaveTrace(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -138,7 +138,7 @@ class SaveTrace(io.ComfyNode):
         return io.NodeOutput(path.name)
 
 
-class LoadTrace(io.ComfyNode):
+class LoadTrace(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -161,7 +161,7 @@ class LoadTrace(io.ComfyNode):
         return io.NodeOutput(load_trace(trace_path(file)))
 
 
-class CompareTraces(io.ComfyNode):
+class CompareTraces(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 import weakref
 
-import comfy.sd
 import torch
 
 from ...quickfix import Ledger, WeightEdit
+from .objects import Clip
 from .progress import progress_bar
 from .text_encoder import TextEncoder
 
@@ -22,7 +22,7 @@ MOST_CONCEPTS = 16
 _KEPT: dict[tuple[int, int, torch.device], tuple[Ledger, weakref.ref, weakref.ref]] = {}
 
 
-def ledger_of(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit) -> Ledger:
+def ledger_of(clip: Clip, encoder: TextEncoder, edit: WeightEdit) -> Ledger:
     """The ledger of an edit on a CLIP: one that was kept, or made anew from the edit's concepts and settings.
 
     Raises:
@@ -38,16 +38,16 @@ def ledger_of(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit) -> Le
     return ledger
 
 
-def keep_ledger(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit, ledger: Ledger) -> None:
+def keep_ledger(clip: Clip, encoder: TextEncoder, edit: WeightEdit, ledger: Ledger) -> None:
     """Keep the ledger of an edit for a while."""
     key = _key(clip, encoder, edit)
     _KEPT.pop(key, None)
-    ends = (weakref.ref(one, lambda _: _KEPT.pop(key, None)) for one in (edit, clip.cond_stage_model))
-    _KEPT[key] = ledger, *ends
+    of_edit, of_clip = (weakref.ref(one, lambda _: _KEPT.pop(key, None)) for one in (edit, clip.cond_stage_model))
+    _KEPT[key] = ledger, of_edit, of_clip
     while len(_KEPT) > _MOST:
         del _KEPT[next(iter(_KEPT))]
 
 
-def _key(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit) -> tuple[int, int, torch.device]:
+def _key(clip: Clip, encoder: TextEncoder, edit: WeightEdit) -> tuple[int, int, torch.device]:
     """An id is that of a living object: its end takes the entry away."""
     return id(edit), id(clip.cond_stage_model), encoder.tower.device

@@ -1,7 +1,8 @@
 """The pack's one HTTP route: the tokens of a prompt, for the subject picker on "Corrupt Prompt".
 
-It reads no file but CLIP's vocabulary, keeps nothing, and answers JSON to JSON of limited size. Other sites' pages
-cannot ask: a browser sends JSON across origins only after a preflight, which ComfyUI does not grant.
+It reads no file but CLIP's vocabulary and the embeddings that a prompt names, keeps nothing, and answers JSON to JSON
+of limited size. Other sites' pages cannot ask: a browser sends JSON across origins only after a preflight, which
+ComfyUI does not grant.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import asyncio
 import functools
 import itertools
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
 
-from ...text.prompts import PromptTokenizer
+from ...text.prompts import PromptError, PromptTokenizer
 from ...text.subjects import SubjectError
+from .prompt_parts import PromptPart, cut_prompt, find_in_parts, tokenize_naming
 
 TOKENS = "/diff_quickfix/tokens"
 LONGEST_PROMPT, LONGEST_SUBJECT = 4000, 500
@@ -26,52 +27,58 @@ _LARGEST_BODY = 64 * 1024
 @functools.cache
 def _tokenizer() -> Any:
     """ComfyUI's tokenizer of Stable Diffusion 1.x; 2.x has the same vocabulary. Read when first asked for."""
+    import folder_paths
     from comfy.sd1_clip import SD1Tokenizer
 
-    return SD1Tokenizer()
+    return SD1Tokenizer(embedding_directory=folder_paths.get_folder_paths("embeddings")).clip_l
 
 
 def prompt_tokens(prompt: str, subject: str) -> dict[str, Any]:
     """A prompt as "Corrupt Prompt" will read it.
 
     Returns:
-        ``words``: for each word its ``text``, its ``tokens`` (texts), its ``part`` (of 77 tokens), and whether it is of
-        the ``subject``; ``problem``: why the subject cannot be found, or "".
+        ``words``: for each word its ``text``, its ``tokens`` (texts), their ``count``, its ``part`` (of 77 tokens),
+        whether it is of the ``subject``, and whether it is ``choosable`` as one. An embedding is a word of one token
+        that cannot be chosen; its ``count`` is that of its vectors. ``problem``: why the subject cannot be found, or
+        "".
     """
-    from .corrupted import cut_prompt, find_in_parts
-
-    own = _tokenizer().clip_l
-    (parts,) = _tokenizer().tokenize_with_weights(prompt).values()
-    chunks = cut_prompt(prompt, parts, own.tokenizer, own.end_token)
-    reader = PromptTokenizer(own.tokenizer, pad_token=own.pad_token)
+    own = _tokenizer()
+    try:
+        given, names = tokenize_naming(own, prompt)
+    except PromptError as error:
+        return {"words": [], "problem": str(error)}
+    parts = cut_prompt(prompt, given, names, own, None)
     marked: dict[int, set[int]] = {}
     problem = ""
     try:
-        number, ranges = find_in_parts(chunks, subject, reader)
+        number, ranges = find_in_parts(parts, subject, PromptTokenizer(own.tokenizer, pad_token=own.pad_token))
         marked[number] = set(itertools.chain.from_iterable(ranges))
     except SubjectError as error:
         problem = str(error)
     words = []
-    for part, chunk in enumerate(chunks):
-        words += _words(chunk.body, chunk.words, own.tokenizer, part, marked.get(part, set()))
+    for number, part in enumerate(parts):
+        words += _words(part, own.tokenizer, number, marked.get(number, set()))
     return {"words": words, "problem": problem}
 
 
-def _words(
-    ids: Sequence[int], ends: Sequence[bool], tokenizer: Any, part: int, marked: set[int]
-) -> list[dict[str, Any]]:
-    pieces = tokenizer.convert_ids_to_tokens([max(i, 0) for i in ids])
+def _words(part: PromptPart, tokenizer: Any, number: int, marked: set[int]) -> list[dict[str, Any]]:
+    ids, ends = part.tokens.body, part.tokens.words
     words: list[dict[str, Any]] = []
     start = 0
     for stop, ends_here in enumerate(ends, 1):
-        if ends_here or stop == len(pieces):
+        if ends_here or stop == len(ids):
+            shown = list(part.labels[start + 1 : stop + 1])
+            embedding = ids[start] < 0
+            # Which transformers release takes the end-of-word mark away differs.
+            text = shown[0] if embedding else tokenizer.decode(ids[start:stop]).replace("</w>", " ").strip()
             words.append(
                 {
-                    # Which transformers release takes the end-of-word mark away differs.
-                    "text": tokenizer.decode(ids[start:stop]).replace("</w>", " ").strip(),
-                    "tokens": [piece.removesuffix("</w>") for piece in pieces[start:stop]],
-                    "part": part,
+                    "text": text,
+                    "tokens": shown[:1] if embedding else shown,
+                    "count": len(shown),
+                    "part": number,
                     "subject": bool(marked.intersection(range(start + 1, stop + 1))),
+                    "choosable": not embedding,
                 }
             )
             start = stop
@@ -89,7 +96,11 @@ def _asked(body: bytes) -> tuple[str, str]:
     if len(prompt) > LONGEST_PROMPT or len(subject) > LONGEST_SUBJECT:
         raise ValueError(f"a prompt has at most {LONGEST_PROMPT} characters here, a subject {LONGEST_SUBJECT}")
     # Lone surrogates are JSON, but no text that a tokenizer takes.
-    return tuple(text.encode("utf-8", "replace").decode("utf-8") for text in (prompt, subject))
+    return _repaired(prompt), _repaired(subject)
+
+
+def _repaired(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 async def answer_tokens(request: web.Request) -> web.Response:

@@ -15,6 +15,8 @@ from torch.nn.functional import normalize
 
 from ...demo_model.scorer import ShapesScorer
 from ...tracing.scores.clip import ClipScorer, ScorerError
+from .identity import clip_parts, patcher_parts
+from .objects import Clip, ClipVision
 from .text_encoder import only_encoder
 
 # Kinds of ComfyUI's model folders in which a CLIP of transformers' format may lie.
@@ -37,6 +39,10 @@ class ShapesImageScorer:
         """
         pictures = pictures[..., :3].movedim(-1, 1).float().cpu().clamp(0, 1)
         return self._scorer.clip_score(pictures, [self._words or prompt] * len(pictures))
+
+    def identity(self) -> tuple[Any, ...]:
+        """What the scores depend on beside the pictures."""
+        return self._words, self._scorer.weights()
 
 
 def clip_folders() -> dict[str, Path]:
@@ -69,6 +75,10 @@ class FolderScorer:
         comfy.model_management.load_models_gpu([self._patcher], force_full_load=True)
         return self._scorer(pictures, prompt).cpu()
 
+    def identity(self) -> tuple[Any, ...]:
+        """What the scores depend on beside the pictures."""
+        return self.name, self._scorer.preprocessing, patcher_parts(self._patcher)
+
 
 class VisionScorer:
     """The cosine of a CLIP_VISION's image embedding and a CLIP's projected text embedding.
@@ -78,7 +88,7 @@ class VisionScorer:
             embeddings have other widths.
     """
 
-    def __init__(self, clip_vision: Any, clip: comfy.sd.CLIP, words: str = "") -> None:
+    def __init__(self, clip_vision: ClipVision, clip: Clip, words: str = "") -> None:
         self._projection = _text_projection(clip)
         self._vision, self._clip, self._words = clip_vision, clip, words.strip()
         self.name = f"CLIPScore (cosine) by CLIP_VISION{f' with {self._words!r}' if self._words else ''}"
@@ -97,8 +107,13 @@ class VisionScorer:
             )
         return (normalize(seen, dim=-1) @ normalize(text, dim=-1).T)[:, 0]
 
+    def identity(self) -> tuple[Any, ...]:
+        """What the scores depend on beside the pictures."""
+        read = [getattr(self._vision, name, None) for name in ("image_size", "image_mean", "image_std")]
+        return self._words, read, self._projection, patcher_parts(self._vision.patcher), clip_parts(self._clip)
 
-def _text_projection(clip: comfy.sd.CLIP) -> torch.Tensor:
+
+def _text_projection(clip: Clip) -> torch.Tensor:
     """The text projection (width, width) of a CLIP's one encoder.
 
     Raises:

@@ -9,12 +9,12 @@ from typing import Any
 
 import comfy.lora
 import comfy.model_management
-import comfy.sd
 import comfy.utils
 import torch
 
 from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, device_of_most, measure_final, weight_hash
 from ...text.prompts import PromptTokenizer
+from .objects import Clip
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.
@@ -41,7 +41,7 @@ class _BaseWeights(Mapping[str, torch.Tensor]):
     weights are the file's own, in the file's type; the model computes with what they are in its own type.
     """
 
-    def __init__(self, clip: comfy.sd.CLIP, prefix: str) -> None:
+    def __init__(self, clip: Clip, prefix: str) -> None:
         self._prefix = prefix
         self._patches = clip.patcher.get_key_patches(prefix)
         self._merged: dict[str, torch.Tensor] = {}
@@ -97,7 +97,7 @@ def _merges(patch: tuple[Any, ...]) -> bool:
     return kept != 1.0 or isinstance(value, list) or named
 
 
-def is_dynamic(clip: comfy.sd.CLIP) -> bool:
+def is_dynamic(clip: Clip) -> bool:
     """Whether ComfyUI brings the weights to the GPU one by one while they are used (dynamic VRAM)."""
     return bool(getattr(clip.patcher, "is_dynamic", lambda: False)())
 
@@ -130,7 +130,7 @@ class TextEncoder:
     basis: str = ""
 
 
-def only_encoder(clip: comfy.sd.CLIP) -> tuple[str, Any]:
+def only_encoder(clip: Clip) -> tuple[str, Any]:
     """The name ("clip_l", "clip_h") and the module of a CLIP's one text encoder.
 
     Raises:
@@ -149,7 +149,7 @@ def only_encoder(clip: comfy.sd.CLIP) -> tuple[str, Any]:
     return names[0], getattr(model, names[0])
 
 
-def open_text_encoder(clip: comfy.sd.CLIP) -> TextEncoder:
+def open_text_encoder(clip: Clip) -> TextEncoder:
     """Read the text encoder of a CLIP without touching it.
 
     Raises:
@@ -174,7 +174,7 @@ def open_text_encoder(clip: comfy.sd.CLIP) -> TextEncoder:
     return TextEncoder(tower, tokenizer, prefix, stored, _patch_dtype(clip), weights.basis())
 
 
-def layers_read(clip: comfy.sd.CLIP, encoder: Any) -> int:
+def layers_read(clip: Clip, encoder: Any) -> int:
     """How many layers of a CLIP's text encoder the image model reads, at the clip skip that the CLIP is set to."""
     count = len(encoder.transformer.text_model.encoder.layers)
     stop = clip.layer_idx
@@ -185,13 +185,13 @@ def layers_read(clip: comfy.sd.CLIP, encoder: Any) -> int:
     return stop + 1 if stop >= 0 else count + stop + 1
 
 
-def _patch_dtype(clip: comfy.sd.CLIP) -> torch.dtype:
+def _patch_dtype(clip: Clip) -> torch.dtype:
     if is_dynamic(clip):
         return torch.float32  # ComfyUI computes text encoders in fp32, and patches what it brings to the GPU
     return comfy.model_management.lora_compute_dtype(clip.patcher.load_device)
 
 
-def apply_edit(clip: comfy.sd.CLIP, encoder: TextEncoder, edit: WeightEdit, strength: float) -> comfy.sd.CLIP:
+def apply_edit(clip: Clip, encoder: TextEncoder, edit: WeightEdit, strength: float) -> Clip:
     """A clone of ``clip`` with the edit patched in at ``strength``; at strength 0, a clone with no patch at all.
 
     Raises:

@@ -9,7 +9,7 @@ from runs import sweep_inputs
 
 @pytest.fixture
 def memory(pack):
-    return importlib.import_module(f"{pack.__name__}.nodes.host.memory")
+    return importlib.import_module(f"{pack.__name__}.nodes.host.tracing.memory")
 
 
 def with_free(monkeypatch, memory, size):

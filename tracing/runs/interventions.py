@@ -90,22 +90,12 @@ def patching(
 def _hook(
     site: Site, todo: Sequence[Patch], index: RowIndex, step: Callable[[], int | None], ran: set[str]
 ) -> torch.utils.hooks.RemovableHandle:
-    def changed(tensor: torch.Tensor) -> torch.Tensor:
+    def changed(value: Any) -> Any:
+        # Indices and masks of integers are no rows of states.
+        if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+            return value
         ran.add(site.name)
-        now = step()
-        # A copy: what a module returns may be the stream itself, which earlier layers' outputs alias.
-        out = None
-        for patch in todo:
-            if patch.steps is not None and now not in patch.steps:
-                continue
-            for place, donor in zip(index(patch.row), index(patch.donor), strict=True):
-                out = tensor.clone() if out is None else out
-                if patch.positions is None:
-                    out[place] = tensor[donor]
-                else:
-                    where = list(patch.positions)
-                    out[place, where] = tensor[donor, where]
-        return tensor if out is None else out
+        return _copied(value, todo, index, step())
 
     def on_output(module: nn.Module, args: Any, output: Any) -> Any:
         if isinstance(output, torch.Tensor):
@@ -115,16 +105,29 @@ def _hook(
         raise InterventionError(f"{site.name} gave {type(output).__name__}; expected a tensor of rows.")
 
     def on_context(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = (*args[:1], *map(_change_tensor, args[1:])), {k: _change_tensor(v) for k, v in kwargs.items()}
-        return args, kwargs
-
-    def _change_tensor(value: Any) -> Any:
         # A cross-attention is given its queries first, then the text, as keys and perhaps again as values.
-        return changed(value) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        return (*args[:1], *map(changed, args[1:])), {name: changed(value) for name, value in kwargs.items()}
 
     if site.kind == "cross_context":
         return site.module.register_forward_pre_hook(on_context, with_kwargs=True)
     return site.module.register_forward_hook(on_output)
+
+
+def _copied(tensor: torch.Tensor, todo: Sequence[Patch], index: RowIndex, now: int | None) -> torch.Tensor:
+    """What a site computed, with the patches of a step done."""
+    out = None
+    for patch in todo:
+        if patch.steps is not None and now not in patch.steps:
+            continue
+        for place, donor in zip(index(patch.row), index(patch.donor), strict=True):
+            # A copy: what a module returns may be the stream itself, which earlier layers' outputs alias.
+            out = tensor.clone() if out is None else out
+            if patch.positions is None:
+                out[place] = tensor[donor]
+            else:
+                where = list(patch.positions)
+                out[place, where] = tensor[donor, where]
+    return tensor if out is None else out
 
 
 @contextmanager

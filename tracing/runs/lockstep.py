@@ -14,6 +14,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -103,9 +104,8 @@ def sweep(
     total = len(cases) * len(plan.seeds) * len(jobs)
     lockstep = _Lockstep(plan, painter, first_layer, rows, out_of_memory)
     kept: dict[Job, torch.Tensor] = {}
-    saved = time.monotonic()
     done = 0
-    try:
+    with _keeping(board, checkpoint) as save_now_and_then:
         for (p, case), (s, seed) in itertools.product(enumerate(cases), enumerate(plan.seeds)):
             todo = [job for job in jobs if not board.has(p, s, job)]
             # The clean result is what distances are measured from.
@@ -121,15 +121,29 @@ def sweep(
                     _keep(kept, batch, results)
                 done += len(batch)
                 progress(done, total, results)
-                if checkpoint is not None and time.monotonic() - saved > _SAVE_EVERY_S:
-                    save_trace(board.trace(), checkpoint, overwrite=True)
-                    saved = time.monotonic()
-    finally:
-        if checkpoint is not None and board.anything():
-            save_trace(board.trace(), checkpoint, overwrite=True)
+                save_now_and_then()
     trace = board.trace()
     cells = _strongest(trace, examples)
     return Sweep(trace, _examples(lockstep, cases[0], plan.seeds[0], cells, kept), cells)
+
+
+@contextmanager
+def _keeping(board: Board, checkpoint: Path | None) -> Iterator[Callable[[], None]]:
+    """Keep what is measured in a checkpoint: now and then where the function that is given is called, and at the end,
+    whatever ends it."""
+    saved = time.monotonic()
+
+    def save_now_and_then() -> None:
+        nonlocal saved
+        if checkpoint is not None and time.monotonic() - saved > _SAVE_EVERY_S:
+            save_trace(board.trace(), checkpoint, overwrite=True)
+            saved = time.monotonic()
+
+    try:
+        yield save_now_and_then
+    finally:
+        if checkpoint is not None and board.anything():
+            save_trace(board.trace(), checkpoint, overwrite=True)
 
 
 def _examples(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,15 @@ class Board:
             TraceError: it is not the same sweep; the message names what differs.
         """
         mine = self.trace()
-        names = ("component", "sites", "columns", "prompts", "subjects", "seeds", "draws", "score", "settings")
+        names = ("component", "sites", "columns", "prompts", "subjects", "seeds", "draws", "score")
         differing = [name for name in names if getattr(mine, name) != getattr(earlier, name)]
-        if earlier.control.shape != mine.control.shape:
+        differing += _differing(mine.settings, earlier.settings)
+        if earlier.control.shape[-1] != mine.control.shape[-1]:
             differing.append("controls")
         if differing:
             raise TraceError(
-                f"The checkpoint {path.name} was made with other {', '.join(differing)}. Name another file, or delete "
-                "this one to start over."
+                f"The checkpoint {path.name} was made with other {', '.join(differing)}; its scores and new ones would "
+                "not belong together. Name another file, or delete this one to start over."
             )
         for target, values in (
             (self._clean, earlier.clean),
@@ -85,3 +86,14 @@ class Board:
             (self._control, earlier.control),
         ):
             target.copy_(values)
+
+
+def _differing(mine: Any, earlier: Any, name: str = "") -> list[str]:
+    """The names of the settings that differ; of settings within settings, their own."""
+    if mine == earlier:
+        return []
+    kinds = (Mapping, type(None))
+    if not (isinstance(mine, kinds) and isinstance(earlier, kinds)):
+        return [name.replace("_", " ")]
+    one, other = mine or {}, earlier or {}
+    return [found for key in {**one, **other} for found in _differing(one.get(key), other.get(key), str(key))]

@@ -42,6 +42,9 @@ class ClipScorer:
         tokenizer: transformers' ``CLIPTokenizer``.
         words: what pictures are compared with in place of their prompt.
         label: names the CLIP in the trace's score.
+
+    Attributes:
+        preprocessing: side of the pictures in pixels, mean and standard deviation of their channels.
     """
 
     def __init__(
@@ -57,8 +60,7 @@ class ClipScorer:
         self.model = model.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self._words = words.strip()
-        self._size = int(model.config.vision_config.image_size)
-        self._mean, self._std = mean, std
+        self.preprocessing = (int(model.config.vision_config.image_size), mean, std)
         self.name = f"CLIPScore (cosine) by {label}{f' with {self._words!r}' if self._words else ''}"
 
     @classmethod
@@ -86,7 +88,7 @@ class ClipScorer:
             max_length=self.model.config.text_config.max_position_embeddings,
         )["input_ids"]
         text = normalize(_features(self.model.get_text_features(input_ids=ids.to(device))), dim=-1)
-        pixels = preprocess(pictures.to(device), self._size, self._mean, self._std)
+        pixels = preprocess(pictures.to(device), *self.preprocessing)
         seen = normalize(_features(self.model.get_image_features(pixel_values=pixels)), dim=-1)
         return (seen @ text.T)[:, 0]
 

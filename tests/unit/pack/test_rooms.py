@@ -26,6 +26,7 @@ ROOMS = (
     "cli",
     "demo_model",
     "nodes.host",
+    "nodes.host.tracing",
     "nodes",
     "demo_model.training",
     "demo_model.studies",

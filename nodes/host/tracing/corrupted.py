@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
-import comfy.sd
 import torch
 
-from ...families.clip import text_sites
-from ...families.sites import select
-from ...text.prompts import PromptTokenizer, TokenizedPrompt
-from ...text.subjects import SubjectError, find_subject, places
-from ...tracing.runs.cases import Case, Restoration, encode_rows
-from ...tracing.runs.corruption import Corruption, CorruptionError, gaussian, replacement
-from .text_encoder import only_encoder
+from ....families.clip import text_sites
+from ....families.sites import select
+from ....text.prompts import PromptTokenizer, TokenizedPrompt
+from ....text.subjects import SubjectError, places
+from ....tracing.runs.cases import Case, Restoration, encode_rows
+from ....tracing.runs.corruption import Corruption, CorruptionError, gaussian, replacement
+from ..objects import Clip, Conditioning
+from ..prompt_parts import PromptPart, cut_prompt, find_in_parts, tokenize_naming
+from ..text_encoder import only_encoder
 
 EXTENTS = ("subject", "whole prompt")
 
@@ -60,29 +61,36 @@ class CorruptedPrompt:
     Attributes:
         clip: the CLIP that encodes it.
         case: the prompt for the tracer.
-        tokens: the 77 tokens that hold the subject.
+        tokens: the tokens of the part that holds the subject.
         subject: the subject's token positions in them.
-        pooled: the clean prompt's pooled output.
+        labels: what the positions up to the end of the text show.
+        options: for each entry of the prompt's CONDITIONING, what stands in it beside the text states: the pooled
+            output, hooks, and the part of the sampling that it is for. Hooks with a schedule give several entries.
     """
 
-    clip: comfy.sd.CLIP
+    clip: Clip
     case: Case
     tokens: TokenizedPrompt
     subject: range
-    pooled: torch.Tensor | None
     labels: tuple[str, ...]
+    options: tuple[Mapping[str, Any], ...]
 
     def encode(self, rows: Sequence[Restoration]) -> torch.Tensor:
-        """Text states (rows, tokens, width)."""
+        """Text states (rows, tokens, width); those of several entries follow each other along the tokens."""
         encoder = only_encoder(self.clip)[1]
         sites = {site.name: site for site in text_sites(encoder)}
         return encode_rows(self.case, first_layer(self.clip), sites, rows)
 
-    def conditioning(self, restoration: Restoration) -> list[Any]:
-        """Text states of one row as a CONDITIONING."""
-        return [[self.encode([restoration]), {"pooled_output": self.pooled}]]
+    def entries(self, restoration: Restoration) -> tuple[torch.Tensor, ...]:
+        """Text states (1, tokens, width) of one row, for each entry of the CONDITIONING."""
+        return self.encode([restoration]).chunk(len(self.options), 1)
 
-    def restored(self, layer: int, kind: str, place: str) -> list[Any]:
+    def conditioning(self, restoration: Restoration) -> Conditioning:
+        """Text states of one row as a CONDITIONING."""
+        entries = zip(self.entries(restoration), self.options, strict=True)
+        return [[states, dict(options)] for states, options in entries]
+
+    def restored(self, layer: int, kind: str, place: str) -> Conditioning:
         """The corrupted prompt with one site put back at one place, as a CONDITIONING.
 
         Raises:
@@ -104,38 +112,28 @@ class CorruptedPrompt:
         return found
 
 
-def first_layer(clip: comfy.sd.CLIP) -> torch.nn.Module:
+def first_layer(clip: Clip) -> torch.nn.Module:
     """Layer 0 of a CLIP's text encoder."""
     return only_encoder(clip)[1].transformer.text_model.encoder.layers[0]
 
 
-def cut_prompt(
-    prompt: str, parts: Sequence[Sequence[tuple[Any, ...]]], tokenizer: Any, end: int
-) -> list[TokenizedPrompt]:
-    """A prompt as ComfyUI cuts it, 77 tokens each; entries that are no word (embeddings) become -1.
+def read_prompt(clip: Clip, prompt: str) -> list[PromptPart]:
+    """The parts of a prompt, as a CLIP's encoder is given them.
 
-    Args:
-        parts: what ComfyUI's tokenizer gives: lists of (token id, weight).
-        tokenizer: the transformers tokenizer that it wraps.
-        end: the id of the token that ends a text.
+    Raises:
+        PromptError: "embedding:" without a name.
+        UnsupportedEncoderError: not a CLIP with one text encoder.
     """
-    chunks = []
-    for part in parts:
-        ids = tuple(int(entry[0]) if isinstance(entry[0], int) else -1 for entry in part)
-        eos = ids.index(end) if end in ids else len(ids)
-        pieces = tokenizer.convert_ids_to_tokens([max(i, 0) for i in ids[1:eos]])
-        chunks.append(TokenizedPrompt(prompt, ids, eos, tuple(piece.endswith("</w>") for piece in pieces)))
-    return chunks
-
-
-def _labels(clip: comfy.sd.CLIP, tokens: TokenizedPrompt) -> tuple[str, ...]:
-    name, _ = only_encoder(clip)
-    pieces = getattr(clip.tokenizer, name).tokenizer.convert_ids_to_tokens([max(i, 0) for i in tokens.body])
-    return ("<start>", *(piece.removesuffix("</w>") for piece in pieces), "<end>")
+    name, encoder = only_encoder(clip)
+    own = getattr(clip.tokenizer, name)
+    options = getattr(clip, "tokenizer_options", {})
+    parts, names = tokenize_naming(own, prompt, **({"tokenizer_options": options} if options else {}))
+    width = encoder.transformer.text_model.embeddings.token_embedding.weight.shape[-1]
+    return cut_prompt(prompt, parts, names, own, width)
 
 
 def corrupt_prompt(
-    clip: comfy.sd.CLIP, prompt: str, subject: str, settings: CorruptionSettings | None = None
+    clip: Clip, prompt: str, subject: str, settings: CorruptionSettings | None = None
 ) -> CorruptedPrompt:
     """Find the subject among a prompt's tokens and draw the noise that hides it.
 
@@ -143,85 +141,57 @@ def corrupt_prompt(
     corruption holds one draw more than is traced: the control's donor.
 
     Raises:
-        SubjectError: the subject is not in the prompt, or in several of its parts of 77 tokens.
+        PromptError: "embedding:" without a name.
+        SubjectError: the subject is not in the prompt, in several of its parts, or over the seam of two.
         UnsupportedEncoderError: not a CLIP with one text encoder.
         CorruptionError: the noise is empty, or the replacing words have more tokens than the subject.
     """
     settings = settings or CorruptionSettings()
+    parts = read_prompt(clip, prompt)
+    number, ranges = find_in_parts(parts, subject, _reader(clip))
     tokens = clip.tokenize(prompt)
-    name, encoder = only_encoder(clip)
-    (parts,) = tokens.values()
-    chunks = cut_prompt(prompt, parts, getattr(clip.tokenizer, name).tokenizer, encoder.special_tokens["end"])
-    reader = _reader(clip)
-    number, ranges = find_in_parts(chunks, subject, reader)
-    corruption = _corrupt(clip, chunks[number], ranges, reader, settings)
-    case = Case(prompt, subject, corruption, _encode(clip, tokens), chunks=len(chunks), chunk=number)
-    pooled = clip.encode_from_tokens(tokens, return_pooled=True)[1]
-    return CorruptedPrompt(clip, case, chunks[number], ranges[-1], pooled, _labels(clip, chunks[number]))
+    (given,) = tokens.values()
+    corruption = _corrupt(clip, given[number], ranges, settings)
+    case = Case(prompt, subject, corruption, _encode(clip, tokens), chunks=len(parts), chunk=number)
+    options = tuple(entry[1] for entry in clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
+    return CorruptedPrompt(clip, case, parts[number].tokens, ranges[-1], parts[number].labels, options)
 
 
-def _reader(clip: comfy.sd.CLIP) -> PromptTokenizer:
+def _reader(clip: Clip) -> PromptTokenizer:
     name, encoder = only_encoder(clip)
     own = getattr(clip.tokenizer, name)
     return PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=encoder.max_length)
 
 
-def find_in_parts(
-    chunks: Sequence[TokenizedPrompt], subject: str, reader: PromptTokenizer
-) -> tuple[int, tuple[range, ...]]:
-    """The number of the one part of a prompt that holds the subject, and where it stands in it.
-
-    Raises:
-        SubjectError: none does, or several.
-    """
-    found: list[tuple[int, tuple[range, ...]]] = []
-    trouble: SubjectError | None = None
-    for number, chunk in enumerate(chunks):
-        try:
-            found.append((number, find_subject(chunk, subject, reader)))
-        except SubjectError as error:
-            trouble = error
-    if len(found) > 1:
-        raise SubjectError(
-            f"The subject {subject!r} occurs in {len(found)} of the {len(chunks)} parts of 77 tokens that ComfyUI cuts "
-            "this prompt into; corrupting one would leave the others. Name it once, or shorten the prompt."
-        )
-    if not found:
-        assert trouble is not None
-        raise trouble
-    return found[0]
-
-
 def _corrupt(
-    clip: comfy.sd.CLIP,
-    tokens: TokenizedPrompt,
-    ranges: Sequence[range],
-    reader: PromptTokenizer,
-    settings: CorruptionSettings,
+    clip: Clip, part: Sequence[tuple[Any, ...]], ranges: Sequence[range], settings: CorruptionSettings
 ) -> Corruption:
-    table = only_encoder(clip)[1].transformer.text_model.embeddings.token_embedding
+    """The noise for one part of a tokenized prompt, given as (token id or vector, weight)."""
+    encoder = only_encoder(clip)[1]
 
-    def embeddings(ids: Sequence[int]) -> torch.Tensor:
+    def embeddings(tokens: Sequence[Any]) -> torch.Tensor:
         # The table may lie on the CPU when the encoder does not; ComfyUI brings it to where its input is.
-        return table(torch.tensor([list(ids)], device=clip.patcher.load_device), out_dtype=torch.float32)[0].cpu()
+        return encoder.process_tokens([list(tokens)], clip.patcher.load_device)[0][0].float().cpu()
 
     # Loaded first: patched embeddings are the ones that the encoder will see.
     comfy.model_management.load_models_gpu([clip.patcher])
+    read = embeddings([entry[0] for entry in part])
     whole = settings.extent != EXTENTS[0]
-    positions = tuple(range(1, len(tokens.ids)) if whole else sorted(set(itertools.chain.from_iterable(ranges))))
-    own = embeddings([tokens.ids[i] for i in positions])
+    positions = tuple(range(1, len(read)) if whole else sorted(set(itertools.chain.from_iterable(ranges))))
+    own = read[list(positions)]
     noise = gaussian(own, positions, multiple=settings.multiple, draws=settings.traced + 1, seed=settings.seed)
     if not settings.replaced_by.strip():
         return noise
-    swap = replacement(own, positions, embeddings(reader.word_ids(settings.replaced_by)))
+    swap = replacement(own, positions, embeddings(_reader(clip).word_ids(settings.replaced_by)))
     return Corruption(positions, torch.cat([swap.deltas, noise.deltas[:1]]), 0.0, settings.seed)
 
 
-def _encode(clip: comfy.sd.CLIP, tokens: dict[str, Any]) -> Callable[[int], torch.Tensor]:
+def _encode(clip: Clip, tokens: Mapping[str, Any]) -> Callable[[int], torch.Tensor]:
     def encode(rows: int) -> torch.Tensor:
         # ComfyUI encodes the parts of a long prompt side by side and joins them: equal parts are equal rows.
-        joined = clip.encode_from_tokens({key: list(parts) * rows for key, parts in tokens.items()})
-        return joined.reshape(rows, joined.shape[1] // rows, joined.shape[2])
+        repeated = {key: list(parts) * rows for key, parts in tokens.items()}
+        entries = clip.encode_from_tokens_scheduled(repeated, show_pbar=False)
+        return torch.cat([joined.reshape(rows, joined.shape[1] // rows, -1) for joined, _ in entries], 1)
 
     return encode
 

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import comfy.model_patcher
-import comfy.sd
 import comfy.utils
 import latent_preview
 import torch
 
-from ...families.clip import text_sites
-from ...families.sites import Site, select, windows
-from ...families.unet import unet_sites
-from ...text.subjects import PLACES, places
-from ...tracing.results.examples import examples_of
-from ...tracing.runs.cases import Case
-from ...tracing.runs.lockstep import Score, Sweep, sweep
-from ...tracing.runs.plan import Plan
-from ...tracing.scores.latent import LATENT_DISTANCE, latent_distance
+from ....families.clip import text_sites
+from ....families.sites import Site, select, windows
+from ....families.unet import unet_sites
+from ....text.subjects import PLACES, places
+from ....tracing.results.examples import examples_of
+from ....tracing.runs.lockstep import Score, Sweep, sweep
+from ....tracing.runs.plan import Plan
+from ....tracing.scores.latent import LATENT_DISTANCE, latent_distance
+from ..identity import clip_parts, identities, patcher_parts, vae_parts
+from ..objects import Clip, Conditioning, ImageScorer, Latent, Model, Vae
+from ..progress import duration, say
+from ..text_encoder import only_encoder
 from .corrupted import CorruptedPrompt, CorruptionSettings, corrupt_prompt, first_layer, parse_prompts
 from .memory import rows_that_fit
-from .progress import duration, say
-from .sampling import SamplerSettings, make_painter
-from .text_encoder import only_encoder
+from .sampling import InitialLatent, SamplerSettings, make_painter
 
 log = logging.getLogger("diff_quickfix")
 
@@ -38,12 +36,22 @@ log = logging.getLogger("diff_quickfix")
 DEFAULT_ROWS = 12
 
 
-class ImageScorer(Protocol):
-    """What the socket IMAGE_SCORER carries: pictures (n, height, width, 3) in [0, 1] and a prompt to (n,) numbers."""
+@dataclass(frozen=True)
+class TraceInputs:
+    """What ComfyUI gives a trace.
 
-    name: str
+    Attributes:
+        negative: the negative conditioning, as for a KSampler.
+        latent: one latent; what is painted starts from it.
+        scorer: None: the distance of latents.
+    """
 
-    def __call__(self, pictures: torch.Tensor, prompt: str) -> torch.Tensor: ...
+    model: Model
+    clip: Clip
+    vae: Vae
+    negative: Conditioning
+    latent: Latent
+    scorer: ImageScorer | None = None
 
 
 @dataclass(frozen=True)
@@ -79,28 +87,8 @@ class TraceSettings:
         return {key: value for key, value in asdict(self).items() if key not in ("prompts", "rows", "pictures")}
 
 
-def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
-    """A hash of a model's weights and patches: of every name and shape, and of sixteen values of each weight."""
-    digest = hashlib.sha256()
-    for key, value in sorted(patcher.get_key_patches().items()):
-        weight = value[0][0]
-        digest.update(f"{key} {tuple(weight.shape)} {[entry[0] for entry in value[1:]]}".encode())
-        flat = weight.detach().reshape(-1)
-        digest.update(flat[:: max(1, len(flat) // 16)].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def trace_text(
-    model: comfy.model_patcher.ModelPatcher,
-    clip: comfy.sd.CLIP,
-    vae: comfy.sd.VAE,
-    negative: list[Any],
-    latent: dict[str, Any],
-    settings: TraceSettings,
-    *,
-    columns: str = "tokens",
-    scorer: ImageScorer | None = None,
-    checkpoint: Path | None = None,
+    inputs: TraceInputs, settings: TraceSettings, *, columns: str = "tokens", checkpoint: Path | None = None
 ) -> tuple[Sweep, torch.Tensor]:
     """Trace the text encoder: sites x tokens.
 
@@ -110,28 +98,24 @@ def trace_text(
     Returns:
         The sweep, and its example pictures (2 + cells, height, width, 3), which the trace knows again.
     """
-    corrupted = _corrupt_all(clip, settings)
+    corrupted = _corrupt_all(inputs.clip, settings)
     if columns == "tokens" and len(corrupted) > 1:
         raise ValueError(
             f"Got {len(corrupted)} prompts; their tokens are not the same. Choose columns: places, or trace one prompt."
         )
     labels, positions = _token_columns(corrupted[0]) if columns == "tokens" else _place_columns(corrupted)
     cases = [replace(one.case, columns=tuple(p[n] for p in positions)) for n, one in enumerate(corrupted)]
-    plan = _plan(settings, "text", text_sites(only_encoder(clip)[1]), labels)
-    return _run(model, clip, vae, negative, latent, settings, cases, plan, scorer, checkpoint, "cond")
+    plan = _plan(settings, "text", text_sites(only_encoder(inputs.clip)[1]), labels)
+    prompts = [replace(one, case=case) for one, case in zip(corrupted, cases, strict=True)]
+    return _run(inputs, settings, prompts, plan, checkpoint=checkpoint)
 
 
 def trace_unet(
-    model: comfy.model_patcher.ModelPatcher,
-    clip: comfy.sd.CLIP,
-    vae: comfy.sd.VAE,
-    negative: list[Any],
-    latent: dict[str, Any],
+    inputs: TraceInputs,
     settings: TraceSettings,
     *,
     step_windows: int = 1,
     branch: str = "cond",
-    scorer: ImageScorer | None = None,
     checkpoint: Path | None = None,
 ) -> tuple[Sweep, torch.Tensor]:
     """Trace the UNet: sites x step windows (one window: all steps)."""
@@ -145,18 +129,12 @@ def trace_unet(
         if step_windows == 1
         else tuple(f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges)
     )
-    cases = [one.case for one in _corrupt_all(clip, settings)]
-    plan = _plan(
-        settings,
-        "unet",
-        unet_sites(model.model.diffusion_model),
-        labels,
-        (None,) if step_windows == 1 else tuple(ranges),
-    )
-    return _run(model, clip, vae, negative, latent, settings, cases, plan, scorer, checkpoint, branch)
+    sites = unet_sites(inputs.model.model.diffusion_model)
+    plan = _plan(settings, "unet", sites, labels, (None,) if step_windows == 1 else tuple(ranges))
+    return _run(inputs, settings, _corrupt_all(inputs.clip, settings), plan, branch=branch, checkpoint=checkpoint)
 
 
-def _corrupt_all(clip: comfy.sd.CLIP, settings: TraceSettings) -> list[CorruptedPrompt]:
+def _corrupt_all(clip: Clip, settings: TraceSettings) -> list[CorruptedPrompt]:
     return [
         corrupt_prompt(
             clip, prompt, subject, replace(settings.corruption, seed=settings.corruption.seed + 7919 * number)
@@ -204,45 +182,76 @@ def _place_columns(all_: Sequence[CorruptedPrompt]) -> tuple[tuple[str, ...], li
 
 
 def _run(
-    model: comfy.model_patcher.ModelPatcher,
-    clip: comfy.sd.CLIP,
-    vae: comfy.sd.VAE,
-    negative: list[Any],
-    latent: dict[str, Any],
+    inputs: TraceInputs,
     settings: TraceSettings,
-    cases: Sequence[Case],
+    prompts: Sequence[CorruptedPrompt],
     plan: Plan,
-    scorer: ImageScorer | None,
-    checkpoint: Path | None,
-    branch: str,
+    *,
+    branch: str = "cond",
+    checkpoint: Path | None = None,
 ) -> tuple[Sweep, torch.Tensor]:
-    painter = make_painter(model, negative, latent, settings.sampler, branch=branch)
+    model, scorer = inputs.model, inputs.scorer
+    latent = InitialLatent.of(model, inputs.latent)
+    painter = make_painter(
+        model, inputs.negative, latent, settings.sampler, options=_unpooled(prompts[0].options), branch=branch
+    )
     kept = {
         **settings.kept(),
         "branch": branch,
-        "size": list(latent["samples"].shape[2:]),
-        "model": fingerprint(model),
-        "clip": fingerprint(clip.patcher),
+        "size": list(latent.image.shape[2:]),
+        "made_with": _made_with(inputs, prompts, latent, checkpoint),
     }
-    rows = rows_that_fit(model, latent["samples"].shape, settings.rows)
     done = sweep(
-        cases,
+        [one.case for one in prompts],
         plan,
         painter,
-        _score(vae, scorer),
-        rows=rows,
-        first_layer=first_layer(clip),
+        _score(inputs.vae, scorer),
+        rows=rows_that_fit(model, latent.image.shape, settings.rows),
+        first_layer=first_layer(inputs.clip),
         score_name=LATENT_DISTANCE if scorer is None else scorer.name,
         settings=kept,
         progress=_progress(model),
         checkpoint=checkpoint,
         examples=settings.pictures,
     )
-    pictures = vae.decode(done.examples)
+    pictures = inputs.vae.decode(done.examples)
     return replace(done, trace=replace(done.trace, examples=examples_of(done.cells, pictures))), pictures
 
 
-def _score(vae: comfy.sd.VAE, scorer: ImageScorer | None) -> Score:
+def _made_with(
+    inputs: TraceInputs, prompts: Sequence[CorruptedPrompt], latent: InitialLatent, checkpoint: Path | None
+) -> dict[str, str]:
+    """Digests of everything that a score depends on and the settings do not tell, by the names that people know."""
+    model, clip = patcher_parts(inputs.model), clip_parts(inputs.clip)
+    tokens = [inputs.clip.tokenize(one.case.prompt) for one in prompts]
+    named: list[tuple[str, Any]] = [
+        *((f"model {part}", value) for part, value in model.items()),
+        *((f"CLIP {part}", value) for part, value in clip.items()),
+        ("negative", inputs.negative),
+        ("latent", (latent.image, latent.mask, latent.batch_index)),
+        ("tokens of the prompts", tokens),
+        ("entries of the prompts", _unpooled(prompts[0].options)),
+    ]
+    if inputs.scorer is not None:
+        named += [("scorer", inputs.scorer), ("VAE", vae_parts(inputs.vae))]
+    digests, foreign = identities(named)
+    if foreign and checkpoint is not None:
+        known = "; ".join(f"{name}: {', '.join(objects)}" for name, objects in foreign.items())
+        log.warning(
+            "Causal trace: the checkpoint %s can be gone on with until ComfyUI is restarted, not after: other packs' "
+            "code is known as an object only (%s)",
+            checkpoint.name,
+            known,
+        )
+    return digests
+
+
+def _unpooled(options: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What all prompts' entries share: a UNet that reads pooled text is not traced."""
+    return [{key: value for key, value in one.items() if key != "pooled_output"} for one in options]
+
+
+def _score(vae: Vae, scorer: ImageScorer | None) -> Score:
     if scorer is None:
         return latent_distance
 
@@ -252,7 +261,7 @@ def _score(vae: comfy.sd.VAE, scorer: ImageScorer | None) -> Score:
     return score
 
 
-def _progress(model: comfy.model_patcher.ModelPatcher) -> Callable[[int, int, torch.Tensor], None]:
+def _progress(model: Model) -> Callable[[int, int, torch.Tensor], None]:
     """ComfyUI's progress bar with a preview of the latest picture, and the time left, on the node and in the log."""
     bar = comfy.utils.ProgressBar(1)
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)

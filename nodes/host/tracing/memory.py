@@ -9,7 +9,8 @@ import logging
 from collections.abc import Sequence
 
 import comfy.model_management
-import comfy.model_patcher
+
+from ..objects import Model
 
 log = logging.getLogger("diff_quickfix")
 
@@ -17,7 +18,7 @@ log = logging.getLogger("diff_quickfix")
 _MARGIN = 1.5
 
 
-def usable_memory(model: comfy.model_patcher.ModelPatcher) -> float:
+def usable_memory(model: Model) -> float:
     """Bytes for pictures on the model's device: what is free, and on a GPU what ComfyUI will free of other models."""
     device = model.load_device
     free = float(comfy.model_management.get_free_memory(device))
@@ -29,7 +30,7 @@ def usable_memory(model: comfy.model_patcher.ModelPatcher) -> float:
     return max(0.0, free + loaded - model.model_size())
 
 
-def rows_that_fit(model: comfy.model_patcher.ModelPatcher, shape: Sequence[int], wanted: int) -> int:
+def rows_that_fit(model: Model, shape: Sequence[int], wanted: int) -> int:
     """How many latents to denoise at once: as many as wanted or, by ComfyUI's estimate, as many as memory holds.
 
     Args:
