@@ -7,7 +7,6 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.sd
 import comfy.sd1_clip
 import folder_paths
 import torch
