@@ -111,8 +111,9 @@ TIERS = (
     Tier("e2e", "floor", "not newest"),
     Tier("comfyui", "newest"),
     Tier("comfyui", "floor", "not newest"),
-    Tier("unit", "newest"),
     Tier("device", "newest"),
+    Tier("device", "floor", "not newest"),
+    Tier("unit", "newest"),
 )
 
 

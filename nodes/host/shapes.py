@@ -66,13 +66,13 @@ class ShapesConfig(comfy.supported_models.SD15):
         return False
 
 
-def load_model() -> comfy.model_patcher.ModelPatcher:
-    """Shapes' UNet as a MODEL."""
+def load_model(dtype: torch.dtype = torch.float32) -> comfy.model_patcher.ModelPatcher:
+    """Shapes' UNet as a MODEL that keeps its weights in a type, and computes in it."""
     config = ShapesConfig(ShapesConfig.unet_config)
     names = comfy.utils.unet_to_diffusers(config.unet_config)
     state = {names[key]: value for key, value in load_part("unet").items()}
     device = comfy.model_management.get_torch_device()
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(dtype, None)
     model = comfy.model_base.BaseModel(config, device=comfy.model_management.unet_offload_device())
     patcher = comfy.model_patcher.CoreModelPatcher(
         model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
@@ -82,8 +82,8 @@ def load_model() -> comfy.model_patcher.ModelPatcher:
     return patcher
 
 
-def load_clip() -> comfy.sd.CLIP:
-    """Shapes' text tower as a CLIP of Stable Diffusion 1.x."""
+def load_clip(dtype: torch.dtype = torch.float32) -> comfy.sd.CLIP:
+    """Shapes' text tower as a CLIP of Stable Diffusion 1.x that keeps its weights in a type."""
     state = {
         f"clip_l.transformer.{key.removeprefix('text.')}": value
         for key, value in load_part("clip").items()
@@ -94,7 +94,7 @@ def load_clip() -> comfy.sd.CLIP:
         target,
         state_dict=state,
         parameters=sum(value.numel() for value in state.values()),
-        model_options={"clip_l_model_config": dict(shape.TEXT_CONFIG), "dtype": torch.float32},
+        model_options={"clip_l_model_config": dict(shape.TEXT_CONFIG), "dtype": dtype},
     )
 
 

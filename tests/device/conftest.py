@@ -14,6 +14,7 @@ __all__ = ["edit", "folders", "inference", "nodes", "pack", "run", "shapes"]
 
 def pytest_configure():
     set_up_comfyui()
+    torch.set_num_threads(1)  # everything is small: on a busy machine, threads would only wait for each other
 
 
 @pytest.fixture(autouse=True)

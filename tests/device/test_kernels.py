@@ -23,6 +23,7 @@ from placed import MIXTURES, on_device, place
 from pretended import DEVICE
 from transformers import CLIPTextConfig, CLIPTextModel
 
+pytestmark = pytest.mark.newest
 CPU = torch.device("cpu")
 PAPER, GUARDED, AUTO = map(preset, ("paper", "guarded", "auto"))
 # Fewer pairs than the keys are wide are solved as they are, more by their sums.

@@ -9,6 +9,8 @@ from pretended import DEVICE, Pretended
 from torch import nn
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.newest
+
 
 def here(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

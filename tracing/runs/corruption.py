@@ -25,7 +25,7 @@ class Corruption:
 
     Attributes:
         positions: the subject's token positions in its 77 tokens.
-        deltas: (draws, len(positions), width), fp32.
+        deltas: (draws, len(positions), width), fp32, on the CPU.
         std: standard deviation of the noise, in the units of the embeddings; 0 when words were replaced.
         seed: the seed of the draws.
     """
@@ -100,7 +100,7 @@ def replacement(embeddings: torch.Tensor, positions: tuple[int, ...], others: to
             "many tokens."
         )
     filled = torch.cat([others, others[-1:].expand(len(positions) - len(others), -1)]).float()
-    delta = filled - embeddings.float()
+    delta = (filled - embeddings.float()).cpu()
     if not delta.any():
         raise CorruptionError("The replacing words are the subject itself; nothing would be corrupted.")
     return Corruption(positions, delta[None], 0.0, 0)
