@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 ROOT = Path(__file__).resolve().parents[3]
 FILES = upload.uploaded_files()
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in FILES if b"\0" not in (ROOT / name).read_bytes()}
+HELP = PurePosixPath("web/docs")
 LARGEST_FILE, LARGEST_UPLOAD = 10_000_000, 33_000_000
 
 # What matches; then one text that does for every alternative.
@@ -152,6 +153,8 @@ def test_every_script_that_is_imported_is_there():
 def named_files(name: str) -> set[str]:
     """The files of the pack that a Markdown file links to, shows, or names in backticks with a folder and a suffix."""
     folder, text = PurePosixPath(name).parent, TEXTS[name]
+    if folder.is_relative_to(HELP):  # the page looks for a translation's pictures beside the English page
+        folder = HELP
     links = re.findall(r"\]\(([^)\s#]+)", text) + re.findall(r"(?:src|href)=\"([^\"#]+)\"", text)
     beside = {(ROOT / folder / link).resolve() for link in links if "://" not in link}
     spoken = {ROOT / path for path in re.findall(r"`((?:[\w.-]+/)+[\w-]+\.[a-z]{2,5})`", text)}
