@@ -17,4 +17,4 @@ def pytest_configure():
 def text_trace(nodes, shapes):
     """A trace of Shapes' text encoder over its six layers, and its pictures; never changed by a test."""
     with torch.inference_mode():
-        return nodes["DiffQuickFix_CausalTraceText"].execute(**sweep_inputs(shapes), columns="tokens").args
+        return nodes["DiffQuickFix_CausalTraceText"].execute(**sweep_inputs(shapes, draws=2), columns="tokens").args
