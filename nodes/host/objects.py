@@ -34,6 +34,8 @@ class Patcher(Protocol):
 
     def get_key_patches(self, filter_prefix: str | None = None) -> dict[str, list[Any]]: ...
 
+    def add_callback_with_key(self, call_type: str, key: str, callback: Callable[..., None]) -> None: ...
+
 
 class Model(Patcher, Protocol):
     """What the socket MODEL carries; ``model.diffusion_model`` is the UNet."""

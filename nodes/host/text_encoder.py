@@ -9,8 +9,10 @@ from typing import Any
 
 import comfy.lora
 import comfy.model_management
+import comfy.model_patcher
 import comfy.utils
 import torch
+from comfy.patcher_extension import CallbacksMP
 
 from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, device_of_most, measure_final, weight_hash
 from ...text.prompts import PromptTokenizer
@@ -204,7 +206,23 @@ def apply_edit(clip: Clip, encoder: TextEncoder, edit: WeightEdit, strength: flo
     applied = edited.add_patches({key: ("diff", (edit.delta(),))}, strength)
     if key not in applied:
         raise RuntimeError(f"ComfyUI did not accept the edit: it knows no weight named {key} in this CLIP.")
+    edited.patcher.add_callback_with_key(
+        CallbacksMP.ON_LOAD, f"DiffQuickFix_{key}", lambda patcher, *_, **__: _patch_forgotten(patcher, key)
+    )
     return edited
+
+
+def _patch_forgotten(patcher: Any, key: str) -> None:
+    """Patch a weight that ComfyUI loaded without its patches.
+
+    A text encoder that was loaded whole and later, with less memory, in parts keeps its marks of the first time, and
+    ``ModelPatcher.load`` passes over the parts that stay on the CPU (0.16.3 to 0.30.0): their patches are lost.
+    """
+    if key not in patcher.patches or key in patcher.backup or getattr(patcher, "is_dynamic", lambda: False)():
+        return
+    functions = getattr(comfy.utils.get_attr(patcher.model, key.rpartition(".")[0]), "weight_function", ())
+    if not any(isinstance(function, comfy.model_patcher.LowVramPatch) for function in functions):
+        patcher.patch_weight_to_device(key)
 
 
 def stored_report(encoder: TextEncoder, edit: WeightEdit, strength: float) -> EditReport:

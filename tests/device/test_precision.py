@@ -61,7 +61,8 @@ def test_an_edit_of_a_half_precision_encoder_acts_though_parts_of_it_are_not_loa
     assert (partly - whole).norm() < 0.05 * (whole - plain).norm()
 
 
-def test_weights_in_plain_fp8_are_edited_or_refused(accelerator, load, edit):
+def test_weights_in_plain_fp8_are_edited(load, edit):
+    """On the CPU: ComfyUI rounds to fp8 with random numbers of the device, and the pretended one has none."""
     clip = load.load_clip(torch.float8_e4m3fn)
     encode(clip, PROMPT)
     edited, change, _ = edit(clip)
