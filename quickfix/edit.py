@@ -114,7 +114,7 @@ def _measured(
     assert settings.lam is not None
     held = guard.held
     unknown = tell_unknown(tower, tokenizer, concepts, pairs.agree)
-    known = known_concepts(tower, tokenizer, concepts) if unknown is None or unknown.known else ()
+    known = concepts if unknown is None else known_concepts(tower, tokenizer, concepts) if unknown.known else ()
     effect = measure_effect(tower, settings.layer, update, probe)
     neighbours = measure_neighbours(tower, tokenizer, known, settings.layer, update)
     hits = [name for name, _ in (*effect.worst_hit, *(neighbours.worst if neighbours else ()))]

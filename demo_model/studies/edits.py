@@ -3,9 +3,9 @@
     python -m diff_quickfix.demo_model.studies.edits paint --out build/edits
     python -m diff_quickfix.demo_model.studies.edits judge --out build/edits
 
-``paint`` paints the same prompts and seeds before and after each edit, reads them with ``reader.py`` and appends one
-line for each edit to ``readings.jsonl``; lines that are there already are not made again. ``judge`` computes the edits
-anew, sets their verdicts beside the readings and prints the tables of ``docs/verdicts-shapes.md``.
+``paint`` paints the same prompts and seeds before and after each edit, one file of pictures for each; files that are
+there already are not made again. ``judge`` reads them with ``reader.py``, computes the edits anew, sets their verdicts
+beside the readings and prints the tables of ``docs/verdicts-shapes.md``.
 
 Prompts: each value of object, color and style four times in 32 scenes of combinations that training never saw, and
 four more for each edited concept. All of them read right in every attribute before the edits.
@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from ...output.files import whole_file
 from ...quickfix import ConceptEdit, EditSettings, WeightEdit, compute_edit, preset
 from ..pipeline import ShapesPipeline, load_pipeline
 from ..reader import VALUES, Reader
@@ -29,6 +31,7 @@ from ..scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, Scene, caption
 from .evaluate import prompt_of, shapes_tower, with_edit
 
 STEPS = 10
+_PROMPTS = "prompts.json"
 # Prompts for each value of an edited attribute, and how many more for each edited concept.
 EACH, OWN = 4, 4
 # Captions for each value that the preserve set "broad" names.
@@ -154,16 +157,15 @@ def chosen_prompts(pipeline: ShapesPipeline, reader: Reader) -> list[Prompt]:
     for _ in range(EACH):
         shuffled = [rng.permutation(values).tolist() for values in every.values()]
         wanted += [dict(zip(every, values, strict=True)) for values in zip(*shuffled, strict=True)]
-    own = dict.fromkeys((trial.attribute, trial.source) for trial in TRIALS if trial.attribute)
-    wanted += [{attribute: value} for attribute, value in own for _ in range(OWN)]
+    wanted += [{attribute: value} for attribute, value in _edited() for _ in range(OWN)]
     open_, found = list(range(len(wanted))), {}
     seed = 0
     while open_:
         tried = [Prompt(_drawn(rng, wanted[place]), seed + place) for place in open_]
         seed += len(wanted)
-        readings = read_prompts(pipeline, reader, tried)
-        for place, prompt, reading in zip(open_, tried, readings, strict=True):
-            if all(reading[name] == getattr(prompt.scene, name) for name in VALUES):
+        reading = reader.read(paint_prompts(pipeline, tried))
+        for i, (place, prompt) in enumerate(zip(open_, tried, strict=True)):
+            if all(reading[name][i] == getattr(prompt.scene, name) for name in VALUES):
                 found[place] = prompt
         open_ = [place for place in open_ if place not in found]
     return [found[place] for place in range(len(wanted))]
@@ -184,11 +186,10 @@ def _drawn(rng: np.random.Generator, fixed: dict[str, str]) -> Scene:
     return scene
 
 
-def read_prompts(pipeline: ShapesPipeline, reader: Reader, prompts: Sequence[Prompt]) -> list[dict[str, str]]:
-    """Paint prompts and read each picture: attribute to its value."""
+def paint_prompts(pipeline: ShapesPipeline, prompts: Sequence[Prompt]) -> torch.Tensor:
+    """Pictures (n, 3, 128, 128) in [0, 1]."""
     texts = [prompt_of(prompt.scene) for prompt in prompts]
-    read = reader.read(pipeline.paint(texts, [prompt.seed for prompt in prompts], steps=STEPS))
-    return [{name: read[name][place] for name in VALUES} for place in range(len(prompts))]
+    return pipeline.paint(texts, [prompt.seed for prompt in prompts], steps=STEPS)
 
 
 def edit_of(pipeline: ShapesPipeline, trial: Trial) -> WeightEdit:
@@ -199,43 +200,47 @@ def edit_of(pipeline: ShapesPipeline, trial: Trial) -> WeightEdit:
 
 def shown(trial: Trial, prompts: Sequence[Prompt]) -> list[Prompt]:
     """The prompts that a trial is read on: those of all values, and its own concept's."""
-    return [
-        prompt
-        for place, prompt in enumerate(prompts)
-        if place < len(prompts) - OWN * _concepts()
-        or (trial.attribute and getattr(prompt.scene, trial.attribute) == trial.source)
-    ]
+    shared = len(prompts) - OWN * len(_edited())
+    own = [prompt for prompt in prompts[shared:] if trial.attribute and _shows(trial, prompt.scene)]
+    return [*prompts[:shared], *own]
 
 
-def _concepts() -> int:
-    return len({(trial.attribute, trial.source) for trial in TRIALS if trial.attribute})
+def _edited() -> tuple[tuple[str, str], ...]:
+    """The attributes and values that trials edit away, each once."""
+    return tuple(dict.fromkeys((trial.attribute, trial.source) for trial in TRIALS if trial.attribute))
+
+
+def _shows(trial: Trial, scene: Scene) -> bool:
+    return getattr(scene, trial.attribute) == trial.source
+
+
+def study_prompts(out: Path) -> list[Prompt]:
+    """The prompts that :func:`paint_all` chose."""
+    return [Prompt(Scene(**entry["scene"]), entry["seed"]) for entry in json.loads((out / _PROMPTS).read_text())]
 
 
 def paint_all(out: Path, part: int = 0, parts: int = 1) -> None:
-    """Read every trial's pictures; what ``out`` holds already is not made again."""
+    """Paint every trial's pictures, and those before any edit; what ``out`` holds already is not made again."""
     out.mkdir(parents=True, exist_ok=True)
-    pipeline, reader = load_pipeline(), Reader()
-    kept = out / "prompts.json"
-    if kept.exists():
-        prompts = [Prompt(Scene(**entry["scene"]), entry["seed"]) for entry in json.loads(kept.read_text())]
-    else:
-        prompts = chosen_prompts(pipeline, reader)
-        kept.write_text(json.dumps([{"scene": vars(prompt.scene), "seed": prompt.seed} for prompt in prompts]))
-    done = {line["trial"] for line in readings(out)}
-    for trial in TRIALS[part::parts]:
-        if trial.name in done:
-            continue
-        own = shown(trial, prompts)
-        read = read_prompts(with_edit(pipeline, edit_of(pipeline, trial)), reader, own)
-        line = {"trial": trial.name, "scenes": [vars(prompt.scene) for prompt in own], "read": read}
-        with (out / f"readings-{part}.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(trial.name, flush=True)
+    pipeline = load_pipeline()
+    if not (out / _PROMPTS).exists():
+        chosen = chosen_prompts(pipeline, Reader())
+        text = json.dumps([{"scene": vars(prompt.scene), "seed": prompt.seed} for prompt in chosen])
+        (out / _PROMPTS).write_text(text)
+    prompts = study_prompts(out)
+    for number, trial in [(-1, None), *enumerate(TRIALS)][part::parts]:
+        path = pictures_path(out, number)
+        if not path.exists():
+            edited = pipeline if trial is None else with_edit(pipeline, edit_of(pipeline, trial))
+            pictures = paint_prompts(edited, prompts if trial is None else shown(trial, prompts))
+            with whole_file(path) as part_path, part_path.open("wb") as file:
+                np.save(file, (pictures * 255).round().byte().numpy())
+            print("before any edit" if trial is None else trial.name, flush=True)
 
 
-def readings(out: Path) -> list[dict[str, Any]]:
-    """The lines of all parts."""
-    return [json.loads(line) for path in sorted(out.glob("readings-*.jsonl")) for line in path.read_text().splitlines()]
+def pictures_path(out: Path, number: int) -> Path:
+    """Where the pictures of a trial lie, by its place in :data:`TRIALS`; -1 for those before any edit."""
+    return out / ("before.npy" if number < 0 else f"{number:02}.npy")
 
 
 def main(arguments: list[str] | None = None) -> None:

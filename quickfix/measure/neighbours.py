@@ -91,7 +91,7 @@ def _last_keys(tower: TextTower, tokenizer: PromptTokenizer, names: Sequence[str
     prompts = tokenizer.tokenize_all(list(names))
     ends = [prompt.eos - 1 for prompt in prompts]
     inputs = tower.attention_inputs([prompt.ids[: max(ends) + 1] for prompt in prompts], 0)
-    return inputs[torch.arange(len(ends)), ends]
+    return inputs[list(range(len(ends))), ends]
 
 
 def _moved(
@@ -112,8 +112,8 @@ def _moved(
     lasts = [start + length for length in own for start in before]
     longest = max(lasts) + _POSITIONS
     inputs = tower.attention_inputs([prompt.ids[:longest] for prompt in prompts], layer)
-    places = torch.tensor(lasts)[:, None] + torch.arange(_POSITIONS)
-    keys = inputs[torch.arange(len(prompts))[:, None], places.clamp_max(inputs.shape[1] - 1)]
+    places = (torch.tensor(lasts)[:, None] + torch.arange(_POSITIONS)).clamp_max(inputs.shape[1] - 1)
+    keys = inputs[torch.arange(len(prompts), device=inputs.device)[:, None], places.to(inputs.device)]
     keys = keys.unflatten(0, (len(names), len(templates)))
     others = (keys.sum(0) - keys) / (len(names) - 1)
     weight = tower.weight(tower.out_proj_name(layer))
