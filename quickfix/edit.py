@@ -159,6 +159,18 @@ def measure_edit(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit,
     return dataclasses.replace(report, chosen=report.chosen._replace(strength=strength))
 
 
+def report_at(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit, strength: float) -> EditReport:
+    """The report of a computed edit at a strength; the edit's own where that is of this strength.
+
+    Raises:
+        TowerError: the edit does not fit the text encoder.
+    """
+    own = edit.report
+    if own.chosen is not None and own.chosen.strength == strength:
+        return own
+    return dataclasses.replace(measure_edit(tower, tokenizer, edit, strength), milliseconds=own.milliseconds)
+
+
 def require_fit(tower: TextTower, edit: WeightEdit) -> None:
     """Refuse an edit of another kind of text encoder (TowerError)."""
     tower.require_layer(edit.settings.layer)

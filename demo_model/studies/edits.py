@@ -28,6 +28,7 @@ from ...quickfix import ConceptEdit, EditSettings, WeightEdit, compute_edit, pre
 from ..pipeline import ShapesPipeline, load_pipeline
 from ..reader import VALUES, Reader
 from ..scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, Scene, caption, held_out, sample_scenes
+from .edit_table import Outcome, outcome, table, tally
 from .evaluate import prompt_of, shapes_tower, with_edit
 
 STEPS = 10
@@ -243,6 +244,34 @@ def pictures_path(out: Path, number: int) -> Path:
     return out / ("before.npy" if number < 0 else f"{number:02}.npy")
 
 
+def judged(out: Path) -> Iterator[Outcome]:
+    """What became of every trial whose pictures lie in ``out``."""
+    pipeline, reader, prompts = load_pipeline(), Reader(), study_prompts(out)
+    for number, trial in enumerate(TRIALS):
+        path = pictures_path(out, number)
+        if path.exists():
+            scenes = [vars(prompt.scene) for prompt in shown(trial, prompts)]
+            report = edit_of(pipeline, trial).report
+            yield outcome(trial.name, trial.attribute, trial.source, scenes, read_pictures(reader, path), report)
+
+
+def read_pictures(reader: Reader, path: Path) -> dict[str, list[str]]:
+    """What some painted pictures read as."""
+    return reader.read(torch.from_numpy(np.load(path)).float() / 255)
+
+
+def judge_all(out: Path) -> None:
+    """Print what became of every trial, half by half: thresholds were chosen on the first half."""
+    prompts, before = study_prompts(out), read_pictures(Reader(), pictures_path(out, -1))
+    for name in VALUES:
+        right = [getattr(prompt.scene, name) == read for prompt, read in zip(prompts, before[name], strict=True)]
+        print(f"before any edit, {name}: {sum(right)} of {len(right)} read right")
+    outcomes = list(judged(out))
+    for half in (0, 1):
+        print(f"\n{'Thresholds were chosen on these' if half == 0 else 'Thresholds were tested on these'}:\n")
+        print(*table(outcomes[half::2]), tally(outcomes[half::2]), sep="\n")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="edits", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=["paint", "judge"])
@@ -252,6 +281,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.what == "paint":
         paint_all(options.out, options.part, options.parts)
+    else:
+        judge_all(options.out)
 
 
 if __name__ == "__main__":
