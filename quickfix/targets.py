@@ -14,7 +14,7 @@ source did. The best candidate has the largest removal - drift / 0.1, as the bes
 the same.
 
 On Shapes, "van gogh" (guarded, 12 pictures for each target, all 12 read as van gogh before): after the edit none did,
-whatever the target. Targets with a removal of 53 % to 74 % ("painting", "photo", "dog", ...) left 11 of 12 pictures
+whatever the target. Targets with a removal of 53 % to 74 % ("painting", "photo", "image", ...) left 11 of 12 pictures
 without a style and all else as it was; "circle" (37 %) bent one of 12 objects; "red" (11 %) painted half of the shapes
 red; and the other styles that Shapes knows (8 % and less) painted 9 to 12 of 12 pictures in their own style, though
 their efficacy was as high or higher.

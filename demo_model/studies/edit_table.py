@@ -21,6 +21,8 @@ from ..reader import VALUES
 
 HARM, NOISE, LEFT = 10.0, 5.0, 25.0
 _Z = 1.96
+_COLUMNS = ("edit", "left", "lost", "object", "color", "style", "efficacy", "drift")
+_COLUMNS += ("neighbours lost", "worst", "verdict", "wrong")
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,8 @@ def outcome(
 
 def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Markdown, a line for each edit."""
-    columns = "edit, left, lost, object, color, style, efficacy, drift, neighbours lost, worst, verdict, wrong".split(
-        ", "
-    )
-    yield "| " + " | ".join(columns) + " |"
-    yield "|" + "---|" * len(columns)
+    yield "| " + " | ".join(_COLUMNS) + " |"
+    yield "|" + "---|" * len(_COLUMNS)
     for one in outcomes:
         found = one.report.neighbours
         worst = found.worst[0][1] if found is not None else 0.0
