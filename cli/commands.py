@@ -24,6 +24,7 @@ from ..quickfix import (
     require_fit,
     weight_hash,
 )
+from ..quickfix.edit import report_at
 from .arguments import POSITIONS, SHORT_ENCODERS
 from .concepts import asked_concepts
 from .output import check_targets, described, print_json, stored, write_edit
@@ -41,7 +42,8 @@ def edit(options: argparse.Namespace) -> None:
     tokenizer = encoder.tokenizer(options.tokenizer)
     told = progress("computing", options.quiet)
     computed = compute_edit(encoder.tower, tokenizer, asked.concepts, _settings(options), progress=told)
-    write_edit(encoder, computed, stored(encoder, computed, computed.report, options.strength), options)
+    measured = report_at(encoder.tower, tokenizer, computed, options.strength)
+    write_edit(encoder, computed, stored(encoder, computed, measured, options.strength), options)
 
 
 def change(options: argparse.Namespace) -> None:
@@ -56,7 +58,8 @@ def change(options: argparse.Namespace) -> None:
     require_fit(encoder.tower, found)
     concepts = changes.made_on(found.concepts, tokenizer)
     computed = compute_edit(encoder.tower, tokenizer, concepts, found.settings, progress=told)
-    write_edit(encoder, computed, stored(encoder, computed, computed.report, options.strength), options)
+    measured = report_at(encoder.tower, tokenizer, computed, options.strength)
+    write_edit(encoder, computed, stored(encoder, computed, measured, options.strength), options)
 
 
 def inspect(options: argparse.Namespace) -> None:

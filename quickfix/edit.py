@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..text.prompts import PromptTokenizer
+from ..text.prompts import PromptError, PromptTokenizer
 from ..text.subjects import SubjectError, naming_any
 from .concepts.built_in import EVERYDAY, HELD_OUT_TEMPLATES
 from .concepts.concept import ConceptEdit
@@ -18,9 +18,11 @@ from .encoder.tower import TextTower, TowerError
 from .guard import Guard, build_guard
 from .measure.contested import near_preserved
 from .measure.effect import Probe, measure_effect
+from .measure.known import known_concepts, tell_unknown
+from .measure.neighbours import measure_neighbours
 from .measure.report import EditReport
 from .measure.stopwatch import Stopwatch
-from .measure.verdict import Guarding
+from .measure.verdict import Chosen, Guarding
 from .measure.weight_edit import WeightEdit, weight_hash
 from .solver.closed_form import Statistics
 from .solver.low_rank import LowRank, reached
@@ -111,18 +113,26 @@ def _measured(
     """The report of an update, for pairs, guard and probe at hand."""
     assert settings.lam is not None
     held = guard.held
+    unknown = tell_unknown(tower, tokenizer, concepts, pairs.agree)
+    known = concepts if unknown is None else known_concepts(tower, tokenizer, concepts) if unknown.known else ()
+    effect = measure_effect(tower, settings.layer, update, probe)
+    neighbours = measure_neighbours(tower, tokenizer, known, settings.layer, update)
+    hits = [name for name, _ in (*effect.worst_hit, *(neighbours.worst if neighbours else ()))]
     return EditReport(
-        efficacy=pairs.efficacy(update),
-        **measure_effect(tower, settings.layer, update, probe)._asdict(),
+        efficacy=pairs.efficacy(update) if known else None,
+        **effect._asdict(),
         pairs=len(pairs),
         rank=update.rank,
         relative_norm=float(update.up.norm() / tower.weight(tower.out_proj_name(settings.layer)).norm()),
         nbytes=update.up.nbytes + update.down.nbytes,
         skipped_preserve=guard.skipped,
-        generality=_generality(tower, tokenizer, concepts, settings, update),
+        generality=_generality(tower, tokenizer, known, settings, update),
         contested=near_preserved(tower, tokenizer, concepts, settings),
         condition=pairs.condition(settings.lam, guard),
         guarding=None if held is None else Guarding(held.rank, held.share(pairs.sums.gram)),
+        neighbours=neighbours,
+        unknown=unknown,
+        chosen=Chosen.of(settings, hits),
     )
 
 
@@ -135,7 +145,7 @@ def measure_edit(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit,
     """
     require_fit(tower, edit)
     settings = edit.settings
-    return _measured(
+    report = _measured(
         tower,
         tokenizer,
         edit.concepts,
@@ -145,6 +155,20 @@ def measure_edit(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit,
         build_guard(tower, tokenizer, edit.concepts, settings),
         everyday_probe(tower, tokenizer, edit.concepts, settings.layer),
     )
+    assert report.chosen is not None
+    return dataclasses.replace(report, chosen=report.chosen._replace(strength=strength))
+
+
+def report_at(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit, strength: float) -> EditReport:
+    """The report of a computed edit at a strength; the edit's own where that is of this strength.
+
+    Raises:
+        TowerError: the edit does not fit the text encoder.
+    """
+    own = edit.report
+    if own.chosen is not None and own.chosen.strength == strength:
+        return own
+    return dataclasses.replace(measure_edit(tower, tokenizer, edit, strength), milliseconds=own.milliseconds)
 
 
 def require_fit(tower: TextTower, edit: WeightEdit) -> None:
@@ -174,10 +198,17 @@ def find_lambda(
 
     Raises:
         SolveError: lambdas that are not above 0 and in rising order.
+        PromptError: the text encoder knows none of the concepts.
     """
     concepts = tuple(concepts)
     tower.require_layer(settings.layer)
     refuse_conflicts(concepts, tokenizer)
+    if not known_concepts(tower, tokenizer, concepts):
+        raise PromptError(
+            f"This model does not know {concepts[0].source!r} or its target {concepts[0].target!r}"
+            f"{', nor any other concept' if len(concepts) > 1 else ''}: no lambda is better than another. Check the "
+            "spelling, or take words that this model was trained on."
+        )
     guard = build_guard(tower, tokenizer, concepts, settings)
     pairs = gather_pairs(tower, tokenizer, concepts, settings, Stopwatch(), progress)
     return lambda_curve(pairs.sums, guard, everyday_probe(tower, tokenizer, concepts, settings.layer), lambdas)

@@ -171,6 +171,19 @@ class GatheredPairs:
         assert self.few is not None
         return self.few.sums().statistics(self.weight, self.bias)
 
+    @property
+    def agree(self) -> bool:
+        """Whether all sources have the outputs of their targets, up to the rounding of fp32."""
+        if self.bias is not None:
+            return False
+        if self.few is None:
+            energy, keys = self.sums.energy, float(self.sums.gram.trace())
+        else:
+            residuals = self.few.residuals(self.weight, None)
+            energy, keys = (float(rows.double().square().sum()) for rows in (residuals, self.few.source))
+        rounding = torch.finfo(torch.float32).eps * float(self.weight.norm())
+        return energy <= rounding**2 * keys
+
     def solve(self, lam: float, guard: Guard) -> LowRank:
         """The update that fits them."""
         if self.few is None:

@@ -14,7 +14,7 @@ source did. The best candidate has the largest removal - drift / 0.1, as the bes
 the same.
 
 On Shapes, "van gogh" (guarded, 12 pictures for each target, all 12 read as van gogh before): after the edit none did,
-whatever the target. Targets with a removal of 53 % to 74 % ("painting", "photo", "dog", ...) left 11 of 12 pictures
+whatever the target. Targets with a removal of 53 % to 74 % ("painting", "photo", "image", ...) left 11 of 12 pictures
 without a style and all else as it was; "circle" (37 %) bent one of 12 objects; "red" (11 %) painted half of the shapes
 red; and the other styles that Shapes knows (8 % and less) painted 9 to 12 of 12 pictures in their own style, though
 their efficacy was as high or higher.
@@ -37,6 +37,7 @@ from .concepts.settings import GUARDED, EditSettings
 from .edit import everyday_probe
 from .encoder.tower import TextTower
 from .guard import build_guard
+from .measure.known import known_concepts, unknown_names
 from .measure.radar import names_gram
 from .measure.stopwatch import Stopwatch
 from .measure.target_ranking import Candidate, TargetRanking
@@ -69,7 +70,8 @@ def find_target(
         progress: called with (candidates done, all); an exception it raises ends the work.
 
     Raises:
-        PromptError, SubjectError, HeldError, TowerError: as :func:`compute_edit`, for any of the candidates.
+        PromptError, SubjectError, HeldError, TowerError: as :func:`compute_edit`, for any of the candidates; a source
+            that the text encoder does not know, or no candidate that it knows.
     """
     tower.require_layer(settings.layer)
     wanted = list(dict.fromkeys(candidates)) or [
@@ -80,12 +82,31 @@ def find_target(
         refuse_conflicts([concept], tokenizer)
     if not concepts:
         raise PromptError(f"Unknown kind of concept {kind!r}; expected one of {', '.join(PLAIN_WORDS)}.")
-    judge, judged = _Judge(tower, tokenizer, concepts[0], settings), []
-    for number, concept in enumerate(concepts, 1):
+    known = _known(tower, tokenizer, concepts)
+    judge, judged = _Judge(tower, tokenizer, known[0], settings), []
+    for number, concept in enumerate(known, 1):
         judged.append(judge(concept))
         if progress is not None:
-            progress(number, len(concepts))
-    return TargetRanking(concepts[0].source, tuple(sorted(judged, key=lambda one: -one.worth)))
+            progress(number, len(known))
+    unknown = tuple(concept.target or "" for concept in concepts if concept not in known)
+    return TargetRanking(concepts[0].source, tuple(sorted(judged, key=lambda one: -one.worth)), unknown)
+
+
+def _known(tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> tuple[ConceptEdit, ...]:
+    """The concepts of one source whose targets the text encoder knows, at least one."""
+    source = concepts[0].source
+    if unknown_names(tower, tokenizer, [source]):
+        raise PromptError(
+            f"This model does not know {source!r}: there is nothing to replace. Check the spelling, or take words that "
+            "this model was trained on."
+        )
+    known = known_concepts(tower, tokenizer, concepts)
+    if not known:
+        tried = ", ".join(repr(concept.target) for concept in concepts[:8])
+        raise PromptError(
+            f"This model knows none of the candidates: {tried}. Name some that it was trained on, one on each line."
+        )
+    return known
 
 
 class _Judge:

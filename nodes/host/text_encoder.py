@@ -15,6 +15,7 @@ import torch
 from comfy.patcher_extension import CallbacksMP
 
 from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, device_of_most, measure_final, weight_hash
+from ...quickfix.edit import report_at
 from ...text.prompts import PromptTokenizer
 from .objects import Clip
 
@@ -226,10 +227,11 @@ def _patch_forgotten(patcher: Any, key: str) -> None:
 
 
 def stored_report(encoder: TextEncoder, edit: WeightEdit, strength: float) -> EditReport:
-    """The edit's report with what only the whole text encoder tells, at ``strength``: what rounding the patched weight
+    """The edit's report at ``strength``, with what only the whole text encoder tells: what rounding the patched weight
     to the model's own dtype costs, and how far the last hidden states move."""
     update = LowRank(edit.up * strength, edit.down)
-    report = edit.report.with_final(measure_final(encoder.tower, edit.settings.layer, update, encoder.tokenizer))
+    report = report_at(encoder.tower, encoder.tokenizer, edit, strength)
+    report = report.with_final(measure_final(encoder.tower, edit.settings.layer, update, encoder.tokenizer))
     report = dataclasses.replace(report, basis=encoder.basis)
     weight, delta = encoder.tower.weight(edit.weight_name), edit.delta(strength)
     return report.with_storage(weight, delta, encoder.storage_dtype, encoder.patch_dtype)

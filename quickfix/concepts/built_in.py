@@ -5,9 +5,11 @@ things, colors, counts, places, grounds, and well-known styles; a style that is 
 no prompt but the empty one, the negative prompt that nearly every picture is made with. ``PRESERVE_SETS`` are sets to
 choose by name; none of them holds a prompt of ``EVERYDAY`` but the empty one.
 
-``KNOWN_NAMES`` are artists, things, looks and captions that an edit may move by mistake. ``HELD_OUT_TEMPLATES`` are
-captions by kind of concept that no edit is computed from: other sentences and ways of saying the same, with the concept
-at the front, in the middle and at the end. ``PLAIN_WORDS`` say as little as a concept of their kind can.
+``KNOWN_NAMES`` are artists, things, looks, colors and captions that an edit may move by mistake. ``NAMES_ALIKE`` are
+lists of names of one kind, and ``NAMES_OF_KIND`` those to look at for a concept that is in none of them.
+``HELD_OUT_TEMPLATES`` are captions by kind of concept that no edit is computed from: other sentences and ways of saying
+the same, with the concept at the front, in the middle and at the end. ``PLAIN_WORDS`` say as little as a concept of
+their kind can.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ FINAL_CAPTIONS = _lines("final_captions.txt")
 PRESERVED = _lines("guarded.txt")
 PRESERVE_SETS = _lists("preserve_sets.json")
 ARTISTS = _lines("artists.txt")
-KNOWN_NAMES = tuple(dict.fromkeys((*ARTISTS, *_lines("things.txt"), *_lines("looks.txt"), *_lines("captions.txt"))))
+THINGS, LOOKS, COLORS = _lines("things.txt"), _lines("looks.txt"), _lines("colors.txt")
+KNOWN_NAMES = tuple(dict.fromkeys((*ARTISTS, *THINGS, *LOOKS, *COLORS, *_lines("captions.txt"))))
+NAMES_ALIKE = (ARTISTS, THINGS, LOOKS, COLORS)
+NAMES_OF_KIND = {"style": ARTISTS, "object": THINGS, "fact": THINGS, "custom": KNOWN_NAMES}
 HELD_OUT_TEMPLATES = _lists("held_out_templates.json")
 PLAIN_WORDS = _lists("plain_words.json")
 

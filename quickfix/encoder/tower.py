@@ -27,6 +27,11 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 TOKENS = "embeddings.token_embedding.weight"
 TOKEN_POSITIONS = "embeddings.position_embedding.weight"
+# A token whose embedding so many others have too was never trained; one added for a new name may begin as the copy of
+# another.
+_SHARED = 8
+# The first columns of the embeddings, as one number each.
+_COLUMNS, _FACTORS = 8, (3, 5, 7, 11, 13, 17, 19, 23)
 # Captions attended at once; bounds the memory of long concept lists.
 _ROWS = 256
 _CPU = torch.device("cpu")
@@ -172,6 +177,28 @@ class TextTower:
                 f"There is no layer {layer}: the image model reads layers 0 to {self.num_layers - 1} of this encoder "
                 "(at its clip skip). Choose one of them."
             )
+
+    @torch.no_grad()
+    def untrained_tokens(self, tokens: Iterable[int]) -> frozenset[int]:
+        """Those of some tokens that say nothing: their embedding is zero, or that of many other tokens too."""
+        table = self._read(TOKENS)
+        ids = torch.tensor(sorted(set(tokens)), dtype=torch.long, device=table.device)
+        ids = ids[(ids >= 0) & (ids < len(table))]
+        if not len(ids):
+            return frozenset()
+        empty = ~table[ids].bool().any(1)
+        found, ids = set(ids[empty].tolist()), ids[~empty]
+        # Rows that differ in the first columns differ; what is left is compared whole.
+        marks = table[:, :_COLUMNS].float().contiguous().view(torch.int32).long()
+        marks = (marks * torch.tensor(_FACTORS, device=table.device)).sum(1)
+        ordered = marks.sort().values
+        first, after = (torch.searchsorted(ordered, marks[ids], right=right) for right in (False, True))
+        ids = ids[after - first > _SHARED]
+        for mark in marks[ids].unique().tolist():
+            alike = (marks == mark).nonzero()[:, 0]
+            _, group, sizes = table[alike].unique(dim=0, return_inverse=True, return_counts=True)
+            found.update(set(alike[sizes[group] > _SHARED].tolist()).intersection(ids.tolist()))
+        return frozenset(found)
 
     def weight(self, name: str) -> torch.Tensor:
         """One weight in fp32, on the tower's device.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from ...output.figures import as_pixels, new_figure, shorten
 from ..solver.spectrum import DRIFT_LIMIT, LambdaCurve
 from .report import EditReport
 from .target_ranking import Candidate, TargetRanking
-from .verdict import HARMFUL_DRIFT, WEAK_EFFICACY
+from .verdict import HARMFUL_DRIFT, LOST, WEAK_EFFICACY
 
 _GOOD, _BAD, _NEUTRAL, _MARK = "#2f6f8f", "#c8553d", "#8a8a8a", "#d1002f"
-_COLORS = {"strong": "#2e7d4f", "weak": "#b7791f", "harmful": _BAD}
-_BAR = 0.3
+_COLORS = {"strong": "#2e7d4f", "weak": "#b7791f", "harmful": _BAD, "unknown": _NEUTRAL}
+# Heights in inches: of a bar, of what stands below a panel.
+_BAR, _BELOW = 0.3, 0.65
 # Candidates that are named in a picture.
 _LABELS = 24
 
@@ -31,25 +32,28 @@ def draw_report(report: EditReport, *, width: int = 900, title: str = "") -> np.
     Raises:
         ImportError: Matplotlib is missing.
     """
-    reached, moved = _reached_bars(report), _moved_bars(report)
+    panels = _panels(report)
     words = textwrap.wrap(report.verdict, width=max(30, width // 8))
-    top, between, bottom = 0.55 + 0.2 * len(words), 0.75, 0.55
-    tall = [_BAR * len(bars) for bars in (reached, moved)]
-    height = top + sum(tall) + between + bottom
+    top = 0.55 + 0.2 * len(words)
+    height = top + sum(_BAR * len(panel.bars) + _BELOW for panel in panels)
     figure = new_figure(width, height)
     figure.text(0.02, 1 - 0.3 / height, shorten(title) or "Diff-QuickFix edit", fontsize=13, weight="bold")
     color = _COLORS[report.verdict.split(":")[0]]
     for number, line in enumerate(words):
         figure.text(0.02, 1 - (0.52 + 0.2 * number) / height, line, fontsize=9, color=color)
-    upper = figure.add_axes((0.36, (bottom + tall[1] + between) / height, 0.54, tall[0] / height))
-    _bars(upper, reached, _GOOD, 1.0)
-    upper.axvline(WEAK_EFFICACY, color=_NEUTRAL, linewidth=1, linestyle="--")
-    upper.set_xlabel("share; left of the line an edit is weak", fontsize=8)
-    lower = figure.add_axes((0.36, bottom / height, 0.54, tall[1] / height))
-    most = max([1.25 * HARMFUL_DRIFT, *(1.1 * value for _, value in moved)])
-    _bars(lower, moved, _BAD, most)
-    lower.axvline(HARMFUL_DRIFT, color=_NEUTRAL, linewidth=1, linestyle="--")
-    lower.set_xlabel("relative change; right of the line an edit is harmful", fontsize=8)
+    bottom = height - top
+    for panel in panels:
+        tall = _BAR * len(panel.bars)
+        axes = figure.add_axes((0.36, (bottom - tall) / height, 0.54, tall / height))
+        _bars(
+            axes,
+            list(panel.bars),
+            panel.color,
+            max([panel.most, *(1.1 * value for _, value in panel.bars if panel.color == _BAD)]),
+        )
+        axes.axvline(panel.line, color=_NEUTRAL, linewidth=1, linestyle="--")
+        axes.set_xlabel(panel.label, fontsize=8)
+        bottom -= tall + _BELOW
     return as_pixels(figure)
 
 
@@ -148,8 +152,32 @@ def _label_points(axes: Any, candidates: Sequence[Candidate]) -> None:
         )
 
 
+class _Panel(NamedTuple):
+    """Bars over one axis, with a line where a verdict changes."""
+
+    bars: Sequence[tuple[str, float]]
+    color: str
+    most: float
+    line: float
+    label: str
+
+
+def _panels(report: EditReport) -> list[_Panel]:
+    reached = _Panel(_reached_bars(report), _GOOD, 1.0, WEAK_EFFICACY, "share; left of the line an edit is weak")
+    moved = _Panel(
+        _moved_bars(report),
+        _BAD,
+        1.25 * HARMFUL_DRIFT,
+        HARMFUL_DRIFT,
+        "relative change; right of the line an edit is harmful",
+    )
+    names = [(shorten(name, 38), share) for name, share in report.neighbours.worst] if report.neighbours else []
+    label = "names like it: how far each moves to what all share; right of the line it is lost"
+    return [reached, moved, *([_Panel(names, _BAD, 1.0, LOST, label)] if names else [])]
+
+
 def _reached_bars(report: EditReport) -> list[tuple[str, float]]:
-    bars = [("efficacy", report.efficacy)]
+    bars = [] if report.efficacy is None else [("efficacy", report.efficacy)]
     bars += [(f"generality, {kind}", share) for kind, share in report.generality]
     bars.append(("specificity", report.specificity))
     if report.storage is not None:

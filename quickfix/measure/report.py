@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .rounding import StorageRounding, storage_rounding
-from .verdict import Guarding, judge
+from .verdict import Chosen, Guarding, Neighbours, Unknown, judge
 
 
 class FinalStates(NamedTuple):
@@ -35,7 +35,8 @@ class EditReport:
     """The measured effect and cost of an edit.
 
     Attributes:
-        efficacy: 0 (nothing reached) to 1 (every edited key gives its value): 1 - ||W'K - V|| / ||W K - V||.
+        efficacy: 0 (nothing reached) to 1 (every edited key gives its value): 1 - ||W'K - V|| / ||W K - V||; None where
+            the text encoder knows no concept of the edit.
         specificity: 1 - mean of ||delta k|| / ||W k|| over the words of everyday prompts; 1 is no damage.
         drift: mean over everyday prompts of the relative L2 change of the residual stream, all positions.
         empty_prompt_drift: the same for the empty prompt, which is most pictures' negative prompt.
@@ -54,9 +55,12 @@ class EditReport:
         final: drift of the last hidden states, where measured (see :func:`~.effect.measure_final`).
         basis: what the edit was computed from, where that is not simply the model's weights.
         contested: (source, preserved prompt, cosine) with nearly the same key: to keep the one is to keep the other.
+        neighbours: what happens to names of the concepts' kinds, where there are any.
+        unknown: words that the text encoder does not know, where there are any.
+        chosen: of the settings, what advice depends on.
     """
 
-    efficacy: float
+    efficacy: float | None
     specificity: float
     drift: float
     empty_prompt_drift: float
@@ -74,18 +78,23 @@ class EditReport:
     final: FinalStates | None = None
     contested: tuple[tuple[str, str, float], ...] = ()
     basis: str = ""
+    neighbours: Neighbours | None = None
+    unknown: Unknown | None = None
+    chosen: Chosen | None = None
 
     @property
     def verdict(self) -> str:
-        """ "strong", or "weak: ..." or "harmful: ..." with why and what to do (see ``verdict.py``)."""
+        """ "strong", or "weak: ...", "harmful: ..." or "unknown: ..." with why and what to do (see ``verdict.py``)."""
         return judge(self).text()
 
     def text(self) -> str:
         """A summary for people, some lines."""
-        lines = [
-            f"verdict: {self.verdict}",
-            f"efficacy: {self.efficacy:.1%} of the way from the concept to its target, over {self.pairs} token pairs",
-        ]
+        lines = [f"verdict: {self.verdict}"]
+        if self.efficacy is not None:
+            lines.append(
+                f"efficacy: {self.efficacy:.1%} of the way from the concept to its target, over {self.pairs} token "
+                "pairs"
+            )
         if self.generality:
             kinds = ", ".join(f"{reached:.1%} ({kind})" for kind, reached in self.generality)
             lines.append(f"generality: {kinds} in sentences that the edit has not seen")
@@ -97,6 +106,12 @@ class EditReport:
             lines.append(
                 f"final text states: drift {self.final.drift:.2%} (1 - cosine {self.final.turn:.4f}) on everyday "
                 f"captions, {self.final.empty_prompt_drift:.2%} on the empty prompt"
+            )
+        if self.neighbours is not None:
+            names = "; ".join(f"{name!r} {moved:.0%}" for name, moved in self.neighbours.worst)
+            lines.append(
+                f"neighbours: {self.neighbours.lost} of {self.neighbours.names} names like the concept lose more than "
+                f"half of what tells them apart, {self.neighbours.moved:.0%} on the mean; most: {names}"
             )
         if self.worst_hit:
             worst = "; ".join(f"{prompt!r} {drift:.2%}" for prompt, drift in self.worst_hit)
@@ -132,7 +147,7 @@ class EditReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
         fields = dataclasses.asdict(self)
-        for name in ("storage", "guarding", "final"):
+        for name in ("storage", "guarding", "final", "neighbours", "unknown", "chosen"):
             value = getattr(self, name)
             fields[name] = None if value is None else value._asdict()
         fields["milliseconds"] = dict(self.milliseconds)

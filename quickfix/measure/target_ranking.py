@@ -43,10 +43,12 @@ class TargetRanking:
     Attributes:
         source: the concept that is to become one of them.
         candidates: at least one.
+        unknown: candidates that the text encoder does not know; they are not judged.
     """
 
     source: str
     candidates: tuple[Candidate, ...]
+    unknown: tuple[str, ...] = ()
 
     @property
     def best(self) -> Candidate:
@@ -62,6 +64,8 @@ class TargetRanking:
                 f"{one.target[:40]:{width}}{one.removal:7.1%} {one.efficacy:8.1%} {one.drift:7.2%} "
                 f"{one.collateral:10.2%}  {one.lam:<.4g}"
             )
+        if self.unknown:
+            lines.append(f"not known to this model: {', '.join(map(repr, self.unknown))}")
         lines.append(
             "The best has the most removal at the least drift (a drift of "
             f"{DRIFT_LIMIT:.0%} weighs as much as all of the concept). Removal is how near the edit brings the "
@@ -75,4 +79,5 @@ class TargetRanking:
             "source": self.source,
             "best": self.best.target,
             "candidates": [{**dataclasses.asdict(one), "worth": one.worth} for one in self.candidates],
+            "unknown": list(self.unknown),
         }

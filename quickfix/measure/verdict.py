@@ -18,39 +18,79 @@ without a preserve set, 21 edits; 12 prompts of it and 21 of other styles and no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from ..concepts.built_in import PRESERVED
+from ..concepts.settings import EditSettings
 from ..solver.spectrum import DRIFT_LIMIT
 from .rounding import StorageRounding
 
 HARMFUL_DRIFT = DRIFT_LIMIT
 WEAK_EFFICACY = 0.5
 WEAK_GENERALITY = 1 / 3
+LOST = 0.5
+LOST_SHARE = 0.1
+# Lambdas that nodes take.
+SMALLEST_LAMBDA, LARGEST_LAMBDA = 0.001, 1000.0
+_NAMED = 3
 
 
-# What a verdict can say; the page has these sentences in other languages too (web/texts).
-HARM = (
-    "everyday prompts move by {drift}; raise lambda, take the preset guarded or auto, or preserve prompts that are hit"
+# What a verdict can say: findings, each with the advice that follows it. The page has these sentences in other
+# languages too (web/texts).
+MOVED = "everyday prompts move by {drift}"
+MOVED_WORST = "everyday prompts move by {drift}, most {worst}"
+MOVED_EMPTY = "the empty prompt, which most pictures use as the negative one, moves by {drift}"
+MOVED_NEIGHBOURS = "{lost} of {names} names like it lose what tells them apart, most {worst}"
+RAISE_LAMBDA = "raise lambda"
+LOWER_LAMBDA = "lower lambda"
+TAKE_GUARDED = "take the preset guarded or auto"
+PRESERVE_HITS = "preserve the prompts that are hit worst"
+PRESERVE_NEIGHBOURS = "preserve the names that are hit worst, in captions like your prompts"
+PRESERVE_EMPTY = "preserve the empty prompt"
+HOLD_EMPTY = "hold the empty prompt (preserve_mode hard)"
+WEAK = "the concept moves only {reached} of the way to its target"
+RAISE_STRENGTH = "raise strength"
+PRESERVE_FEWER = "preserve fewer prompts"
+HOLD_FEWER = "hold fewer prompts, or preserve them softly"
+WEAK_ELSEWHERE = "in sentences that it has not seen the edit goes {reached} of the way ({kind})"
+ADD_TEMPLATES = "add templates that say the concept as your prompts do (kind custom)"
+ADD_MORE_TEMPLATES = "add templates that say the concept as your prompts do"
+WEAK_ROUNDED = "only {left} of the edit survives rounding to the model's precision"
+USE_FP32 = "load the text encoder in fp32 (ComfyUI's option --fp32-text-enc)"
+UNKNOWN_SOURCE = "this model does not know {names}: there is nothing to edit"
+UNKNOWN_TARGET = "this model does not know {names}: the concept becomes a word without meaning"
+SAME_STATES = "this model does not tell {source} from {target}: there is nothing to edit"
+CHECK_WORDS = "check the spelling, or take words that this model was trained on"
+FINDINGS = (
+    MOVED,
+    MOVED_WORST,
+    MOVED_EMPTY,
+    MOVED_NEIGHBOURS,
+    WEAK,
+    WEAK_ELSEWHERE,
+    WEAK_ROUNDED,
+    UNKNOWN_SOURCE,
+    UNKNOWN_TARGET,
+    SAME_STATES,
 )
-HARM_WORST = (
-    "everyday prompts move by {drift}, most {worst}; raise lambda, take the preset guarded or auto, or preserve the "
-    "prompts that are hit worst"
+ADVICE = (
+    RAISE_LAMBDA,
+    LOWER_LAMBDA,
+    TAKE_GUARDED,
+    PRESERVE_HITS,
+    PRESERVE_NEIGHBOURS,
+    PRESERVE_EMPTY,
+    HOLD_EMPTY,
+    RAISE_STRENGTH,
+    PRESERVE_FEWER,
+    HOLD_FEWER,
+    ADD_TEMPLATES,
+    ADD_MORE_TEMPLATES,
+    USE_FP32,
+    CHECK_WORDS,
 )
-HARM_EMPTY = (
-    "the empty prompt, which most pictures use as the negative one, moves by {drift}; preserve or hold the empty prompt"
-)
-WEAK = "the concept moves only {reached} of the way to its target; lower lambda, or preserve fewer prompts"
-WEAK_HELD = "the concept moves only {reached} of the way to its target; hold fewer prompts, or preserve them softly"
-WEAK_ELSEWHERE = (
-    "in sentences that it has not seen the edit goes {reached} of the way ({kind}); add templates that say the concept "
-    "as your prompts do (kind custom), or lower lambda"
-)
-WEAK_ROUNDED = (
-    "only {left} of the edit survives rounding to the model's precision; load the text encoder in fp32 (ComfyUI's "
-    "option --fp32-text-enc)"
-)
-SENTENCES = (HARM, HARM_WORST, HARM_EMPTY, WEAK, WEAK_HELD, WEAK_ELSEWHERE, WEAK_ROUNDED)
+SENTENCES = (*FINDINGS, *ADVICE)
 
 
 class Guarding(NamedTuple):
@@ -62,11 +102,72 @@ class Guarding(NamedTuple):
     """Share of the edited keys' energy that lies in that span, where no edit can act."""
 
 
+class Neighbours(NamedTuple):
+    """What an edit does to names of the concept's kind (``neighbours.py``)."""
+
+    names: int
+    """How many were looked at."""
+    lost: int
+    """How many of them move by more than :data:`LOST`."""
+    moved: float
+    """Mean over the names of how far each moves, where 1 is as far as from it to the mean of the names."""
+    worst: tuple[tuple[str, float], ...]
+    """The names that move most, with how far they do."""
+
+
+class Unknown(NamedTuple):
+    """Words of concepts that the text encoder does not know (``known.py``)."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    same: tuple[tuple[str, str], ...]
+    """Sources and targets with equal states."""
+    known: int
+    """How many concepts are left."""
+
+
+class Chosen(NamedTuple):
+    """What of an edit's settings the advice of its verdict depends on."""
+
+    lam: float
+    guarded: bool
+    """Whether all that the preset guarded preserves is preserved."""
+    preserved: int
+    """How many prompts are preserved softly, at a weight above 0."""
+    held: int
+    """How many prompts are held."""
+    empty_prompt: str
+    """ "free", "preserved" or "held"."""
+    kept: tuple[str, ...] = ()
+    """Those of the prompts and names that the edit hits most that are preserved or held."""
+    strength: float = 1.0
+
+    @classmethod
+    def of(cls, settings: EditSettings, hits: Iterable[str] = (), strength: float = 1.0) -> Chosen:
+        """Of settings whose lambda is found.
+
+        Args:
+            hits: the prompts and names that the edit hits most.
+        """
+        soft = settings.preserve if settings.preserve_weight else ()
+        kept = {prompt.casefold() for prompt in (*soft, *settings.hold)}
+        empty = "held" if "" in settings.hold else "preserved" if "" in soft else "free"
+        return cls(
+            lam=settings.lam or 0.0,
+            guarded={prompt.casefold() for prompt in PRESERVED} <= kept,
+            preserved=len(soft),
+            held=len(settings.hold),
+            empty_prompt=empty,
+            kept=tuple(hit for hit in dict.fromkeys(hits) if hit.casefold() in kept),
+            strength=strength,
+        )
+
+
 class Measured(Protocol):
     """What of an :class:`~.report.EditReport` a verdict looks at."""
 
     @property
-    def efficacy(self) -> float: ...
+    def efficacy(self) -> float | None: ...
 
     @property
     def drift(self) -> float: ...
@@ -86,9 +187,18 @@ class Measured(Protocol):
     @property
     def storage(self) -> StorageRounding | None: ...
 
+    @property
+    def neighbours(self) -> Neighbours | None: ...
+
+    @property
+    def unknown(self) -> Unknown | None: ...
+
+    @property
+    def chosen(self) -> Chosen | None: ...
+
 
 class Finding(NamedTuple):
-    """A reason for a verdict, and what to do about it."""
+    """A reason for a verdict, or what to do about the one before it."""
 
     sentence: str
     """One of :data:`SENTENCES`."""
@@ -100,45 +210,129 @@ class Finding(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A word, "strong", "weak" or "harmful", and the reasons for it; harm is named before weakness."""
+    """A word, "strong", "weak", "harmful" or "unknown", and the reasons for it, each with advice; of harm and weakness,
+    harm is told."""
 
     word: str
     findings: tuple[Finding, ...] = ()
 
     def text(self) -> str:
-        """ "strong", "weak: why and what to do" or "harmful: what and what to do"."""
+        """ "strong", or the word with why and what to do: "weak: why; what to do"."""
         return ": ".join((self.word, *filter(None, ["; ".join(finding.text() for finding in self.findings)])))
 
 
 def judge(report: Measured) -> Verdict:
     """The verdict on an edit."""
+    unknown = tuple(_unknown(report.unknown))
+    if report.efficacy is None:
+        return Verdict("unknown", unknown)
     harm = tuple(_harm(report))
     if harm:
         return Verdict("harmful", harm)
-    weakness = tuple(_weakness(report))
+    weakness = (*unknown, *_weakness(report, report.efficacy))
     return Verdict("weak", weakness) if weakness else Verdict("strong")
 
 
+def _unknown(unknown: Unknown | None) -> Iterator[Finding]:
+    if unknown is None:
+        return
+    if unknown.sources:
+        yield Finding(UNKNOWN_SOURCE, {"names": _quoted(unknown.sources)})
+    if unknown.targets:
+        yield Finding(UNKNOWN_TARGET, {"names": _quoted(unknown.targets)})
+    for source, target in unknown.same[:_NAMED]:
+        yield Finding(SAME_STATES, {"source": repr(source), "target": repr(target)})
+    yield Finding(CHECK_WORDS, {})
+
+
 def _harm(report: Measured) -> Iterator[Finding]:
-    if report.drift > HARMFUL_DRIFT:
-        values = {"drift": f"{report.drift:.0%}"}
-        if report.worst_hit:
-            yield Finding(HARM_WORST, {**values, "worst": repr(report.worst_hit[0][0])})
-        else:
-            yield Finding(HARM, values)
-    if report.empty_prompt_drift > HARMFUL_DRIFT:
-        yield Finding(HARM_EMPTY, {"drift": f"{report.empty_prompt_drift:.0%}"})
+    """What is harmed, each with its own advice; the advice that serves all follows at the end."""
+    harm = [*_harmed_neighbours(report), *_harmed_prompts(report), *_harmed_empty_prompt(report)]
+    yield from harm
+    if harm:
+        chosen = report.chosen
+        if chosen is not None and not chosen.guarded:
+            yield Finding(TAKE_GUARDED, {})
+        if chosen is None or chosen.lam < LARGEST_LAMBDA:
+            yield Finding(RAISE_LAMBDA, {})
 
 
-def _weakness(report: Measured) -> Iterator[Finding]:
-    weak = report.efficacy < WEAK_EFFICACY
+def _harmed_neighbours(report: Measured) -> Iterator[Finding]:
+    found = report.neighbours
+    if found is None or found.lost <= LOST_SHARE * found.names:
+        return
+    worst = [name for name, _ in found.worst]
+    values = {"lost": str(found.lost), "names": str(found.names), "worst": _quoted(worst[: found.lost])}
+    yield Finding(MOVED_NEIGHBOURS, values)
+    if _any_free(report, worst):
+        yield Finding(PRESERVE_NEIGHBOURS, {})
+
+
+def _harmed_prompts(report: Measured) -> Iterator[Finding]:
+    if report.drift <= HARMFUL_DRIFT:
+        return
+    values = {"drift": f"{report.drift:.0%}"}
+    if report.worst_hit:
+        yield Finding(MOVED_WORST, {**values, "worst": repr(report.worst_hit[0][0])})
+    else:
+        yield Finding(MOVED, values)
+    if _any_free(report, [prompt for prompt, _ in report.worst_hit]):
+        yield Finding(PRESERVE_HITS, {})
+
+
+def _harmed_empty_prompt(report: Measured) -> Iterator[Finding]:
+    if report.empty_prompt_drift <= HARMFUL_DRIFT:
+        return
+    yield Finding(MOVED_EMPTY, {"drift": f"{report.empty_prompt_drift:.0%}"})
+    kept = report.chosen.empty_prompt if report.chosen is not None else "free"
+    if kept != "held":
+        yield Finding(PRESERVE_EMPTY if kept == "free" else HOLD_EMPTY, {})
+
+
+def _any_free(report: Measured, hits: Sequence[str]) -> bool:
+    """Whether any of some hits is not preserved yet."""
+    kept = report.chosen.kept if report.chosen is not None else ()
+    return any(hit not in kept for hit in hits)
+
+
+def _weakness(report: Measured, efficacy: float) -> Iterator[Finding]:
+    weak = efficacy < WEAK_EFFICACY
     if weak:
-        held = report.guarding is not None and report.guarding.concept_lost > 1 - WEAK_EFFICACY
-        yield Finding(WEAK_HELD if held else WEAK, {"reached": f"{report.efficacy:.0%}"})
+        yield Finding(WEAK, {"reached": f"{efficacy:.0%}"})
+        yield from _reach_farther(report)
     poor = [(share, kind) for kind, share in report.generality if share < WEAK_GENERALITY]
     if poor and not weak:
         share, kind = min(poor)
         yield Finding(WEAK_ELSEWHERE, {"reached": f"{share:.0%}", "kind": kind})
-    reach = 1.0 if weak else report.efficacy
+        yield Finding(ADD_MORE_TEMPLATES if kind == "custom" else ADD_TEMPLATES, {})
+        yield from _lower_lambda(report.chosen)
+    reach = 1.0 if weak else efficacy
     if report.storage is not None and report.storage.realised * reach < WEAK_EFFICACY:
         yield Finding(WEAK_ROUNDED, {"left": f"{report.storage.realised:.0%}"})
+        yield Finding(USE_FP32, {})
+
+
+def _reach_farther(report: Measured) -> Iterator[Finding]:
+    """What helps an edit that does not go far enough."""
+    chosen = report.chosen
+    if chosen is not None and chosen.strength < 1:
+        yield Finding(RAISE_STRENGTH, {})
+    held = report.guarding is not None and report.guarding.concept_lost > 1 - WEAK_EFFICACY
+    if held:
+        yield Finding(HOLD_FEWER, {})
+        return
+    yield from _lower_lambda(chosen)
+    if chosen is not None and chosen.preserved:
+        yield Finding(PRESERVE_FEWER, {})
+    if chosen is not None and chosen.held:
+        yield Finding(HOLD_FEWER, {})
+
+
+def _lower_lambda(chosen: Chosen | None) -> Iterator[Finding]:
+    if chosen is None or chosen.lam > SMALLEST_LAMBDA:
+        yield Finding(LOWER_LAMBDA, {})
+
+
+def _quoted(names: Sequence[str]) -> str:
+    """Some names between quotes, and whether there are more."""
+    return ", ".join([*map(repr, names[:_NAMED]), *(["..."] if len(names) > _NAMED else [])])

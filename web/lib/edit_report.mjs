@@ -40,15 +40,16 @@ function preserve(node, prompt) {
     return t("Added {prompt}; run again to see what it costs.", { prompt });
 }
 
-function worstHit(node, model) {
-    if (!model.worst.length) return [];
+/** Prompts or names that were hit, each with a button that preserves it. */
+function hitList(node, title, hits) {
+    if (!hits.length) return [];
     const said = element("div", { "aria-live": "polite" });
     const keeps = widgetOf(node, "preserve");
-    const rows = model.worst.map(({ text, drift }) => element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
+    const rows = hits.map(({ text, drift }) => element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
         element("span", { style: { flex: "1 1 auto", overflowWrap: "anywhere" } }, text),
         element("span", { style: { fontVariantNumeric: "tabular-nums", whiteSpace: "nowrap" } }, `${(100 * drift).toFixed(2)} %`),
         ...(keeps ? [button(t("add to preserve"), t('keep "{prompt}" as it is', { prompt: text }), () => { said.textContent = preserve(node, text); })] : [])));
-    return [element("div", {}, t("Hit most:")), ...rows, said];
+    return [element("div", {}, title), ...rows, said];
 }
 
 function verdictLine(model, text) {
@@ -61,7 +62,10 @@ function full(node, text, model) {
     const plain = element("pre", { style: { margin: 0, whiteSpace: "pre-wrap", font: MONO } }, text.slice(0, LONGEST));
     if (!model) return [plain];
     const details = element("details", {}, element("summary", { style: { cursor: "pointer" } }, t("the report in words")), plain);
-    return [verdictLine(model, model.verdict), ...model.measures.map(bar), ...worstHit(node, model), details];
+    return [
+        verdictLine(model, model.verdict), ...model.measures.map(bar), ...hitList(node, t("Names like it, hit most:"), model.neighbours),
+        ...hitList(node, t("Hit most:"), model.worst), details,
+    ];
 }
 
 /** Whether a widget of the node says another thing than it did in a run. */
@@ -70,9 +74,10 @@ function changed(node, settings) {
         Object.hasOwn(settings ?? {}, name) && settings[name] !== value && !isLinked(node, name)));
 }
 
-/** The main finding: the verdict's first word and the first measure. */
+/** The main finding: the verdict's first word and the first measure, if there is anything to measure. */
 function brief(text, model) {
     if (!model) return [text.slice(0, text.indexOf("\n") + 1 || LONGEST).slice(0, 60)];
+    if (model.tone === "unknown") return [verdictLine(model, named(model.tone))];
     const [first] = model.measures;
     return [verdictLine(model, `${named(model.tone)} \u00b7 ${first.name} ${(100 * first.value).toFixed(0)} %`)];
 }

@@ -5,13 +5,13 @@ import { t, term } from "./texts.mjs";
 
 const KNOWN = [
     term("efficacy"), term("specificity"), term("drift"), term("empty prompt drift"), term("generality"), term("strong"), term("weak"),
-    term("harmful"),
+    term("harmful"), term("unknown"),
 ];
 
 const MEASURES = 12;
 const HITS = 8;
-const REASONS = 4;
-const LONGEST = 500;
+const REASONS = 16;
+const LONGEST = 1000;
 /** A measure's or a verdict's name in the page's language; one that is not known, as it comes. */
 export const named = (name) => (KNOWN.includes(name) ? t(name) : name);
 
@@ -47,6 +47,8 @@ function hit(entry) {
     return typeof text === "string" && share(drift) !== null ? { text: line(text, 200), drift } : null;
 }
 
+const hits = (entries) => (Array.isArray(entries) ? entries.slice(0, HITS).map(hit).filter(Boolean) : []);
+
 /** A reason for the verdict in the page's language; null for what is none. */
 function reason(entry) {
     const [sentence, values] = Array.isArray(entry) ? entry : [];
@@ -68,6 +70,7 @@ export function parse(payload) {
     const measures = fields(payload).map(measure).filter(Boolean).slice(0, MEASURES);
     if (!measures.length) return null;
     const [, tone] = /^(\w*)/.exec(line(payload.verdict, LONGEST).toLowerCase());
-    const worst = Array.isArray(payload.worst_hit) ? payload.worst_hit.slice(0, HITS).map(hit).filter(Boolean) : [];
-    return { verdict: verdictOf(payload, tone), tone, measures, worst };
+    return {
+        verdict: verdictOf(payload, tone), tone, measures, worst: hits(payload.worst_hit), neighbours: hits(payload.neighbours?.worst),
+    };
 }

@@ -28,7 +28,7 @@ from diff_quickfix.quickfix import (
 )
 from diff_quickfix.quickfix.concepts.built_in import FINAL_CAPTIONS
 from diff_quickfix.quickfix.measure.charts import draw_curve, draw_report
-from diff_quickfix.quickfix.measure.verdict import SENTENCES
+from diff_quickfix.quickfix.measure.verdict import SENTENCES, Neighbours, Unknown
 from diff_quickfix.text.captions import KINDS, PUBLISHED_TEMPLATES
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -196,12 +196,23 @@ def report_of(**changes):
         ({"storage": StorageRounding(0.5, 0.5, 0.5)}, "weak", ("50% of the edit survives",)),
         ({"efficacy": 0.6, "storage": StorageRounding(0.5, 0.5, 0.8)}, "weak", ("80% of the edit survives",)),
         ({"drift": 0.3}, "harmful", ("everyday prompts move by 30%", "'a cat'", "raise lambda")),
-        ({"drift": 0.3, "worst_hit": ()}, "harmful", ("move by 30%; raise lambda",)),
-        ({"empty_prompt_drift": 0.2}, "harmful", ("empty prompt", "20%", "hold the empty prompt")),
+        ({"drift": 0.3, "worst_hit": ()}, "harmful", ("move by 30%;", "raise lambda")),
+        ({"empty_prompt_drift": 0.2}, "harmful", ("empty prompt", "20%", "preserve the empty prompt")),
         ({"drift": 0.3, "efficacy": 0.1}, "harmful", ("move by 30%",)),
         ({"efficacy": 0.3}, "weak", ("only 30% of the way", "lower lambda")),
         ({"efficacy": 0.3, "storage": StorageRounding(0.1, 0.3, 0.9)}, "weak", ("only 30% of the way",)),
         ({"efficacy": 0.3, "guarding": Guarding(70, 0.99)}, "weak", ("hold fewer prompts",)),
+        ({"neighbours": Neighbours(10, 1, 0.3, (("monet", 0.6),))}, "strong", ()),
+        ({"neighbours": Neighbours(10, 2, 0.3, (("monet", 0.6), ("degas", 0.5)))}, "harmful", ("2 of 10", "'degas'")),
+        (
+            {"efficacy": None, "unknown": Unknown(("x",), (), (), 0)},
+            "unknown",
+            ("does not know 'x': there is nothing",),
+        ),
+        ({"efficacy": None, "unknown": Unknown((), ("y",), (), 0)}, "unknown", ("word without meaning", "spelling")),
+        ({"efficacy": None, "unknown": Unknown((), (), (("a", "b"),), 0)}, "unknown", ("not tell 'a' from 'b'",)),
+        ({"unknown": Unknown(("x",), (), (), 3)}, "weak", ("does not know 'x'",)),
+        ({"unknown": Unknown(("x",), (), (), 3), "drift": 0.3}, "harmful", ("move by 30%",)),
         ({"generality": (("style", 0.2), ("object", 0.1))}, "weak", ("10% of the way (object)", "templates")),
         ({"storage": StorageRounding(0.8, 0.7, 0.2)}, "weak", ("20% of the edit survives", "fp32")),
         ({"efficacy": 0.3, "storage": StorageRounding(0.8, 0.7, 0.2)}, "weak", ("30% of the way", "20% of the edit")),
@@ -249,6 +260,8 @@ def test_a_longer_bar_is_more_of_its_color():
     blue, red = (0x2F, 0x6F, 0x8F), (0xC8, 0x55, 0x3D)
     low, high = (draw_report(report_of(efficacy=share)) for share in (0.55, 0.95))
     assert colored(high, blue) > 1.1 * colored(low, blue)
+    few, many = (draw_report(report_of(neighbours=Neighbours(9, 0, 0.1, (("monet", m),)))) for m in (0.1, 0.9))
+    assert colored(many, red) > 1.5 * colored(few, red)
     calm, wild = (draw_report(report_of(drift=drift)) for drift in (0.01, 0.09))
     assert colored(wild, red) > 1.5 * colored(calm, red)
 

@@ -1,0 +1,122 @@
+"""Neighbours of a concept: does an edit take away what tells other names of its kind apart?
+
+A concept is gone from pictures once the edit has taken it about half of the way to its target (``verdict.py``); another
+name is lost in the same way, whoever asked for it. How far a name n moves is measured in captions that no edit is
+computed from, right after the edited attention, at its last token and behind it:
+
+    moved(n) = ||delta K_n|| / ||W0 (K_n - mean of K_m over the other names m)||
+
+so that 1 is as far as from the name to what all names share. The names are those of the built-in lists of the concept's
+kind that are most like it, whether anything preserves them or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from ...text.captions import expand
+from ...text.prompts import PromptTokenizer
+from ...text.subjects import naming_any
+from ..concepts.built_in import HELD_OUT_TEMPLATES, NAMES_ALIKE, NAMES_OF_KIND
+from ..concepts.concept import ConceptEdit
+from ..encoder.tower import TextTower
+from ..solver.low_rank import LowRank
+from .known import unknown_names
+from .verdict import LOST, Neighbours
+
+# Names that are looked at for each kind, and concepts of a kind whose neighbours they are.
+_NEAREST, _CONCEPTS = 24, 8
+# Positions that are compared: the last token of a name and those behind it.
+_POSITIONS = 8
+_WORST = 5
+
+
+@torch.no_grad()
+def measure_neighbours(
+    tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], layer: int, update: LowRank
+) -> Neighbours | None:
+    """What an update of ``layer``'s output projection does to names of the concepts' kinds; None where the text encoder
+    knows fewer than three of them."""
+    moved: dict[str, float] = {}
+    for kind in dict.fromkeys(concept.kind for concept in concepts):
+        alike = [concept for concept in concepts if concept.kind == kind]
+        sample = alike[:: -(-len(alike) // _CONCEPTS)]
+        names = nearest_names(tower, tokenizer, concepts, sample)
+        if len(names) > 2:
+            shares = _moved(tower, tokenizer, names, HELD_OUT_TEMPLATES[kind], layer, update)
+            for name, share in zip(names, shares, strict=True):
+                moved[name] = max(share, moved.get(name, 0.0))
+    if not moved:
+        return None
+    worst = sorted(moved.items(), key=lambda hit: (-hit[1], hit[0]))[:_WORST]
+    lost = sum(share > LOST for share in moved.values())
+    return Neighbours(len(moved), lost, sum(moved.values()) / len(moved), tuple(worst))
+
+
+def nearest_names(
+    tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], sample: Sequence[ConceptEdit]
+) -> tuple[str, ...]:
+    """The built-in names most like some concepts, by their keys in the first layer, the most alike first.
+
+    Args:
+        concepts: all that are edited; names that hold one of them are left out.
+        sample: those whose neighbours are wanted, of one kind.
+    """
+    listed = _listed(tokenizer, sample)
+    naming = naming_any(listed, [concept.source for concept in concepts], tokenizer)
+    plurals = {concept.source.casefold() + ending for concept in concepts for ending in ("s", "es")}
+    names = [name for name in listed if name not in naming and name.casefold() not in plurals]
+    unknown = unknown_names(tower, tokenizer, names)
+    names = [name for name in names if name not in unknown]
+    if len(names) <= _NEAREST:
+        return tuple(names)
+    keys = _last_keys(tower, tokenizer, [*names, *(concept.source for concept in sample)])
+    keys = F.normalize(keys - keys[: len(names)].mean(0), dim=1)
+    nearness = (keys[: len(names)] @ keys[len(names) :].T).amax(1)
+    return tuple(names[place] for place in nearness.argsort(descending=True, stable=True)[:_NEAREST].tolist())
+
+
+def _listed(tokenizer: PromptTokenizer, sample: Sequence[ConceptEdit]) -> tuple[str, ...]:
+    """The lists that hold the concepts; where none does, that of their kind."""
+    words = set(tokenizer.word_ids_all([concept.source for concept in sample]))
+    lists = [names for names in NAMES_ALIKE if not words.isdisjoint(tokenizer.word_ids_all(names))]
+    return tuple(dict.fromkeys(name for names in lists or [NAMES_OF_KIND[sample[0].kind]] for name in names))
+
+
+def _last_keys(tower: TextTower, tokenizer: PromptTokenizer, names: Sequence[str]) -> torch.Tensor:
+    """The key of each name's last token in the first layer, (n, d)."""
+    prompts = tokenizer.tokenize_all(list(names))
+    ends = [prompt.eos - 1 for prompt in prompts]
+    inputs = tower.attention_inputs([prompt.ids[: max(ends) + 1] for prompt in prompts], 0)
+    return inputs[list(range(len(ends))), ends]
+
+
+def _moved(
+    tower: TextTower,
+    tokenizer: PromptTokenizer,
+    names: Sequence[str],
+    templates: Sequence[str],
+    layer: int,
+    update: LowRank,
+) -> list[float]:
+    """How far each name moves (see the module's text)."""
+    prompts = tokenizer.tokenize_all([caption for name in names for caption in expand(templates, name)])
+    # A caption may hold the name elsewhere too: "a dog by {x}".
+    before, own = (
+        [len(ids) for ids in tokenizer.word_ids_all(texts)]
+        for texts in ([template.split("{x}")[0] for template in templates], names)
+    )
+    lasts = [start + length for length in own for start in before]
+    longest = max(lasts) + _POSITIONS
+    inputs = tower.attention_inputs([prompt.ids[:longest] for prompt in prompts], layer)
+    places = (torch.tensor(lasts)[:, None] + torch.arange(_POSITIONS)).clamp_max(inputs.shape[1] - 1)
+    keys = inputs[torch.arange(len(prompts), device=inputs.device)[:, None], places.to(inputs.device)]
+    keys = keys.unflatten(0, (len(names), len(templates)))
+    others = (keys.sum(0) - keys) / (len(names) - 1)
+    weight = tower.weight(tower.out_proj_name(layer))
+    apart = ((keys - others) @ weight.T).flatten(1).norm(dim=1)
+    change = update.coordinates(keys).flatten(1).norm(dim=1)
+    return (change / apart.clamp_min(torch.finfo(apart.dtype).tiny)).tolist()
