@@ -87,8 +87,12 @@ class CausalTrace:
         for name, shape in wanted.items():
             if tuple(getattr(self, name).shape) != shape:
                 raise TraceError(f"{name} has shape {tuple(getattr(self, name).shape)}; the labels say {shape}.")
-        if self.control.ndim != 4 or tuple(self.control.shape[:3]) != wanted["corrupted"]:
-            found, axes = tuple(self.control.shape), wanted["corrupted"]
+        self._check_scores(wanted["corrupted"])
+
+    def _check_scores(self, runs: tuple[int, ...]) -> None:
+        """Refuse controls of other runs than ``runs`` (P, S, D), infinite scores, and examples of no cell."""
+        if self.control.ndim != 4 or tuple(self.control.shape[:3]) != runs:
+            found, axes = tuple(self.control.shape), runs
             raise TraceError(f"control has shape {found}; expected {axes} and one axis more.")
         for name in TENSORS:
             if getattr(self, name).isinf().any():

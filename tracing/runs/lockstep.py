@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -64,6 +64,26 @@ class Sweep:
     cells: tuple[tuple[int, int], ...]
 
 
+class SweepOptions(TypedDict, total=False):
+    """What may be said of a sweep beyond what it needs.
+
+    Attributes:
+        settings: what the trace is to say of how it was made; JSON values.
+        progress: told after each batch.
+        checkpoint: a trace file that is kept up to date. When it exists and was made by the same plan, what it holds is
+            not measured again; after an error or a cancel it holds what was finished.
+        out_of_memory: errors after which fewer rows are painted at once.
+        examples: how many of the strongest cells are among the sweep's examples, one if nothing is said. What a
+            checkpoint spared is painted for them.
+    """
+
+    settings: Mapping[str, Any]
+    progress: Progress
+    checkpoint: Path | None
+    out_of_memory: tuple[type[BaseException], ...]
+    examples: int
+
+
 def sweep(
     cases: Sequence[Case],
     plan: Plan,
@@ -73,21 +93,14 @@ def sweep(
     first_layer: nn.Module,
     rows: int,
     score_name: str,
-    settings: Mapping[str, Any] | None = None,
-    progress: Progress = lambda done, total, results: None,
-    checkpoint: Path | None = None,
-    out_of_memory: tuple[type[BaseException], ...] = (torch.cuda.OutOfMemoryError,),
-    examples: int = 1,
+    **options: Unpack[SweepOptions],
 ) -> Sweep:
     """Run every restoration of the plan on every case.
 
     Args:
         first_layer: layer 0 of the text encoder, where the corruption enters.
         rows: pictures painted at once; halved when memory runs out.
-        checkpoint: a trace file that is kept up to date. When it exists and was made by the same plan, what it holds is
-            not measured again; after an error or a cancel it holds what was finished.
-        examples: how many of the strongest cells are among the sweep's examples. What a checkpoint spared is painted
-            for them.
+        options: see :class:`SweepOptions`.
 
     Raises:
         TraceError: nothing to trace, or the checkpoint belongs to another trace.
@@ -97,12 +110,13 @@ def sweep(
     if plan.controls and any(case.corruption.draws < 2 for case in cases):
         raise TraceError("Controls need a second draw of the noise to restore from; this corruption has one.")
     # As a file gives them back: a resumed trace compares them.
-    board = Board(cases, plan, score_name, json.loads(json.dumps(dict(settings or {}))))
+    board = Board(cases, plan, score_name, json.loads(json.dumps(dict(options.get("settings", {})))))
+    checkpoint, progress = options.get("checkpoint"), options.get("progress", lambda done, total, results: None)
     if checkpoint is not None and checkpoint.exists():
         board.resume(load_trace(checkpoint), checkpoint)
     jobs = jobs_of(plan)
     total = len(cases) * len(plan.seeds) * len(jobs)
-    lockstep = _Lockstep(plan, painter, first_layer, rows, out_of_memory)
+    lockstep = _Lockstep(plan, painter, first_layer, rows, options.get("out_of_memory", (torch.cuda.OutOfMemoryError,)))
     kept: dict[Job, torch.Tensor] = {}
     done = 0
     with _keeping(board, checkpoint) as save_now_and_then:
@@ -123,7 +137,7 @@ def sweep(
                 progress(done, total, results)
                 save_now_and_then()
     trace = board.trace()
-    cells = _strongest(trace, examples)
+    cells = _strongest(trace, options.get("examples", 1))
     return Sweep(trace, _examples(lockstep, cases[0], plan.seeds[0], cells, kept), cells)
 
 
