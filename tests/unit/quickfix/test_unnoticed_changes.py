@@ -106,12 +106,13 @@ def test_batches_joined_as_they_are_give_each_pair_its_own_target():
 
 
 @pytest.mark.parametrize("count", [CONCEPTS + 1, 2 * CONCEPTS + 1])
-def test_a_small_last_batch_is_added_to_the_sums(wide, tokenizer, count):
+def test_a_small_last_batch_is_added_to_the_sums(small_tower, tokenizer, count):
     """Oracle: all pairs at once. The last concept's pairs are fewer than the keys are wide."""
     concepts = [ConceptEdit(f"artist {number}", "painting", templates=("{x}",)) for number in range(count)]
     settings = dataclasses.replace(PAPER, positions=POSITIONS[0])
-    gathered = gather_pairs(wide, tokenizer, concepts, settings, Stopwatch())
-    whole = encode_pairs(wide, tokenize_pairs(tokenizer, concepts, POSITIONS[0]), settings).sums()
+    gathered = gather_pairs(small_tower, tokenizer, concepts, settings, Stopwatch())
+    whole = encode_pairs(small_tower, tokenize_pairs(tokenizer, concepts, POSITIONS[0]), settings).sums()
+    assert gathered.few is None
     assert len(gathered) == whole.pairs == count
     torch.testing.assert_close(gathered.sums.gram, whole.gram, rtol=1e-6, atol=1e-6)
 
