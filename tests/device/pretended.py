@@ -213,6 +213,8 @@ class _BelowDispatcher(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func == torch.Tensor.data.__set__ and (type(args[0]) is Pretended) != (type(args[1]) is Pretended):
+            return None  # the parameter would change its class: it stays where it is, and is refused when it is used
         if func not in self.makers:
             return func(*args, **kwargs)
         data = args[0] if args else kwargs.get("data")
