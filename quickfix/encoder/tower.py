@@ -28,10 +28,8 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 TOKENS = "embeddings.token_embedding.weight"
 TOKEN_POSITIONS = "embeddings.position_embedding.weight"
 # A token whose embedding so many others have too was never trained; one added for a new name may begin as the copy of
-# another.
-_SHARED = 8
-# The first columns of the embeddings, as one number each.
-_COLUMNS, _FACTORS = 8, (3, 5, 7, 11, 13, 17, 19, 23)
+# another. Of a large vocabulary, a sample of the others is looked at.
+_SHARED, _SAMPLE, _SHARED_OF_SAMPLE = 8, 1024, 2
 # Captions attended at once; bounds the memory of long concept lists.
 _ROWS = 256
 _CPU = torch.device("cpu")
@@ -180,25 +178,22 @@ class TextTower:
 
     @torch.no_grad()
     def untrained_tokens(self, tokens: Iterable[int]) -> frozenset[int]:
-        """Those of some tokens that say nothing: their embedding is zero, or that of many other tokens too."""
-        table = self._read(TOKENS)
-        ids = torch.tensor(sorted(set(tokens)), dtype=torch.long, device=table.device)
-        ids = ids[(ids >= 0) & (ids < len(table))]
+        """Those of some tokens that say nothing: their embedding is zero, or that of many other tokens too.
+
+        The others are a sample of the vocabulary, so that a table in a file is not read whole.
+        """
+        size = self._read(TOKENS).shape[0]
+        ids = torch.tensor(sorted({token for token in tokens if 0 <= token < size}), dtype=torch.long)
         if not len(ids):
             return frozenset()
-        empty = ~table[ids].bool().any(1)
-        found, ids = set(ids[empty].tolist()), ids[~empty]
-        # Rows that differ in the first columns differ; what is left is compared whole.
-        marks = table[:, :_COLUMNS].float().contiguous().view(torch.int32).long()
-        marks = (marks * torch.tensor(_FACTORS, device=table.device)).sum(1)
-        ordered = marks.sort().values
-        first, after = (torch.searchsorted(ordered, marks[ids], right=right) for right in (False, True))
-        ids = ids[after - first > _SHARED]
-        for mark in marks[ids].unique().tolist():
-            alike = (marks == mark).nonzero()[:, 0]
-            _, group, sizes = table[alike].unique(dim=0, return_inverse=True, return_counts=True)
-            found.update(set(alike[sizes[group] > _SHARED].tolist()).intersection(ids.tolist()))
-        return frozenset(found)
+        others = torch.arange(0, size, max(1, size // _SAMPLE))
+        asked, sample = self._rows(TOKENS, ids), self._rows(TOKENS, others)
+        _, groups = torch.cat((asked, sample)).unique(dim=0, return_inverse=True)
+        asked_groups, sample_groups = groups[: len(ids)], groups[len(ids) :]
+        alike = (asked_groups[:, None] == sample_groups).cpu() & (ids[:, None] != others)
+        least = _SHARED if len(others) == size else _SHARED_OF_SAMPLE
+        empty = ~asked.bool().any(1).cpu()
+        return frozenset(ids[empty | (alike.sum(1) >= least)].tolist())
 
     def weight(self, name: str) -> torch.Tensor:
         """One weight in fp32, on the tower's device.

@@ -59,6 +59,15 @@ def test_a_token_is_untrained_when_its_row_is_empty_or_that_of_many(rows, seed, 
     assert tower.untrained_tokens([]) == frozenset() == tower.untrained_tokens([-1, 10_000])
 
 
+def test_a_large_vocabulary_is_sampled():
+    """As in Shapes: of many tokens that were never trained all have one embedding. Those of a few are not looked for."""
+    table = torch.randn(9000, 4, generator=torch.Generator().manual_seed(3))
+    table[3000:] = table[3000]
+    table[5:8] = table[4]
+    tower = TextTower.from_weights({TOKENS: table}, heads=1, num_layers=1)
+    assert tower.untrained_tokens([0, 4, 5, 2999, 3000, 3001, 8999]) == {3000, 3001, 8999}
+
+
 def test_a_token_that_begins_as_the_copy_of_another_is_known():
     """As tokens that are added for a new name do."""
     table = torch.randn(50, 12)
