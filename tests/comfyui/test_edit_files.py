@@ -132,7 +132,9 @@ def test_sdxls_loader_finds_the_encoder_that_was_edited(shapes, edit, save, fold
     for encoder, key in (("sdxl_clip_l", "clip_l"), ("sdxl_clip_g", "clip_g")):
         name = save(dataclasses.replace(change, encoder=encoder), naming=naming)
         loaded = stock_loader(shapes[0], clip, name)
-        assert set(loaded.patcher.patches) == {f"{key}.transformer.text_model.{OUT_PROJ}"}
+        # Modules of zeros stand in the file for other programs.
+        moved = {where for where, ((_, lora, *_),) in loaded.patcher.patches.items() if lora.weights[0].any()}
+        assert moved == {f"{key}.transformer.text_model.{OUT_PROJ}"}
 
 
 def test_load_edit_gives_back_the_edit_and_measures_it_here(shapes, edit, save, load):
