@@ -90,25 +90,29 @@ class Outcome:
 
 def outcome(
     name: str,
-    attribute: str,
-    source: str,
+    edited: tuple[str, str],
     scenes: Sequence[dict[str, str]],
-    read: dict[str, list[str]],
+    readings: tuple[dict[str, list[str]], dict[str, list[str]]],
     report: EditReport,
 ) -> Outcome:
-    """What reading a trial's pictures says.
+    """What reading a trial's pictures says; what did not read right before the edit does not count.
 
     Args:
-        attribute, source: what was edited away; "" where no picture shows it.
+        edited: the attribute and the value that was edited away; ("", ...) where no picture shows it.
         scenes: what each picture shows, attribute to value.
-        read: attribute to what each picture reads as.
+        readings: before and after, attribute to what each picture reads as.
     """
-    own = [place for place, scene in enumerate(scenes) if attribute and scene[attribute] == source]
-    others = [place for place in range(len(scenes)) if place not in set(own)]
-    lost = {
-        kind: Share(sum(read[kind][place] != scenes[place][kind] for place in others), len(others)) for kind in VALUES
+    (attribute, source), (before, after) = edited, readings
+    right = {
+        kind: [place for place, scene in enumerate(scenes) if before[kind][place] == scene[kind]] for kind in VALUES
     }
-    left = Share(sum(read[attribute][place] == source for place in own), len(own)) if own else Share(0, 0)
+    own = {place for place, scene in enumerate(scenes) if attribute and scene[attribute] == source}
+    lost = {}
+    for kind, places in right.items():
+        others = [place for place in places if place not in own]
+        lost[kind] = Share(sum(after[kind][place] != scenes[place][kind] for place in others), len(others))
+    judged = own.intersection(right[attribute]) if attribute else ()
+    left = Share(sum(after[attribute][place] == source for place in judged), len(judged))
     return Outcome(name, left, lost, report)
 
 

@@ -247,12 +247,17 @@ def pictures_path(out: Path, number: int) -> Path:
 def judged(out: Path) -> Iterator[Outcome]:
     """What became of every trial whose pictures lie in ``out``."""
     pipeline, reader, prompts = load_pipeline(), Reader(), study_prompts(out)
+    before = read_pictures(reader, pictures_path(out, -1))
     for number, trial in enumerate(TRIALS):
         path = pictures_path(out, number)
         if path.exists():
-            scenes = [vars(prompt.scene) for prompt in shown(trial, prompts)]
+            own = shown(trial, prompts)
+            places = [prompts.index(prompt) for prompt in own]
+            seen = {name: [before[name][place] for place in places] for name in VALUES}
+            after = read_pictures(reader, path)
+            scenes = [vars(prompt.scene) for prompt in own]
             report = edit_of(pipeline, trial).report
-            yield outcome(trial.name, trial.attribute, trial.source, scenes, read_pictures(reader, path), report)
+            yield outcome(trial.name, (trial.attribute, trial.source), scenes, (seen, after), report)
 
 
 def read_pictures(reader: Reader, path: Path) -> dict[str, list[str]]:

@@ -26,7 +26,7 @@ from .fitting import fit
 from .training_set import to_signed
 
 SEED = 20261126
-PICTURES, STEPS, BATCH, RATE = 6_000, 450, 64, 4e-3
+PICTURES, STEPS, BATCH, RATE = 6_000, 1_000, 64, 4e-3
 HELD_OUT_PICTURES = 1_000
 
 

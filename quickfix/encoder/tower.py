@@ -195,6 +195,15 @@ class TextTower:
         empty = ~asked.bool().any(1).cpu()
         return frozenset(ids[empty | (alike.sum(1) >= least)].tolist())
 
+    @torch.no_grad()
+    def mean_embeddings(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """The mean embedding of the tokens of each row, at least one in each: (n, width) in fp32."""
+        counts = torch.tensor([len(row) for row in rows], device=self.device)
+        tokens = self._rows(TOKENS, torch.tensor([token for row in rows for token in row], dtype=torch.long))
+        sums = tokens.new_zeros(len(rows), tokens.shape[1])
+        sums.index_add_(0, torch.arange(len(rows), device=self.device).repeat_interleave(counts), tokens)
+        return sums / counts[:, None]
+
     def weight(self, name: str) -> torch.Tensor:
         """One weight in fp32, on the tower's device.
 

@@ -59,7 +59,7 @@ def measure_neighbours(
 def nearest_names(
     tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], sample: Sequence[ConceptEdit]
 ) -> tuple[str, ...]:
-    """The built-in names most like some concepts, by their keys in the first layer, the most alike first.
+    """The built-in names most like some concepts, by the mean of their tokens' embeddings, the most alike first.
 
     Args:
         concepts: all that are edited; names that hold one of them are left out.
@@ -73,9 +73,9 @@ def nearest_names(
     names = [name for name in names if name not in unknown]
     if len(names) <= _NEAREST:
         return tuple(names)
-    keys = _last_keys(tower, tokenizer, [*names, *(concept.source for concept in sample)])
-    keys = F.normalize(keys - keys[: len(names)].mean(0), dim=1)
-    nearness = (keys[: len(names)] @ keys[len(names) :].T).amax(1)
+    words = tower.mean_embeddings(tokenizer.word_ids_all([*names, *(concept.source for concept in sample)]))
+    words = F.normalize(words - words[: len(names)].mean(0), dim=1)
+    nearness = (words[: len(names)] @ words[len(names) :].T).amax(1)
     return tuple(names[place] for place in nearness.argsort(descending=True, stable=True)[:_NEAREST].tolist())
 
 
@@ -84,14 +84,6 @@ def _listed(tokenizer: PromptTokenizer, sample: Sequence[ConceptEdit]) -> tuple[
     words = set(tokenizer.word_ids_all([concept.source for concept in sample]))
     lists = [names for names in NAMES_ALIKE if not words.isdisjoint(tokenizer.word_ids_all(names))]
     return tuple(dict.fromkeys(name for names in lists or [NAMES_OF_KIND[sample[0].kind]] for name in names))
-
-
-def _last_keys(tower: TextTower, tokenizer: PromptTokenizer, names: Sequence[str]) -> torch.Tensor:
-    """The key of each name's last token in the first layer, (n, d)."""
-    prompts = tokenizer.tokenize_all(list(names))
-    ends = [prompt.eos - 1 for prompt in prompts]
-    inputs = tower.attention_inputs([prompt.ids[: max(ends) + 1] for prompt in prompts], 0)
-    return inputs[list(range(len(ends))), ends]
 
 
 def _moved(

@@ -80,12 +80,14 @@ def test_a_verdict_is_wrong_where_pictures_say_otherwise(word, lost, left, wrong
 
 def test_what_is_lost_and_left_is_counted():
     scenes = [vars(Scene("star", "red", "on grass", style)) for style in ("van gogh", "van gogh", "plain", "plain")]
-    read = {name: [scene[name] for scene in scenes] for name in VALUES}
+    before, read = ({name: [scene[name] for scene in scenes] for name in VALUES} for _ in range(2))
     read["style"][1], read["style"][2], read["color"][3], read["color"][0] = "plain", "van gogh", "blue", "blue"
-    found = outcome("", "style", "van gogh", scenes, read, report("strong"))
+    # What did not read right before does not count after.
+    before["object"][2], read["object"][2] = "cross", "ring"
+    found = outcome("", ("style", "van gogh"), scenes, (before, read), report("strong"))
     assert found.left == Share(1, 2)
-    assert found.lost == {name: Share(int(name in ("style", "color")), 2) for name in VALUES}
-    assert outcome("", "", "two", scenes, read, report("strong")).left == Share(0, 0)
+    assert found.lost == {**{name: Share(int(name in ("style", "color")), 2) for name in VALUES}, "object": Share(0, 1)}
+    assert outcome("", ("", "two"), scenes, (before, read), report("strong")).left == Share(0, 0)
 
 
 @pytest.mark.parametrize(
