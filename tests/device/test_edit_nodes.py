@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from conditioning import encode
-from loading import PROMPT, STATES, has_memory, where
+from loading import PROMPT, STATES, has_memory, where, with_lora
 from pretended import DEVICE
 
 pytestmark = pytest.mark.usefixtures("inference")
@@ -144,3 +144,23 @@ def test_many_concepts_at_once_on_the_device(reach, run, edit, shapes):
     clip = reach("used")
     found, wanted = (edit(one, source="", concepts=concepts, preset="auto") for one in (clip, shapes[1]))
     same_edit(found[1], wanted[1])
+
+
+def merged(clip):
+    """A CLIP merged half and half with one that has a LoRA, as "CLIPMergeSimple" merges."""
+    both = clip.clone()
+    for key, entries in with_lora(clip).get_key_patches().items():
+        if not key.endswith(("position_ids", "logit_scale")):
+            both.add_patches({key: entries}, 0.5, 0.5)
+    return both
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_merged_model_is_edited_as_on_the_cpu(moved, shapes, edit, used):
+    clip, own = merged(moved[1]), merged(shapes[1])
+    if used:
+        encode(clip, PROMPT)
+        assert where(clip)["cpu"] > 90, "all weights are patched, and backed up on the CPU"
+    found, wanted = edit(clip), edit(own)
+    same_edit(found[1], wanted[1])
+    torch.testing.assert_close(encode(found[0], PROMPT), encode(wanted[0], PROMPT), atol=5e-5, rtol=1e-4)

@@ -88,4 +88,4 @@ def test_a_trace_in_half_precision_says_what_the_one_in_fp32_says(shapes, load, 
     for name in ("clean", "corrupted", "restored"):
         one, other = getattr(found, name), getattr(wanted, name)
         assert one.dtype == torch.float32 and one.isfinite().all()
-        assert (one - other).abs().max() < (0.02 if kind == torch.float16 else 0.15) * size
+        assert (one - other).abs().mean() < (0.01 if kind == torch.float16 else 0.1) * size

@@ -124,7 +124,7 @@ def test_comfyuis_own_towers_score_on_the_device(moved, shapes, run, tmp_path):
 
     projection = "clip_l.transformer.text_projection.weight"
     width = comfy.utils.get_attr(moved[1].cond_stage_model, projection).shape[0]
-    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     pixels = {"num_channels": 3, "image_size": 32, "patch_size": 16, "hidden_act": "quick_gelu"}
     path = tmp_path / "vision.json"
     path.write_text(json.dumps({"model_type": "clip_vision_model", "projection_dim": width, **shape, **pixels}))
