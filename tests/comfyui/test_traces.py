@@ -42,7 +42,7 @@ def test_a_unet_trace_equals_the_restoring_node(nodes, shapes, corrupt, restore_
     node = nodes["DiffQuickFix_CausalTraceUNet"]
     inputs = sweep_inputs(shapes, sites="unet.input.[12].*", sampler_name="euler", steps=STEPS, seed=3, cfg=4.0)
     trace, _ = node.execute(**inputs, step_windows=1, branch="cond").args
-    assert trace.sites == ("unet.input.1.1.self_attn", "unet.input.2.1.self_attn")
+    assert trace.sites == ("unet.down.0.a0.self_attn", "unet.down.0.a1.self_attn")
     corrupted, clean, corruption = corrupt(clip, seed=3)
     negative = conditioning(clip, "")
     reference = sample(model, clean, negative)

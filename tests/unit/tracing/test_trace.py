@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from diff_quickfix.families.unet import site_names
 from diff_quickfix.tracing.results.comparison import compare
 from diff_quickfix.tracing.results.judgement import judge
 from diff_quickfix.tracing.results.locate import best_cell, locate
@@ -293,3 +294,37 @@ def test_the_table_says_what_the_trace_says():
     assert rows[-1]["prompt"] == trace.prompts[1]
     assert float(rows[5]["indirect_effect"]) == pytest.approx(float(trace.indirect_effects().flatten()[5]), abs=1e-6)
     assert float(rows[-1]["restored"]) == pytest.approx(float(trace.restored.flatten()[-1]), abs=1e-6)
+
+
+def test_files_of_earlier_versions_share_cells_with_todays(tmp_path):
+    """They counted a UNet's blocks as ComfyUI does."""
+    old = ("unet.input.4.1.cross_attn", "unet.output.8.1.t1.self_attn", "unet.middle.2.resnet", "unet.input.3.block")
+    new = ("unet.down.1.a0.cross_attn", "unet.up.2.a2.t1.self_attn", "unet.mid.r1.resnet", "unet.down.0.d0.block")
+    save_trace(make(sites=old, component="unet", column_axis="step"), tmp_path / "a.safetensors")
+    read = load_trace(tmp_path / "a.safetensors")
+    assert read.sites == new
+    assert compare(read, make(sites=new, component="unet", column_axis="step")).sites == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("unet.input.1.1..middle.1.self_attn", "unet.down.0.a0..mid.a0.self_attn"),
+        ("unet.input.0.block", "unet.in.block"),
+        ("unet.middle.block", "unet.mid.block"),
+        ("unet.output.11.0.resnet", "unet.up.3.r2.resnet"),
+        ("text.0.self_attn", "text.0.self_attn"),
+        ("unet.down.0.a0.self_attn", "unet.down.0.a0.self_attn"),
+        ("unet.input.self_attn", "unet.input.self_attn"),
+        ("unet.input.4.1", "unet.input.4.1"),
+        ("unet.middle.x.resnet", "unet.middle.x.resnet"),
+    ],
+)
+def test_names_of_earlier_versions(old, new):
+    assert site_names([old]) == (new,)
+
+
+def test_names_of_another_layout_are_left_alone():
+    """An attention at the fourth of ComfyUI's blocks: one residual block a level, not two."""
+    names = ("unet.input.1.0.resnet", "unet.input.3.1.cross_attn")
+    assert site_names(names) == names
