@@ -78,8 +78,7 @@ def test_it_is_strict_json_and_small_with_the_texts_of_strangers_cut():
         make(
             tuple(f"text.{i}.mlp" for i in range(100)),
             columns,
-            prompts=3,
-            subjects=("\ud800" * 9999,) * 3,
+            prompts=("\ud800" * 9999,) * 8,
             score="y" * 9999,
         )
     )
