@@ -51,7 +51,11 @@ class Shape:
 
     def text(self) -> str:
         runs = self.seeds * self.draws
-        more = [f"{runs} runs" if runs > 1 else "", "correlated cells" if self.shared else ""]
+        more = [
+            f"{runs} runs each" if runs > 1 else "",
+            "correlated cells" if self.shared else "",
+            f"{self.cells} cells, {self.controls} controls" if self.cells != Shape.cells else "",
+        ]
         return ", ".join([f"{self.prompts} prompts", *filter(None, more)])
 
 
