@@ -131,12 +131,12 @@ def found(population: Population, shape: Shape, size: float, traces: int) -> flo
 
 
 def coverage(population: Population, prompts: int, intervals: int) -> tuple[float, float]:
-    """Share of intervals that hold the true mean, and their median width in standard errors of the mean."""
+    """Share of intervals that hold the true mean, and their median width where values have a standard deviation of 1, in
+    standard errors of the mean."""
     rng = np.random.default_rng(2)
     values = torch.from_numpy(population.draw(rng, (prompts, intervals)))
     low, high = mean_interval(values, level=LEVEL)
-    width = float((high - low).median()) / (float(values.std()) / prompts**0.5)
-    return float(((low <= 0) & (high >= 0)).double().mean()), width
+    return float(((low <= 0) & (high >= 0)).double().mean()), float((high - low).median()) * prompts**0.5
 
 
 def _table(heads: list[str], rows: list[list[str]]) -> str:
@@ -168,11 +168,14 @@ def main(arguments: list[str] | None = None) -> None:
         _table(["cells", *(f"{count} prompts, {size:g}" for count in (6, 10, 40) for size in sizes)], rows), flush=True
     )
 
-    print(f"\nCoverage of the 95 % interval, and its median width in standard errors; {options.intervals} each:\n")
+    print(f"\nCoverage of the 95 % interval; {options.intervals} each:\n")
     rows = []
     for name in ("equal", "skewed", "heavy tails"):
-        cells = (coverage(POPULATIONS[name], count, options.intervals) for count in counts)
-        rows.append([name, *(f"{share:.1%} ({width:.1f})" for share, width in cells)])
+        cells = [coverage(POPULATIONS[name], count, options.intervals) for count in counts]
+        rows.append([name, *(f"{share:.1%}" for share, _ in cells)])
+        if name == "equal":
+            widths = ["equal: median width in standard errors", *(f"{width:.1f}" for _, width in cells)]
+    rows.append(widths)
     print(_table(["values", *(f"{count} prompts" for count in counts)], rows), flush=True)
 
 

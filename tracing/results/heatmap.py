@@ -70,14 +70,14 @@ def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> An
     top, between, bottom = 0.75, 0.28, 1.75 if turned else 1.2
     height = top + sum(heights) + between * (len(groups) - 1) + bottom
     figure = new_figure(width, height)
-    norm, cmap = _scale(values)
+    scale = _scale(values)
     mesh: Any = None
     edge = height - top
     best = int(values.nan_to_num(-torch.inf).argmax()) if values.isfinite().any() else -1
     for (kind, rows), tall in zip(groups.items(), heights, strict=True):
         axes = figure.add_axes((0.2, (edge - tall) / height, 0.66, tall / height))
         edge -= tall + between
-        mesh = _panel(axes, trace, kind, rows, values, judgement.hatched, best, cmap, norm)
+        mesh = _panel(axes, trace, kind, rows, values, judgement.hatched, best, scale)
         axes.tick_params(labelbottom=kind == list(groups)[-1])
     bar = figure.add_axes((0.88, bottom / height, 0.018, (height - top - bottom) / height))
     figure.colorbar(mesh, cax=bar)
@@ -113,12 +113,12 @@ def _panel(
     values: torch.Tensor,
     hatched: torch.Tensor,
     best: int,
-    cmap: Any,
-    norm: Any,
+    scale: tuple[Any, Any],
 ) -> Any:
     from matplotlib.collections import PolyCollection
     from matplotlib.patches import Rectangle
 
+    norm, cmap = scale
     part = np.ma.masked_invalid(values[rows].numpy())
     mesh = axes.pcolormesh(part, cmap=cmap, norm=norm, edgecolors="white", linewidth=0.6)
     axes.invert_yaxis()
