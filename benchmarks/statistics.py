@@ -131,8 +131,7 @@ def found(population: Population, shape: Shape, size: float, traces: int) -> flo
 
 
 def coverage(population: Population, prompts: int, intervals: int) -> tuple[float, float]:
-    """Share of intervals that hold the true mean, and their median width where values have a standard deviation of 1, in
-    standard errors of the mean."""
+    """Share of intervals that hold the true mean, and their median width in standard errors of values of spread 1."""
     rng = np.random.default_rng(2)
     values = torch.from_numpy(population.draw(rng, (prompts, intervals)))
     low, high = mean_interval(values, level=LEVEL)
