@@ -3,7 +3,7 @@ PYTHON ?= python3
 IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 
-.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-trace study train clean
+.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-trace bench-statistics study train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ bench: ## time an edit on a real-size text encoder, stage by stage
 
 bench-trace: ## pictures per second of tracing, beside plain sampling and the published scheme
 	@$(IN) python -m diff_quickfix.benchmarks.trace
+
+bench-statistics: ## simulate what the statistics of a trace promise: false alarms, effects found, coverage
+	@$(IN) python -m diff_quickfix.benchmarks.statistics
 
 study: ## trace every attribute of the demo model over many prompts into build/study (two hours on two cores)
 	@$(IN) python -m diff_quickfix.demo_model.studies.study trace --out build/study

@@ -1,7 +1,7 @@
 """Sites: the places of a model whose output can be restored, found by the shape of the module tree.
 
-Names are stable and printable: ``text.0.self_attn`` in a text encoder, ``unet.input.4.1.cross_attn`` in a UNet. They
-follow the path of the module, without the words that say nothing.
+Names are stable and printable, and one place has one name in whatever module tree it was found: ``text.0.self_attn`` in
+a text encoder, ``unet.down.1.a0.cross_attn`` in a UNet.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ class Site:
     """One place of a model.
 
     Attributes:
-        name: "text.0.self_attn", "unet.middle.1.cross_attn", ...
+        name: "text.0.self_attn", "unet.mid.a0.cross_attn", ...
         kind: one of :data:`TEXT_KINDS` or :data:`UNET_KINDS`. ``hidden`` is a text layer's residual stream, ``block`` a
             UNet block's output; ``cross_context`` is the text that a cross-attention reads, not what it returns.
         module: the module that computes it. For ``cross_context`` it is the cross-attention, and its input is meant.
+        alias: another name that patterns may fit; "" for none.
     """
 
     name: str
     kind: str
     module: nn.Module = field(repr=False, compare=False)
+    alias: str = field(default="", repr=False, compare=False)
 
     @property
     def component(self) -> str:
@@ -42,8 +44,8 @@ def select(sites: Iterable[Site], *, kinds: Sequence[str] | None = None, names: 
     """The sites of some kinds whose names fit one of several patterns.
 
     Args:
-        names: shell patterns divided by commas or spaces, such as ``"unet.input.*, unet.middle.*"``; a range of numbers
-            is written ``text.[0-3].*``.
+        names: shell patterns divided by commas or spaces, such as ``"unet.down.*, unet.mid.*"``; a range of numbers
+            is written ``text.[0-3].*``. They may be of a site's name or of its alias.
 
     Raises:
         SiteError: nothing fits; the message lists what there is.
@@ -53,7 +55,8 @@ def select(sites: Iterable[Site], *, kinds: Sequence[str] | None = None, names: 
     chosen = tuple(
         site
         for site in sites
-        if (kinds is None or site.kind in kinds) and any(fnmatch.fnmatchcase(site.name, p) for p in patterns)
+        if (kinds is None or site.kind in kinds)
+        and any(fnmatch.fnmatchcase(name, p) for name in (site.name, site.alias) for p in patterns)
     )
     if not chosen:
         there = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")

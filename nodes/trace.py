@@ -161,7 +161,8 @@ class RestoreUNetState(Node):
                     "sites",
                     default="unet.middle.*.self_attn",
                     tooltip="Names of the sites, * and ? allowed, several divided by commas: "
-                    "unet.input.4.1.cross_attn, unet.output.*.resnet",
+                    "unet.down.1.a0.cross_attn, unet.up.*.resnet. ComfyUI's numbers, unet.input.4.1.*, are "
+                    "understood too.",
                 ),
                 io.Int.Input("start_step", default=0, min=0, max=MOST_STEPS, tooltip="First step that is restored."),
                 io.Int.Input(
@@ -231,7 +232,8 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
             min=0,
             max=1000,
             tooltip="Null restorations for each prompt, seed and draw: random sites, put back from another "
-            "corrupted run. Cells that do not beat them are greyed.",
+            "corrupted run. Cells that do not differ from them are hatched; with fewer than six prompts, cells within "
+            "their range.",
         ),
         io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
         io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.5, tooltip="Guidance."),

@@ -22,8 +22,8 @@ class CausalHeatmap(Node):
             category="Diff-QuickFix/trace",
             search_aliases=["heat map", "plot"],
             description=(
-                "Draws a causal trace: sites against tokens or steps. Cells that do not beat the control are hatched; "
-                "the strongest is outlined. On the node, the drawing answers to mouse and keyboard."
+                "Draws a causal trace: sites against tokens or steps. Cells that do not differ from the control are "
+                "hatched; the strongest is outlined. On the node, the drawing answers to mouse and keyboard."
             ),
             # The drawing on the node is there without a node behind it, and again when the result was cached.
             is_output_node=True,
@@ -92,7 +92,7 @@ class LocateCausalState(Node):
                 io.Float.Output(
                     id="confidence",
                     display_name="confidence",
-                    tooltip="Share of bootstrap samples of the trace in which this site is the strongest.",
+                    tooltip="Share of bootstrap samples of the prompts in which this site is the strongest.",
                 ),
                 io.String.Output(id="report", display_name="report", tooltip="The finding in words."),
             ],

@@ -24,9 +24,10 @@ from ...families.clip import text_sites
 from ...families.sites import Site, select, windows
 from ...families.unet import unet_sites
 from ...quickfix import preset
+from ...tracing.results.comparison import rank_correlation
 from ...tracing.results.heatmap import draw_heatmap
+from ...tracing.results.judgement import judge
 from ...tracing.results.locate import best_cell
-from ...tracing.results.statistics import beats_control, rank_correlation
 from ...tracing.results.trace import CausalTrace
 from ...tracing.runs.attribution import attribute
 from ...tracing.runs.cases import Case
@@ -140,7 +141,7 @@ class Finding:
         """What the page says of it."""
         best = best_cell(self.trace)
         where = (self.trace.sites.index(best.site), self.trace.columns.index(best.column))
-        strong = beats_control(self.trace)
+        strong = judge(self.trace).beats_control
         sites = sorted({self.trace.sites[i] for i in strong.any(1).nonzero()[:, 0].tolist()})
         same = _first_prompts(self.trace, len(self.estimate.prompts))
         return {

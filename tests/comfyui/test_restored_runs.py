@@ -166,7 +166,7 @@ def test_nothing_is_left_behind(shapes, corrupt, restore_unet, monkeypatch):
 
 def test_an_unknown_site_is_refused(shapes, corrupt, restore_unet):
     model, clip, _ = shapes
-    with pytest.raises(ValueError, match=r"this model has unet\.input"):
+    with pytest.raises(ValueError, match=r"this model has unet\.in\.block, unet\.down\.0\.r0"):
         restore_unet(model, corrupt(clip)[2], "unet.input.99.*")
 
 
@@ -175,5 +175,5 @@ def test_sites_have_sd15s_sixteen_cross_attentions_and_run_in_order(shapes):
     sites = unet_sites(model.model.diffusion_model)
     cross = [site.name for site in sites if site.kind == "cross_attn"]
     assert len(cross) == 16
-    assert cross[0] == "unet.input.1.1.cross_attn" and cross[6] == "unet.middle.1.cross_attn"
+    assert cross[0] == "unet.down.0.a0.cross_attn" and cross[6] == "unet.mid.a0.cross_attn"
     assert sum(site.kind == "block" for site in sites) == 12 + 1 + 12

@@ -23,10 +23,10 @@ def make(prompts=6, seeds=2, draws=2, controls=8, seed=0, planted=None, noise=0.
         "columns": COLUMNS,
         "score": "cosine",
         "settings": {"steps": 3},
+        "component": "text",
+        "column_axis": "token",
     }
     return CausalTrace(
-        component="text",
-        column_axis="token",
         seeds=tuple(range(seeds)),
         draws=draws,
         clean=torch.full((prompts, seeds), 3.0),

@@ -1,4 +1,4 @@
-"""The difference of two traces."""
+"""The difference of two traces, and how alike they rank their cells."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .statistics import spearman
 from .trace import CausalTrace, TraceError
 
 
@@ -36,3 +37,14 @@ def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
         return trace.average_indirect_effect()[rows][:, [trace.columns.index(column) for column in columns]]
 
     return Comparison(sites, columns, shared(one) - shared(other))
+
+
+def rank_correlation(one: CausalTrace, other: CausalTrace) -> float:
+    """Spearman's correlation of two traces' average indirect effects over the cells that both measured; (-1, 1).
+
+    Raises:
+        TraceError: the traces have other sites or columns.
+    """
+    if (one.sites, one.columns) != (other.sites, other.columns):
+        raise TraceError("Ranks are compared over the same sites and columns; these traces have different ones.")
+    return spearman(one.average_indirect_effect(), other.average_indirect_effect())

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ...output.figures import as_pixels, as_svg, new_figure, shorten
+from .judgement import Judgement, judge
 from .locate import best_cell
-from .statistics import LEAST_CONTROLS, beats_control
 from .trace import CausalTrace, TraceError
 
 VALUES = ("indirect effect", "recovery")
@@ -22,7 +22,8 @@ def draw_heatmap(
 ) -> np.ndarray:
     """The heat map as pixels, (height, width, 3) uint8: one panel for each kind of site, one color scale.
 
-    Cells that do not beat the control are hatched, cells that were not measured are blank, the largest is outlined.
+    Cells that do not differ from the control are hatched (with too few prompts to judge: cells within the range of the
+    control runs), cells that were not measured are blank, the largest is outlined.
 
     Args:
         value: "indirect effect" (in units of the score) or "recovery" (share of the total effect).
@@ -53,7 +54,7 @@ def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> An
     if value not in VALUES:
         raise ValueError(f"Unknown value {value!r}; expected one of {', '.join(VALUES)}.")
     values = trace.average_indirect_effect() if value == VALUES[0] else trace.recovery()
-    strong = beats_control(trace)
+    judgement = judge(trace)
     groups: dict[str, list[int]] = {}
     for row, site in enumerate(trace.sites):
         groups.setdefault(site.rsplit(".", 1)[-1], []).append(row)
@@ -69,20 +70,20 @@ def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> An
     top, between, bottom = 0.75, 0.28, 1.75 if turned else 1.2
     height = top + sum(heights) + between * (len(groups) - 1) + bottom
     figure = new_figure(width, height)
-    norm, cmap = _scale(values)
+    scale = _scale(values)
     mesh: Any = None
     edge = height - top
     best = int(values.nan_to_num(-torch.inf).argmax()) if values.isfinite().any() else -1
     for (kind, rows), tall in zip(groups.items(), heights, strict=True):
         axes = figure.add_axes((0.2, (edge - tall) / height, 0.66, tall / height))
         edge -= tall + between
-        mesh = _panel(axes, trace, kind, rows, values, strong, best, cmap, norm)
+        mesh = _panel(axes, trace, kind, rows, values, judgement.hatched, best, scale)
         axes.tick_params(labelbottom=kind == list(groups)[-1])
     bar = figure.add_axes((0.88, bottom / height, 0.018, (height - top - bottom) / height))
     figure.colorbar(mesh, cax=bar)
     bar.tick_params(labelsize=8)
     bar.set_title("AIE" if value == VALUES[0] else "recovery", fontsize=9)
-    _words(figure, trace, value, height, title)
+    _words(figure, trace, judgement, value, height, title)
     return figure
 
 
@@ -110,19 +111,19 @@ def _panel(
     kind: str,
     rows: list[int],
     values: torch.Tensor,
-    strong: torch.Tensor,
+    hatched: torch.Tensor,
     best: int,
-    cmap: Any,
-    norm: Any,
+    scale: tuple[Any, Any],
 ) -> Any:
     from matplotlib.collections import PolyCollection
     from matplotlib.patches import Rectangle
 
+    norm, cmap = scale
     part = np.ma.masked_invalid(values[rows].numpy())
     mesh = axes.pcolormesh(part, cmap=cmap, norm=norm, edgecolors="white", linewidth=0.6)
     axes.invert_yaxis()
     axes.set_facecolor("white")
-    weak = (values[rows].isfinite() & ~strong[rows]).nonzero().numpy()[:, None, ::-1]
+    weak = (values[rows].isfinite() & hatched[rows]).nonzero().numpy()[:, None, ::-1]
     corners = weak + np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
     axes.add_collection(
         PolyCollection(
@@ -152,7 +153,7 @@ def _panel(
     return mesh
 
 
-def _words(figure: Any, trace: CausalTrace, value: str, height: float, title: str | None) -> None:
+def _words(figure: Any, trace: CausalTrace, judgement: Judgement, value: str, height: float, title: str | None) -> None:
     many = f" and {len(trace.prompts) - 1} more" if len(trace.prompts) > 1 else ""
     where = "text encoder" if trace.component == "text" else "UNet"
     what = f"{shorten(trace.prompts[0])}{many}   subject: {shorten(trace.subjects[0], 40)}"
@@ -160,11 +161,9 @@ def _words(figure: Any, trace: CausalTrace, value: str, height: float, title: st
     figure.text(0.02, 1 - 0.3 / height, heading, fontsize=13, weight="bold")
     figure.text(0.02, 1 - 0.55 / height, what, fontsize=9)
     runs = int(trace.indirect_effects().isfinite().sum((0, 1, 2)).max())
-    controls = int(trace.control.isfinite().sum())
-    judged = "does not beat the control" if controls >= LEAST_CONTROLS else "too few control runs to judge"
     lines = (
         f"{_largest(trace)} Total effect of the corruption: {float(trace.total_effects().nanmean()):+.3f}.",
-        f"{runs} runs a cell; {controls} control runs. Hatched: {judged}.",
+        f"{runs} runs a cell; {judgement.controls} control runs. {judgement.text()}",
         f"Score: {shorten(trace.score, 110)}",
     )
     for number, line in enumerate(lines):

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .statistics import beats_control, confidence_interval, resampled_means, units
+from .judgement import judge
+from .sign_flips import LEAST_PROMPTS
+from .statistics import prompt_means, resampled_means
 from .trace import CausalTrace, TraceError
 
 RESAMPLES = 1000
@@ -24,7 +26,8 @@ class Location:
         column: the token or step window at which it is strongest.
         effect: its average indirect effect.
         recovery: that effect as a share of the mean total effect.
-        confidence: share of bootstrap samples in which it is the strongest site; NaN with one sample only.
+        confidence: share of bootstrap samples of the prompts in which it is the strongest site; NaN with one prompt.
+        prompts: how many prompts there are.
         runner_up: the name of the next site.
     """
 
@@ -35,15 +38,16 @@ class Location:
     effect: float
     recovery: float
     confidence: float
+    prompts: int
     runner_up: str | None
 
     def text(self) -> str:
         """The finding in words."""
-        sure = (
-            "One prompt, seed and draw: no confidence can be given; trace more of them."
-            if self.confidence != self.confidence
-            else f"Strongest in {self.confidence:.0%} of the bootstrap samples."
-        )
+        if self.confidence != self.confidence:
+            sure = "One prompt: no confidence can be given; trace more of them."
+        else:
+            few = ", too few to lean on" if self.prompts < LEAST_PROMPTS else ""
+            sure = f"Strongest in {self.confidence:.0%} of the bootstrap samples of {self.prompts} prompts{few}."
         rival = f" Next: {self.runner_up}." if self.runner_up else ""
         return (
             f"{self.site} at {self.column!r}: average indirect effect {self.effect:+.4f}, "
@@ -58,8 +62,9 @@ class BestCell:
     Attributes:
         site, column: its labels.
         effect: its average indirect effect, in units of the score.
-        low, high: bootstrap interval of the effect; NaN with one independent unit only.
-        beats_control: whether the null does not explain it (see :func:`~.statistics.beats_control`).
+        low, high: interval of the effect; NaN with one prompt only.
+        beats_control: whether it brings back more than the control, all cells considered (see
+            :func:`~.judgement.judge`).
     """
 
     site: str
@@ -79,8 +84,7 @@ def layer_of(site: str) -> int | None:
 def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0) -> Location:
     """The site whose average indirect effect, at its best column, is the largest.
 
-    The bootstrap draws whole prompts when there are several (what belongs to one prompt is not independent), else
-    seeds and noise draws.
+    The bootstrap draws whole prompts: what belongs to one prompt is not independent.
 
     Raises:
         TraceError: the trace has no site of this kind, or no finished cell.
@@ -90,7 +94,7 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
         kinds = sorted({name.rsplit(".", 1)[-1] for name in trace.sites})
         raise TraceError(f"The trace has no site of kind {kind}; it has {', '.join(kinds)}. Choose one, or any.")
     effects = trace.indirect_effects()[:, :, :, rows]
-    samples = units(effects)
+    samples = prompt_means(effects)
     mean = samples.nanmean(0)
     if not mean.isfinite().any():
         raise TraceError("The trace holds no finished cell yet; let it run on.")
@@ -109,6 +113,7 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
         effect=float(mean[best, column]),
         recovery=float(mean[best, column]) / total if total else float("nan"),
         confidence=_confidence(samples, best, seed),
+        prompts=len(samples),
         runner_up=trace.sites[rows[order[1]]] if len(order) > 1 else None,
     )
 
@@ -123,14 +128,14 @@ def best_cell(trace: CausalTrace, *, level: float = 0.95) -> BestCell:
     if not effects.isfinite().any():
         raise TraceError("The trace holds no finished cell yet; let it run on.")
     row, column = divmod(int(effects.nan_to_num(-torch.inf).argmax()), len(trace.columns))
-    low, high = confidence_interval(trace, level=level)
+    judgement = judge(trace, level=level)
     return BestCell(
         trace.sites[row],
         trace.columns[column],
         float(effects[row, column]),
-        float(low[row, column]),
-        float(high[row, column]),
-        bool(beats_control(trace, level=level)[row, column]),
+        float(judgement.low[row, column]),
+        float(judgement.high[row, column]),
+        bool(judgement.beats_control[row, column]),
     )
 
 

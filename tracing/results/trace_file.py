@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ...families.unet import site_names
 from ...output.files import whole_file
 from ...output.tensors import write_tensors
 from .examples import Examples
@@ -163,6 +164,8 @@ def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> Ca
     fields: dict[str, Any] = {
         key: _strings(labels.get(key), key, name) for key in ("sites", "columns", "prompts", "subjects")
     }
+    # Earlier versions counted a UNet's blocks as ComfyUI does.
+    fields["sites"] = site_names(fields["sites"])
     plain = {key: labels.get(key) for key in ("component", "column_axis", "score")}
     fields |= plain | tensors
     seeds, draws, settings = labels.get("seeds"), labels.get("draws"), labels.get("settings")

@@ -7,7 +7,7 @@ Restoring a site moves its output a by a_clean - a_corrupted; to first order the
 taken at the corrupted run. The sampling run is done once without gradients, each of its steps once more with them, and
 each is followed backwards: about three passes for all sites, steps and tokens, where a trace needs one for each cell.
 The estimate is right where the rest of the model is linear between the two runs, and it is a guess where attention
-saturates: check it against a trace before leaning on it (``statistics.rank_correlation``). Cells of several sites or
+saturates: check it against a trace before leaning on it (``comparison.rank_correlation``). Cells of several sites or
 steps are sums over them, which count what one of them does through another twice.
 """
 

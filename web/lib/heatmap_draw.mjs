@@ -109,7 +109,7 @@ function drawCells(pen, model, state, place, range, theme, { focus, pinned }) {
         if (row === undefined) continue;
         model.columns.forEach((_, column) => {
             const box = [place.left + column * place.wide, top, place.wide, height];
-            const weak = model.beats_control[row][column] === 0;
+            const weak = model.hatched[row][column] === 1;
             drawCell(pen, box, valueOf(model, state.value, row, column), weak, range, theme);
         });
     }

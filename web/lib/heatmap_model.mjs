@@ -73,6 +73,9 @@ export function parse(payload) {
         model[name] = matrix(payload[name], sites.length, columns.length);
         if (!model[name]) return null;
     }
+    // Payloads of earlier versions, kept in workflows, hatch what does not beat the control.
+    model.hatched = matrix(payload.hatched, sites.length, columns.length)
+        ?? model.beats_control.map((row) => row.map((beats) => Number(beats === 0)));
     return model;
 }
 
@@ -126,11 +129,17 @@ export function format(value) {
     return Math.abs(value) >= 100 ? value.toFixed(1) : value.toFixed(3);
 }
 
+function verdict(model, beats) {
+    if (Number.isNaN(beats)) return model.controls ? t("not judged: that takes six prompts") : t("not judged: no control runs");
+    if (beats < 0) return t("no, it brings back less");
+    return beats ? t("yes") : t("no");
+}
+
 /** Everything known of a cell, as [name, text] pairs. */
 export function facts(model, { row, column }) {
     const beats = model.beats_control[row][column];
     const interval = Number.isNaN(model.low[row][column])
-        ? t("none (one prompt, seed and draw)")
+        ? t("none (one prompt)")
         : t("{low} to {high}", { low: format(model.low[row][column]), high: format(model.high[row][column]) });
     return [
         [t("site"), model.sites[row]],
@@ -141,7 +150,7 @@ export function facts(model, { row, column }) {
         [t("indirect effect"), format(model.effect[row][column])],
         [t("95 % interval"), interval],
         [t("recovery"), Number.isNaN(model.recovery[row][column]) ? "-" : `${(100 * model.recovery[row][column]).toFixed(1)} %`],
-        [t("beats the control"), Number.isNaN(beats) ? t("too few control runs to judge") : beats ? t("yes") : t("no")],
+        [t("beats the control"), verdict(model, beats)],
     ];
 }
 

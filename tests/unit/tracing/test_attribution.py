@@ -7,7 +7,7 @@ import torch
 from diff_quickfix.families.clip import text_sites
 from diff_quickfix.families.sites import select, windows
 from diff_quickfix.families.unet import unet_sites
-from diff_quickfix.tracing.results.statistics import rank_correlation
+from diff_quickfix.tracing.results.comparison import rank_correlation
 from diff_quickfix.tracing.results.trace import TraceError
 from diff_quickfix.tracing.runs.attribution import attribute
 from diff_quickfix.tracing.runs.interventions import patching

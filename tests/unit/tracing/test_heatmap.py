@@ -14,14 +14,23 @@ SITES = ("text.0.self_attn", "text.1.self_attn", "text.0.mlp", "text.1.mlp")
 HOSTILE = "$\\frac{1}{$ <script>alert(1)</script> \x00\x1b[31m\u202e\ud800" + "very long " * 200
 
 
-def make(planted=None, effect=1.0, controls=8, noise=0.01, sites=SITES, columns=("gogh", "<padding>", "all"), **labels):
+def make(
+    planted=None,
+    effect=1.0,
+    controls=8,
+    noise=0.01,
+    sites=SITES,
+    columns=("gogh", "<padding>", "all"),
+    number=4,
+    **labels,
+):
     """A trace of noise, with an effect planted in one cell."""
     rng = torch.Generator().manual_seed(0)
-    corrupted = torch.randn(4, 1, 2, generator=rng)
-    restored = corrupted[..., None, None] + noise * torch.randn(4, 1, 2, len(sites), len(columns), generator=rng)
+    corrupted = torch.randn(number, 1, 2, generator=rng)
+    restored = corrupted[..., None, None] + noise * torch.randn(number, 1, 2, len(sites), len(columns), generator=rng)
     if planted is not None:
         restored[..., planted[0], planted[1]] += effect
-    fields = {"prompts": ("a house",) * 4, "subjects": ("house",) * 4, "score": "cosine", **labels}
+    fields = {"prompts": ("a house",) * number, "subjects": ("house",) * number, "score": "cosine", **labels}
     return CausalTrace(
         component="text",
         column_axis="token",
@@ -29,10 +38,10 @@ def make(planted=None, effect=1.0, controls=8, noise=0.01, sites=SITES, columns=
         draws=2,
         sites=sites,
         columns=columns,
-        clean=torch.full((4, 1), 3.0),
+        clean=torch.full((number, 1), 3.0),
         corrupted=corrupted,
         restored=restored,
-        control=corrupted[..., None] + noise * torch.randn(4, 1, 2, controls, generator=rng),
+        control=corrupted[..., None] + noise * torch.randn(number, 1, 2, controls, generator=rng),
         **fields,
     )
 
@@ -56,8 +65,19 @@ def test_the_strongest_cell_stands_out(value, width):
     assert near(strong, OUTLINE) > 50
 
 
-def test_only_cells_that_beat_the_control_have_their_color():
-    assert near(draw_heatmap(make((0, 0))), YELLOW) > 2 * near(draw_heatmap(make((0, 0), controls=0)), YELLOW)
+@pytest.mark.parametrize("prompts", [1, 8])
+def test_only_cells_that_stand_out_from_the_control_have_their_color(prompts):
+    clear, hidden = (make((0, 0), noise=0.01, number=prompts) for _ in range(2))
+    # One control in two does as much as the cell.
+    control = hidden.control.clone()
+    control[..., ::2] += 2 * torch.randn(control[..., ::2].shape, generator=torch.Generator().manual_seed(4))
+    hidden = CausalTrace(**{**vars(hidden), "control": control})
+    assert near(draw_heatmap(clear), YELLOW) > 2 * near(draw_heatmap(hidden), YELLOW)
+
+
+def test_the_footer_says_what_hatching_means():
+    for trace, words in ((make(number=8), "no different from the control"), (make(number=2), "2 prompts: no claim")):
+        assert words in heatmap_svg(trace)
 
 
 def test_signs_have_different_colors():

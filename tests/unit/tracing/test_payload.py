@@ -5,20 +5,20 @@ import math
 
 import pytest
 import torch
+from diff_quickfix.tracing.results.judgement import judge
 from diff_quickfix.tracing.results.locate import layer_of
 from diff_quickfix.tracing.results.payload import heatmap_payload
-from diff_quickfix.tracing.results.statistics import beats_control, null_interval
 from diff_quickfix.tracing.results.trace import CausalTrace, TraceError
 
-MATRICES = ("effect", "recovery", "restored", "low", "high", "significance", "beats_control")
+MATRICES = ("effect", "recovery", "restored", "low", "high", "significance", "beats_control", "hatched")
 
 
-def make(sites=("text.0.self_attn", "text.1.mlp"), columns=("gogh", "<end>"), controls=8, **labels):
+def make(sites=("text.0.self_attn", "text.1.mlp"), columns=("gogh", "<end>"), controls=8, number=8, **labels):
     rng = torch.Generator().manual_seed(1)
-    corrupted = torch.rand(3, 1, 2, generator=rng)
-    restored = corrupted[..., None, None] + 0.01 * torch.randn(3, 1, 2, len(sites), len(columns), generator=rng)
+    corrupted = torch.rand(number, 1, 2, generator=rng)
+    restored = corrupted[..., None, None] + 0.01 * torch.randn(number, 1, 2, len(sites), len(columns), generator=rng)
     restored[..., 0, 0] += 0.5
-    fields = {"prompts": ("a",) * 3, "subjects": ("a",) * 3, "score": "cosine", **labels}
+    fields = {"prompts": ("a",) * number, "subjects": ("a",) * number, "score": "cosine", **labels}
     return CausalTrace(
         component="text",
         column_axis="token",
@@ -26,10 +26,10 @@ def make(sites=("text.0.self_attn", "text.1.mlp"), columns=("gogh", "<end>"), co
         draws=2,
         sites=sites,
         columns=columns,
-        clean=torch.full((3, 1), 2.0),
+        clean=torch.full((number, 1), 2.0),
         corrupted=corrupted,
         restored=restored,
-        control=corrupted[..., None] + 0.01 * torch.randn(3, 1, 2, controls, generator=rng),
+        control=corrupted[..., None] + 0.01 * torch.randn(number, 1, 2, controls, generator=rng),
         **fields,
     )
 
@@ -47,17 +47,22 @@ def test_the_numbers_are_those_of_the_trace():
         assert torch.allclose(torch.tensor(payload[name]), values, rtol=1e-3)
     assert payload["restored"][0][0] - payload["corrupted"] == pytest.approx(payload["effect"][0][0], rel=1e-3)
     assert payload["low"][0][0] < payload["effect"][0][0] < payload["high"][0][0]
-    assert payload["beats_control"] == beats_control(trace).float().tolist()
-    assert (payload["clean"], payload["runs"], payload["controls"], payload["prompts"]) == (2.0, 6, 48, 3)
+    found = judge(trace)
+    assert payload["beats_control"] == found.verdict.tolist() == [[1, 0], [0, 0]]
+    assert payload["hatched"] == found.hatched.float().tolist() and payload["judged"] is True
+    assert (payload["clean"], payload["runs"], payload["controls"], payload["prompts"]) == (2.0, 16, 128, 8)
 
 
-def test_a_cell_is_significant_beyond_one_when_it_lies_outside_the_null():
-    trace = make()
-    low, high = null_interval(trace)
-    effect = trace.average_indirect_effect()
-    outside = (effect < low) | (effect > high)
-    assert outside.any() and not outside.all()
-    assert torch.equal(torch.tensor(heatmap_payload(trace)["significance"]).abs() > 1, outside)
+def test_a_cell_is_claimed_from_a_significance_of_one_on():
+    significance = torch.tensor(heatmap_payload(make())["significance"])
+    assert torch.equal(significance >= 1, torch.tensor([[True, False], [False, False]]))
+
+
+def test_with_few_prompts_hatching_is_no_verdict():
+    payload = heatmap_payload(make(number=2))
+    assert payload["judged"] is False and payload["hatched"][0][0] == 0
+    assert all(cell is None for row in payload["beats_control"] for cell in row)
+    assert all(cell is None for row in heatmap_payload(make(number=1))["low"] for cell in row)
 
 
 def test_what_was_not_measured_or_cannot_be_judged_is_none():
@@ -70,7 +75,12 @@ def test_what_was_not_measured_or_cannot_be_judged_is_none():
 def test_it_is_strict_json_and_small_with_the_texts_of_strangers_cut():
     columns = tuple(f"{i}\u202e\0<script>{'x' * 5000}" for i in range(40))
     payload = heatmap_payload(
-        make(tuple(f"text.{i}.mlp" for i in range(100)), columns, prompts=("\ud800" * 9999,) * 3, score="y" * 9999)
+        make(
+            tuple(f"text.{i}.mlp" for i in range(100)),
+            columns,
+            prompts=("\ud800" * 9999,) * 8,
+            score="y" * 9999,
+        )
     )
     text = json.dumps(payload, allow_nan=False)
     assert len(text) < 400_000

@@ -72,6 +72,10 @@ def test_unet_sites():
     assert found["unet.down.0.a1.self_attn"] == "self_attn"
     assert found["unet.mid.a0.cross_context"] == "cross_context"
     assert found["unet.up.1.r2.resnet"] == "resnet"
+    names = [site.name.removeprefix("unet.") for site in unet_sites(unet) if site.kind in ("resnet", "block")]
+    # In the order in which they run.
+    blocks = ("down.0.b0.block", "down.0.r1.resnet", "down.0.b1.block", "down.0.d0.block")
+    assert names[:6] == ["in.block", "down.0.r0.resnet", *blocks]
     cross = sum(kind == "cross_attn" for kind in found.values())
     assert cross == sum(name.endswith("attn2") for name, _ in unet.named_modules())
     with pytest.raises(SiteError, match="no UNet blocks"):

@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
+from diff_quickfix.families.unet import site_names
 from diff_quickfix.tracing.results.comparison import compare
+from diff_quickfix.tracing.results.judgement import judge
 from diff_quickfix.tracing.results.locate import best_cell, locate
-from diff_quickfix.tracing.results.statistics import beats_control, confidence_interval, null_interval
 from diff_quickfix.tracing.results.trace import CausalTrace, TraceError
 from diff_quickfix.tracing.results.trace_file import load_trace, save_trace, trace_table
 from hypothesis import given, settings
@@ -67,7 +68,7 @@ def test_what_was_not_measured_is_left_out():
         float(trace.indirect_effects()[0, ..., 0, 0].mean()), abs=1e-6
     )
     assert half.average_indirect_effect()[1, 1].isnan()
-    assert not beats_control(half)[1, 1]
+    assert not judge(half).beats_control[1, 1]
 
 
 def test_recovery_compares_effects_of_the_same_runs():
@@ -119,102 +120,7 @@ def test_comparison_of_common_cells():
         compare(one, make(columns=("x", "y", "z")))
 
 
-# --- statistics ------------------------------------------------------------------------------------------------------
-
-
-def test_a_planted_effect_beats_the_control_and_noise_rarely_does():
-    false = 0
-    for seed in range(40):
-        trace = make(seed=seed, planted=(2, 1))
-        found = beats_control(trace, smallest=0)
-        assert found[2, 1]
-        false += int(found.sum()) - 1
-    # T10: 40 traces of 11 empty cells at a family level of 5 %.
-    assert false <= 6
-
-
-@pytest.mark.parametrize(
-    "size",
-    [
-        {"prompts": 1, "seeds": 1, "draws": 1, "controls": 4},
-        {"prompts": 1, "seeds": 2, "draws": 2, "controls": 1},
-        {"prompts": 1, "seeds": 2, "draws": 2, "controls": 2},
-        {"prompts": 3, "seeds": 2, "draws": 2, "controls": 2},
-    ],
-)
-def test_few_controls_prove_little(size):
-    """A family level of 5 % holds for any number of controls: T10 with a margin for 100 traces."""
-    assert sum(bool(beats_control(make(seed=seed, **size), smallest=0).any()) for seed in range(100)) <= 12
-
-
-def test_effects_that_differ_between_prompts_only_are_no_proof():
-    """Nine runs of one prompt that agree are one witness, not nine."""
-    false = 0
-    for seed in range(60):
-        rng = torch.Generator().manual_seed(seed)
-        trace = make(prompts=4, seeds=3, draws=3, noise=0.02, seed=seed)
-        restored = trace.restored + 0.1 * torch.randn(4, 1, 1, 4, 3, generator=rng)
-        control = trace.control + 0.1 * torch.randn(4, 1, 1, 8, generator=rng)
-        false += bool(beats_control(CausalTrace(**{**vars(trace), "restored": restored, "control": control})).any())
-    assert false <= 8
-
-
-def test_the_null_interval_by_hand():
-    """One prompt and run, four controls: Student's t with 3 degrees of freedom at 0.025 / 12."""
-    trace = make(prompts=1, seeds=1, draws=1, controls=4)
-    low, high = null_interval(trace)
-    controls = trace.control_effects().flatten()
-    margin = 7.94 * float(controls.std()) * 1.25**0.5
-    torch.testing.assert_close(low, torch.full((4, 3), float(controls.mean()) - margin), rtol=5e-3, atol=1e-3)
-    torch.testing.assert_close(high, torch.full((4, 3), float(controls.mean()) + margin), rtol=5e-3, atol=1e-3)
-
-
-def test_cells_measured_in_part_have_wider_intervals():
-    trace = make(prompts=6)
-    part = trace.restored.clone()
-    part[2:, :, :, 0, 0] = torch.nan
-    part[:, :, 1, 0, 1] = torch.nan
-    part[1:, :, :, 0, 2] = torch.nan
-    half = CausalTrace(**{**vars(trace), "restored": part})
-    low, high = null_interval(half)
-    wide = high - low
-    assert min(wide[0, 0], wide[0, 1]) > 1.3 * wide[1, 1]
-    low, high = confidence_interval(half)
-    assert low[0, :2].isfinite().all()
-    assert low[0, 2].isnan()
-    assert high[0, 2].isnan()
-
-
-def test_without_controls_nothing_is_significant():
-    assert not beats_control(make(controls=0, planted=(0, 0))).any()
-
-
-def test_the_interval_covers_the_truth():
-    covered = [0.0, 0.0]
-    for seed in range(60):
-        trace = make(prompts=12, seed=seed, planted=(0, 0))
-        low, high = confidence_interval(trace)
-        covered[0] += float(low[0, 0] <= 1.0 <= high[0, 0])
-        covered[1] += float(low[1, 1] <= 0.0 <= high[1, 1])
-    assert all(count / 60 > 0.8 for count in covered)
-    low, _ = confidence_interval(make(prompts=1, seeds=1, draws=1))
-    assert low.isnan().all()
-
-
-def test_units_are_prompts_when_there_are_several():
-    """Copies of one prompt's runs say nothing new: the interval must not shrink with them."""
-    few = make(prompts=5, seeds=1, draws=1)
-    many = CausalTrace(
-        **{
-            **vars(few),
-            "draws": 9,
-            "corrupted": few.corrupted.expand(-1, -1, 9),
-            "restored": few.restored.expand(-1, -1, 9, -1, -1),
-            "control": few.control.expand(-1, -1, 9, -1),
-        }
-    )
-    for one, other in zip(confidence_interval(few), confidence_interval(many), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+# --- the strongest site ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("row", [0, 1])
@@ -388,3 +294,37 @@ def test_the_table_says_what_the_trace_says():
     assert rows[-1]["prompt"] == trace.prompts[1]
     assert float(rows[5]["indirect_effect"]) == pytest.approx(float(trace.indirect_effects().flatten()[5]), abs=1e-6)
     assert float(rows[-1]["restored"]) == pytest.approx(float(trace.restored.flatten()[-1]), abs=1e-6)
+
+
+def test_files_of_earlier_versions_share_cells_with_todays(tmp_path):
+    """They counted a UNet's blocks as ComfyUI does."""
+    old = ("unet.input.4.1.cross_attn", "unet.output.8.1.t1.self_attn", "unet.middle.2.resnet", "unet.input.3.block")
+    new = ("unet.down.1.a0.cross_attn", "unet.up.2.a2.t1.self_attn", "unet.mid.r1.resnet", "unet.down.0.d0.block")
+    save_trace(make(sites=old, component="unet", column_axis="step"), tmp_path / "a.safetensors")
+    read = load_trace(tmp_path / "a.safetensors")
+    assert read.sites == new
+    assert compare(read, make(sites=new, component="unet", column_axis="step")).sites == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("unet.input.1.1..middle.1.self_attn", "unet.down.0.a0..mid.a0.self_attn"),
+        ("unet.input.0.block", "unet.in.block"),
+        ("unet.middle.block", "unet.mid.block"),
+        ("unet.output.11.0.resnet", "unet.up.3.r2.resnet"),
+        ("text.0.self_attn", "text.0.self_attn"),
+        ("unet.down.0.a0.self_attn", "unet.down.0.a0.self_attn"),
+        ("unet.input.self_attn", "unet.input.self_attn"),
+        ("unet.input.4.1", "unet.input.4.1"),
+        ("unet.middle.x.resnet", "unet.middle.x.resnet"),
+    ],
+)
+def test_names_of_earlier_versions(old, new):
+    assert site_names([old]) == (new,)
+
+
+def test_names_of_another_layout_are_left_alone():
+    """An attention at the fourth of ComfyUI's blocks: one residual block a level, not two."""
+    names = ("unet.input.1.0.resnet", "unet.input.3.1.cross_attn")
+    assert site_names(names) == names

@@ -1,0 +1,182 @@
+"""What the statistics of a trace promise, simulated: false alarms, planted effects found, coverage of intervals.
+
+    make bench-statistics
+
+Every trace is made up: cells and controls of one population of effects, without an effect unless one is planted. Each
+line of the first two tables stands for one population:
+
+* equal: normal, all cells alike;
+* skewed: exponential;
+* heavy tails: Student's t with two degrees of freedom;
+* unequal spread: normal, the cells' standard deviations drawn from a log-normal distribution (sigma 1);
+* skewed, unequal spread: exponential with such standard deviations, which the test does not allow for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from ..tracing.results.sign_flips import judge_cells
+from ..tracing.results.statistics import mean_interval
+
+LEVEL = 0.95
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """Effects without an effect: what single ones are drawn from, mean 0, and how cells differ in spread."""
+
+    draw: Draw
+    sigma: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The size of a trace; ``shared`` is the share of variance that all cells and controls of a run have in common,
+    ``within`` the share that the runs of a prompt have in common."""
+
+    prompts: int
+    seeds: int = 1
+    draws: int = 1
+    cells: int = 60
+    controls: int = 8
+    shared: float = 0.0
+    within: float = 0.0
+
+    def text(self) -> str:
+        runs = self.seeds * self.draws
+        more = [
+            f"{runs} runs each" if runs > 1 else "",
+            "correlated cells" if self.shared else "",
+            f"{self.cells} cells, {self.controls} controls" if self.cells != Shape.cells else "",
+        ]
+        return ", ".join([f"{self.prompts} prompts", *filter(None, more)])
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.standard_normal(shape)
+
+
+def _skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.exponential(size=shape) - 1
+
+
+def _heavy(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.standard_t(2, size=shape)
+
+
+POPULATIONS = {
+    "equal": Population(_normal),
+    "skewed": Population(_skewed),
+    "heavy tails": Population(_heavy),
+    "unequal spread": Population(_normal, 1.0),
+    "skewed, unequal spread": Population(_skewed, 1.0),
+}
+SHAPES = (
+    Shape(6),
+    Shape(10),
+    Shape(40),
+    Shape(40, shared=0.5),
+    Shape(10, seeds=2, draws=2, within=0.5),
+    Shape(40, cells=12, controls=2),
+)
+
+
+def made_up(population: Population, shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Effects (P, S, D, L, 1) and controls (P, S, D, C) of a trace without effect.
+
+    Controls are restorations at cells drawn once, as in a sweep.
+    """
+    runs = (shape.prompts, shape.seeds, shape.draws)
+    spread = np.exp(population.sigma * rng.standard_normal(shape.cells))
+    places = rng.integers(shape.cells, size=(shape.draws, shape.controls))
+    own = 1 - shape.shared - shape.within
+    both = np.sqrt(shape.shared) * population.draw(rng, (*runs, 1))
+    parts = []
+    for count, draws in ((shape.cells, 1), (shape.controls, shape.draws)):
+        alone = np.sqrt(own) * population.draw(rng, (*runs, count))
+        of_prompt = np.sqrt(shape.within) * population.draw(rng, (shape.prompts, 1, draws, count))
+        parts.append(alone + of_prompt + both)
+    return (parts[0] * spread)[..., None], parts[1] * spread[places]
+
+
+def false_alarms(population: Population, shape: Shape, traces: int) -> float:
+    """Share of traces without effect in which any cell is claimed to have one."""
+    rng = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(traces):
+        effects, controls = (torch.from_numpy(part) for part in made_up(population, shape, rng))
+        verdict = judge_cells(effects, controls, torch.ones(controls.shape[:3]), level=LEVEL, smallest=0)
+        alarms += bool((verdict.nan_to_num() != 0).any())
+    return alarms / traces
+
+
+def found(population: Population, shape: Shape, size: float, traces: int) -> float:
+    """Share of planted effects that are claimed: three cells, effects between half and one and a half of ``size``."""
+    rng = np.random.default_rng(1)
+    claimed = 0.0
+    for _ in range(traces):
+        effects, controls = made_up(population, shape, rng)
+        effects[..., :3, 0] += size * rng.uniform(0.5, 1.5, size=(shape.prompts, 1, 1, 3))
+        parts = (torch.from_numpy(part) for part in (effects, controls))
+        verdict = judge_cells(*parts, torch.ones(controls.shape[:3]), level=LEVEL, smallest=0)
+        claimed += float((verdict[:3] == 1).double().mean())
+    return claimed / traces
+
+
+def coverage(population: Population, prompts: int, intervals: int) -> tuple[float, float]:
+    """Share of intervals that hold the true mean, and their median width in standard errors of values of spread 1."""
+    rng = np.random.default_rng(2)
+    values = torch.from_numpy(population.draw(rng, (prompts, intervals)))
+    low, high = mean_interval(values, level=LEVEL)
+    return float(((low <= 0) & (high >= 0)).double().mean()), float((high - low).median()) * prompts**0.5
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--traces", type=int, default=1000, help="traces for each number (default: %(default)s)")
+    parser.add_argument("--intervals", type=int, default=20_000, help="intervals (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    sizes, counts = (0.5, 1.0, 2.0, 4.0), (2, 3, 5, 10, 40)
+
+    print(f"Traces without effect in which a cell is claimed to have one; {options.traces} traces each:\n")
+    rows = [
+        [name, *(f"{false_alarms(population, shape, options.traces):.1%}" for shape in SHAPES)]
+        for name, population in POPULATIONS.items()
+    ]
+    print(_table(["cells", *(shape.text() for shape in SHAPES)], rows), flush=True)
+
+    few = max(1, options.traces // 5)
+    print(f"\nPlanted effects found, of single-run standard deviations; {few} traces of 60 cells each:\n")
+    rows = [
+        [name, *(f"{found(POPULATIONS[name], Shape(count), size, few):.0%}" for count in (6, 10, 40) for size in sizes)]
+        for name in ("equal", "skewed", "heavy tails", "unequal spread")
+    ]
+    print(
+        _table(["cells", *(f"{count} prompts, {size:g}" for count in (6, 10, 40) for size in sizes)], rows), flush=True
+    )
+
+    print(f"\nCoverage of the 95 % interval; {options.intervals} each:\n")
+    rows = []
+    for name in ("equal", "skewed", "heavy tails"):
+        cells = [coverage(POPULATIONS[name], count, options.intervals) for count in counts]
+        rows.append([name, *(f"{share:.1%}" for share, _ in cells)])
+        if name == "equal":
+            widths = ["equal: median width in standard errors", *(f"{width:.1f}" for _, width in cells)]
+    rows.append(widths)
+    print(_table(["values", *(f"{count} prompts" for count in counts)], rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

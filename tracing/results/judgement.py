@@ -1,0 +1,89 @@
+"""What a trace lets one claim of each cell, and which cells a drawing hatches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .sign_flips import LEAST_PROMPTS, SMALLEST_SHARE, judge_cells, paired_differences, significance
+from .statistics import mean_interval, prompt_means
+from .trace import CausalTrace
+
+# Fewer control runs have no range worth the name.
+LEAST_CONTROLS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What is claimed of the cells of a trace; all (L, K).
+
+    Attributes:
+        low, high: interval of the average indirect effect (see :func:`~.statistics.mean_interval`); NaN with one
+            prompt.
+        significance: from 1 or -1 on, a cell differs from the control (see :func:`~.sign_flips.significance`); NaN
+            where not judged.
+        verdict: 1 where a cell brings back more than the control, -1 where less, 0 where neither, NaN where not judged
+            (see :func:`~.sign_flips.judge_cells`).
+        hatched: what a drawing marks as no finding: judged cells with verdict 0. Where nothing can be judged, cells
+            within the range of the control runs, which describes these runs and claims nothing.
+        prompts: how many prompts have an effect and a control.
+        controls: how many control runs there are.
+    """
+
+    low: torch.Tensor
+    high: torch.Tensor
+    significance: torch.Tensor
+    verdict: torch.Tensor
+    hatched: torch.Tensor
+    prompts: int
+    controls: int
+
+    @property
+    def judged(self) -> bool:
+        """Whether any cell could be judged."""
+        return bool(self.verdict.isfinite().any())
+
+    @property
+    def beats_control(self) -> torch.Tensor:
+        """Cells that bring back more than the control, all cells considered; (L, K) bool."""
+        return self.verdict == 1
+
+    def text(self) -> str:
+        """What hatching means, in words."""
+        if self.judged:
+            return "Hatched: no different from the control."
+        if self.controls < LEAST_CONTROLS:
+            return "Too few control runs to compare with: nothing is hatched."
+        prompts = f"{self.prompts} prompt{'s' * (self.prompts != 1)}"
+        return f"{prompts}: no claim ({LEAST_PROMPTS} are needed). Hatched: within the range of the control runs."
+
+
+def judge(trace: CausalTrace, *, level: float = 0.95, smallest: float = SMALLEST_SHARE) -> Judgement:
+    """Judge every cell of a trace.
+
+    Args:
+        level: of the intervals, and 1 minus the chance that any cell without effect is claimed to have one.
+        smallest: share of the mean total effect below which nothing is claimed.
+    """
+    effects, controls = trace.indirect_effects(), trace.control_effects()
+    low, high = mean_interval(prompt_means(effects), level=level)
+    differences = paired_differences(effects, controls)
+    verdict = judge_cells(effects, controls, trace.total_effects(), level=level, smallest=smallest)
+    known = controls[controls.isfinite()]
+    if verdict.isfinite().any():
+        hatched = verdict == 0
+    elif len(known) >= LEAST_CONTROLS:
+        mean = trace.average_indirect_effect()
+        hatched = (known.min() <= mean) & (mean <= known.max())
+    else:
+        hatched = torch.zeros_like(verdict, dtype=torch.bool)
+    return Judgement(
+        low,
+        high,
+        significance(differences, level=level),
+        verdict,
+        hatched,
+        int(differences.isfinite().any((1, 2)).sum()),
+        len(known),
+    )
