@@ -1,7 +1,9 @@
-# Every target does its own set-up (scripts/bootstrap.py); only Python 3.11+ and a package index are needed.
+# Every target does its own set-up (scripts/bootstrap.py); only Python 3.11+ and a package index are needed, and Node.js
+# with npm for test and lint.
 PYTHON ?= python3
 IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
+CHECKED = $(PYTHON) scripts/bootstrap.py run --typescript
 
 .PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-trace bench-statistics study train clean
 
@@ -12,7 +14,7 @@ demo: ## paint before and after an edit, in a real ComfyUI, into demo-output/
 	@$(IN) python -m diff_quickfix.demo_model.studies.demo --out demo-output
 
 test: ## all checks and tests, against the newest and the oldest supported ComfyUI
-	@$(IN_BROWSER) python scripts/run_tests.py
+	@$(CHECKED) --browser -- python scripts/run_tests.py
 
 test-unit: ## the kernels, without ComfyUI
 	@$(IN) python -m pytest tests/unit
@@ -29,8 +31,8 @@ test-e2e: ## the stock server over HTTP
 test-browser: ## what people see, in Chromium; screenshots in build/screenshots
 	@$(IN_BROWSER) python -m pytest tests/browser
 
-lint: ## style and types
-	@$(IN) python scripts/run_tests.py lint
+lint: ## style and types, of Python and of the page's scripts
+	@$(CHECKED) -- python scripts/run_tests.py lint
 
 bench: ## time an edit on a real-size text encoder, stage by stage
 	@$(IN) python -m diff_quickfix.benchmarks.edit

@@ -2,12 +2,14 @@
 """Set up what the demo and the tests need, once, outside the clone; and run commands in it.
 
     python3 scripts/bootstrap.py                                               set up and say where
-    python3 scripts/bootstrap.py run [--comfyui floor] [--browser] -- CMD ...  run CMD in the environment
+    python3 scripts/bootstrap.py run [--comfyui floor] [--browser] [--typescript] -- CMD ...
+                                                                               run CMD in the environment
 
 The cache folder ($DIFF_QUICKFIX_CACHE, else $XDG_CACHE_HOME/diff-quickfix, else ~/.cache/diff-quickfix) holds a virtual
 environment, the registry's tools and two ComfyUI trees, each in a folder named after a hash of what defines it. A
 folder counts only once its stamp file is written, so an interrupted set-up is cleared and done again. --browser also
-finds Chromium (in $CHROMIUM_PATH, else on PATH) or, where there is apt-get, installs it. Standard library only.
+finds Chromium (in $CHROMIUM_PATH, else on PATH) or, where there is apt-get, installs it. --typescript also downloads
+the TypeScript compiler with npm. Standard library only.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ STAMP = ".complete"
 RECIPE = "2"  # counts the changes to how this script builds an environment
 # ComfyUI's main program imports all three, and a torchaudio only loads beside the torch it was built for.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+# An archive of the npm registry: a compiler in JavaScript, without dependencies.
+TYPESCRIPT = ("typescript@5.9.3", "10e108c9cf7d5f2879053dff18515fb405abf2ccef63eaaf017d9c571687a1d3")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 
 
@@ -233,6 +237,35 @@ def set_up_browser() -> str:
     )
 
 
+def set_up_typescript(cache: Path) -> Path:
+    """Download, check and unpack the TypeScript compiler; returns its program for Node.js."""
+    missing = [name for name in ("node", "npm") if shutil.which(name) is None]
+    if missing:
+        raise SetupError(
+            f"The check of the page's scripts needs Node.js with npm; not on PATH: {', '.join(missing)}. "
+            "Install it (on Debian and Ubuntu: apt install nodejs npm; else from https://nodejs.org)."
+        )
+    package, sha256 = TYPESCRIPT
+    folder = cache / f"typescript-{key_of(package, sha256)}"
+    program = folder / "package" / "bin" / "tsc"
+    if (folder / STAMP).exists():
+        return program
+    with building(folder, f"{package}: downloading"):
+        npm = shutil.which("npm") or "npm"  # on Windows a file of commands, found by its whole name alone
+        run_quietly([npm, "pack", package, "--pack-destination", str(folder)], f"download of {package}")
+        (archive,) = folder.glob("*.tgz")
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if found != sha256:
+            raise SetupError(
+                f"{archive.name} has sha256 {found}, expected {sha256}. It is not the pinned file: find out what your "
+                "npm registry serves before you go on."
+            )
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+        archive.unlink()
+    return program
+
+
 def pack_link(cache: Path, comfyui: Path) -> Path:
     """A folder in which this clone stands under its package name, for PYTHONPATH.
 
@@ -261,6 +294,7 @@ class Environment:
     package_folder: Path
     registry_tools: Path
     browser: str | None = None
+    typescript: Path | None = None
 
     def variables(self, comfyui: str) -> dict[str, str]:
         return {
@@ -273,6 +307,7 @@ class Environment:
             "REGISTRY_TOOLS": str(self.registry_tools),
             "HF_HUB_OFFLINE": "1",
             **({"CHROMIUM_PATH": self.browser} if self.browser else {}),
+            **({"TYPESCRIPT_PATH": str(self.typescript)} if self.typescript else {}),
         }
 
 
@@ -288,14 +323,16 @@ def require_python() -> None:
         )
 
 
-def set_up(*, browser: bool = False) -> Environment:
+def set_up(*, browser: bool = False, typescript: bool = False) -> Environment:
     require_python()
     cache = cache_folder()
     with locked(cache):
         comfyui = {name: set_up_comfyui(cache, name) for name in COMFYUI}
         python = set_up_environment(cache, comfyui["newest"] / "requirements.txt")
         folder, tools = pack_link(cache, comfyui["newest"]), set_up_registry_tools(cache, python)
-        return Environment(python, cache, comfyui, folder, tools, set_up_browser() if browser else None)
+        chromium = set_up_browser() if browser else None
+        compiler = set_up_typescript(cache) if typescript else None
+        return Environment(python, cache, comfyui, folder, tools, chromium, compiler)
 
 
 def run_command(command: list[str], variables: dict[str, str]) -> int:
@@ -320,11 +357,13 @@ def main() -> int:
     run = commands.add_parser("run", help="run a command in the environment")
     run.add_argument("--comfyui", choices=list(COMFYUI), default="newest", help="which ComfyUI COMFYUI_PATH names")
     run.add_argument("--browser", action="store_true", help="have Chromium too; CHROMIUM_PATH names it")
+    run.add_argument("--typescript", action="store_true", help="have TypeScript too; TYPESCRIPT_PATH names it")
     run.add_argument("command", nargs=argparse.REMAINDER, help="-- and the command")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        environment = set_up(browser=getattr(options, "browser", False))
+        wanted = {name: getattr(options, name, False) for name in ("browser", "typescript")}
+        environment = set_up(**wanted)
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -103,6 +103,7 @@ LINT = (
         (*MYPY, str(FOUND / "scripts"), "--explicit-package-bases", "bootstrap.py", "run_tests.py"),
         ROOT / "scripts",
     ),
+    Check("tsc, the page's scripts", ("node", os.environ["TYPESCRIPT_PATH"], "--project", "scripts/page_types")),
 )
 # The longest first, so that two lanes end at about the same time.
 TIERS = (

@@ -2,12 +2,34 @@
 // page's language, come with the first node that needs them.
 import { app } from "../../scripts/app.js";
 
-// output: the key, in what a run returns, of the list that is shown. height: the least, in pixels. load: the module
-// whose make(node) gives {root, show?(what a run returned), restore?(the id that the node was saved under),
-// look?(the canvas' zoom), dispose?()}.
+/**
+ * What draws a kind of view on a node. `look` is called again and again, with the canvas' zoom.
+ * @typedef {object} View
+ * @property {HTMLElement} root
+ * @property {(outputs: NonNullable<RunOutputs>, live: boolean) => void} [show] shows what a run returned, at once or later
+ * @property {(id: string) => void} [restore] shows what the node keeps, which was saved under an id
+ * @property {(scale: number) => void} [look]
+ * @property {() => void} [queued]
+ * @property {() => void} [dispose]
+ */
+/** @typedef {(node: ComfyNode) => View} Make */
+/**
+ * A kind of view. `output`: the key, in what a run returns, of the list that is shown. `height`: the least, in pixels.
+ * @typedef {object} Kind
+ * @property {string} output
+ * @property {number} height
+ * @property {() => Promise<{make: Make}>} load
+ * @property {Make} [make]
+ * @property {Promise<void> | null} [coming]
+ */
+
+/** @type {Kind} */
 const REPORT = { output: "diff_quickfix_report", height: 190, load: () => import("./lib/edit_report.mjs") };
+/** @type {Kind} */
 const HEATMAP = { output: "diff_quickfix_heatmap", height: 330, load: () => import("./lib/causal_heatmap.mjs") };
+/** @type {Kind} */
 const PICKER = { output: "diff_quickfix_tokens", height: 90, load: () => import("./lib/subject_picker.mjs") };
+/** @type {Record<string, Kind>} */
 const KINDS = {
     DiffQuickFix_CausalHeatmap: HEATMAP,
     DiffQuickFix_CorruptPrompt: PICKER,
@@ -21,9 +43,12 @@ const KINDS = {
 };
 const LOOK_AGAIN = 200;
 
+/** @type {WeakMap<object, Mounted>} */
 const views = new WeakMap();
+/** @type {Set<Mounted>} */
 const live = new Set();
 let looking = 0;
+/** @type {Promise<typeof import("./lib/texts.mjs")> | null} */
 let texts = null;
 
 /** The texts' module, once it has the words of the page's language. */
@@ -35,13 +60,19 @@ function spoken() {
     return texts;
 }
 
-/** Say everything again when the user chooses another language. */
+/**
+ * Say everything again when the user chooses another language.
+ * @param {unknown} locale
+ */
 async function speak(locale) {
-    const { useLocale } = await texts;
+    const { useLocale } = await spoken();
     if (await useLocale(locale)) live.forEach((one) => one.view && one.fill());
 }
 
-/** Bring what draws a kind of view, and fill the places that wait for it. */
+/**
+ * Bring what draws a kind of view, and fill the places that wait for it.
+ * @param {Kind} kind
+ */
 function bring(kind) {
     const waiting = () => [...live].filter((one) => one.kind === kind);
     kind.coming ??= Promise.all([kind.load(), spoken()]).then(([{ make }]) => {
@@ -56,8 +87,20 @@ function bring(kind) {
 
 /** A view in its place on a node. The place is there with the node; so is the view, once what draws it was loaded. */
 class Mounted {
+    /**
+     * @param {ComfyNode} node
+     * @param {Kind} kind
+     */
     constructor(node, kind) {
-        Object.assign(this, { node, kind, place: document.createElement("div") });
+        this.node = node;
+        this.kind = kind;
+        this.place = document.createElement("div");
+        /** @type {View | null} */
+        this.view = null;
+        /** What came before the view. @type {{id: number | string} | null} */
+        this.saved = null;
+        /** @type {NonNullable<RunOutputs> | null} */
+        this.outputs = null;
         Object.assign(this.place.style, { width: "100%", height: "100%" });
         live.add(this);
         if (kind.make) this.fill();
@@ -65,23 +108,31 @@ class Mounted {
     }
 
     fill() {
+        if (!this.kind.make) return;
         this.view?.dispose?.();
         this.view = this.kind.make(this.node);
         this.place.replaceChildren(this.view.root);
         this.look();
         this.restore(this.saved ?? this.node);
-        if (this.outputs) this.view.show?.(this.outputs);
+        if (this.outputs) this.view.show?.(this.outputs, false);
     }
 
-    /** Show what a run returned. */
-    show(outputs) {
+    /**
+     * Show what a run returned.
+     * @param {RunOutputs} outputs
+     * @param {boolean} live whether it has just run
+     */
+    show(outputs, live) {
         const list = outputs?.[this.kind.output];
-        if (!Array.isArray(list) || !list.length) return;
+        if (!outputs || !Array.isArray(list) || !list.length) return;
         this.outputs = outputs;
-        this.view?.show?.(outputs);
+        this.view?.show?.(outputs, live);
     }
 
-    /** Show what the node keeps, which was saved. */
+    /**
+     * Show what the node keeps, which was saved.
+     * @param {{id: number | string}} saved
+     */
     restore(saved) {
         this.saved = this.view ? null : { id: saved.id };
         this.view?.restore?.(String(saved.id));
@@ -97,44 +148,61 @@ class Mounted {
     }
 }
 
-/** Neither a zoomed canvas nor a widget tells everybody: look at them while there is a view that shows them. */
+/** Neither a zoomed canvas nor a widget nor a link tells everybody: look at them while there is a view that shows them. */
 function watch() {
     looking ||= setInterval(() => {
         live.forEach((one) => one.look());
-        if (!live.size) looking = clearInterval(looking) ?? 0;
+        if (live.size) return;
+        clearInterval(looking);
+        looking = 0;
     }, LOOK_AGAIN);
 }
 
+/**
+ * @param {ComfyNode} node
+ * @param {Kind} kind
+ */
 function mount(node, kind) {
     const mounted = new Mounted(node, kind);
     const widget = node.addDOMWidget(kind.output, kind.output.toUpperCase(), mounted.place, {
         serialize: false, hideOnZoom: false, getMinHeight: () => kind.height,
     });
     widget.serialize = false;
+    widget.beforeQueued = () => mounted.view?.queued?.();
     views.set(node, mounted);
     watch();
 }
 
-/** The node that a key of `onNodeOutputsUpdated` means: "id", or "subgraph:id". */
+/**
+ * The node that a key of `onNodeOutputsUpdated` means: "id", or "subgraph:id".
+ * @param {string} key
+ */
 function nodeOf(key) {
-    const parts = String(key).split(":");
-    const id = parts.pop();
+    const [id = "", subgraph] = key.split(":").reverse();
     const root = app.rootGraph ?? app.graph;
-    const graph = parts.length ? root?.subgraphs?.get(parts.at(-1)) : root;
-    return graph?.getNodeById?.(id) ?? graph?.getNodeById?.(Number(id));
+    const graph = subgraph === undefined ? root : root?.subgraphs?.get(subgraph);
+    return graph?.getNodeById(id) ?? graph?.getNodeById(Number(id));
 }
 
+/**
+ * Do something after a method of a node's kind.
+ * @template {unknown[]} Given
+ * @param {object} prototype
+ * @param {string} name
+ * @param {(node: ComfyNode, ...given: Given) => void} after
+ */
 function chain(prototype, name, after) {
-    const before = prototype[name];
-    prototype[name] = function (...args) {
-        const result = before?.apply(this, args);
-        after(this, ...args);
+    const methods = /** @type {Record<string, ((...given: Given) => unknown) | undefined>} */ (prototype);
+    const before = methods[name];
+    methods[name] = /** @this {ComfyNode} */ function (...given) {
+        const result = before?.apply(this, given);
+        after(this, ...given);
         return result;
     };
 }
 
 app.registerExtension({
-    name: "DiffQuickFix.NodeViews",
+    name: "diffquickfix.NodeViews",
     init() {
         // Before there is a view nothing has been said.
         app.ui?.settings?.addEventListener?.("Comfy.Locale.change", ({ detail }) => texts && speak(detail?.value));
@@ -143,11 +211,14 @@ app.registerExtension({
         const kind = Object.hasOwn(KINDS, name) && KINDS[name];
         if (!kind) return;
         chain(prototype, "onNodeCreated", (node) => mount(node, kind));
-        chain(prototype, "onConfigure", (node, saved) => views.get(node)?.restore(saved));
-        chain(prototype, "onExecuted", (node, outputs) => views.get(node)?.show(outputs));
+        chain(prototype, "onConfigure", (node, /** @type {{id: number | string}} */ saved) => views.get(node)?.restore(saved));
+        chain(prototype, "onExecuted", (node, /** @type {RunOutputs} */ outputs) => views.get(node)?.show(outputs, true));
         chain(prototype, "onRemoved", (node) => views.get(node)?.end());
     },
     onNodeOutputsUpdated(outputs) {
-        for (const [key, found] of Object.entries(outputs ?? {})) views.get(nodeOf(key))?.show(found);
+        for (const [key, found] of Object.entries(outputs ?? {})) {
+            const node = nodeOf(key);
+            if (node) views.get(node)?.show(found, false);
+        }
     },
 });

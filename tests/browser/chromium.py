@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,18 @@ class Page:
             if time.monotonic() > ends:
                 raise BrowserError(f"Not within {timeout:.0f} s: {expression[:500]} {arguments}")
             self._browser.listen(0.1)
+
+    def until(self, done: Callable[[], bool], *, timeout: float = 60) -> None:
+        """Let the page go on until something outside it is so.
+
+        Raises:
+            BrowserError: it was not within ``timeout`` seconds.
+        """
+        ends = time.monotonic() + timeout
+        while not done():
+            if time.monotonic() > ends:
+                raise BrowserError(f"Not within {timeout:.0f} s.")
+            self._browser.listen(0.05)
 
     def rest(self, seconds: float) -> None:
         """Let the page go on for a while."""

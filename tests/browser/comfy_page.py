@@ -29,6 +29,22 @@ def widget_of(kind: str, name: str) -> str:
     return f"{node_of(kind)}.widgets.find((widget) => widget.name === '{name}').value"
 
 
+# What a page is left with by a test that failed half way.
+_TIDY = """(async (manager) => {
+    manager.sidebarTab.activeSidebarTabId = null;
+    document.querySelectorAll('.p-dialog-close-button').forEach((one) => one.click());
+    await manager.setting.set('Comfy.ColorPalette', 'dark');
+})(window.app.extensionManager)"""
+# Everything that was asked of the page has been drawn: its next two frames are over, and the graph's canvas was drawn.
+_SETTLED = """(async () => {
+    const frame = () => new Promise((done) => requestAnimationFrame(done));
+    await frame();
+    window.app.canvas?.draw(true, true);
+    await frame();
+    await frame();
+})()"""
+
+
 class ComfyPage(Page):
     """A page with ComfyUI in it.
 
@@ -36,24 +52,63 @@ class ComfyPage(Page):
         vue: Nodes 2.0 instead of the classic canvas.
     """
 
-    def __init__(self, browser: Chromium, server: Server, *, vue: bool, locale: str = "en") -> None:
+    def __init__(self, browser: Chromium, server: Server, *, vue: bool) -> None:
         super().__init__(browser)
         self.server, self.vue = server, vue
-        settings = {**_SETTINGS, "Comfy.VueNodes.Enabled": vue, "Comfy.Locale": locale}
-        server.post("/settings", settings)
         self.open()
 
-    def open(self) -> None:
+    def open(self, *, locale: str = "en") -> None:
         """Load or reload the page, until ComfyUI is ready."""
+        self.server.post("/settings", {**_SETTINGS, "Comfy.VueNodes.Enabled": self.vue, "Comfy.Locale": locale})
         self.go(self.server.url)
         ready = "window.app?.graph && window.app.vueAppReady !== false && window.app.extensionManager?.setting && true"
         self.wait(ready, timeout=300)
         self.rest(1)
 
+    def open_empty(self, *, locale: str = "en") -> None:
+        """Load the page again as one that has not shown a node of the pack yet; its requests are counted from here."""
+        self.clear()
+        self.run("localStorage.clear()")
+        self.requests.clear()
+        self.asked_by.clear()
+        self.open(locale=locale)
+        self.clear()
+
+    def reload(self) -> None:
+        """Load the page again, once it has kept the workflow that is on it."""
+        self.rest(0.8)
+        self.open()
+
+    def choose_language(self, locale: str) -> None:
+        """Choose a language in the settings; the page loads its workflow again then, which takes a while."""
+        code = """(locale) => {
+            const { setting, workflow } = window.app.extensionManager;
+            workflow.activeWorkflow.changeTracker.checkState();
+            window.app.graph.nodes.forEach((node) => { node.of_before = true; });
+            return setting.set('Comfy.Locale', locale).then(() => window.app.graph.nodes.length);
+        }"""
+        count = self.run(code, locale)
+        again = (
+            "(count) => ((all) => all.length === count && all.every((one) => !one.of_before))(window.app.graph.nodes)"
+        )
+        self.wait(again, count)
+
+    def tidy(self) -> None:
+        """Close what a former test may have left open, speak English, and forget what was complained about."""
+        self.run(_TIDY)
+        if self.run("window.app.extensionManager.setting.get('Comfy.Locale')") != "en":
+            self.open()
+        self.complaints.clear()
+        self.dialogs.clear()
+
+    def settle(self) -> None:
+        """Let the page draw what it was told."""
+        self.run(_SETTLED)
+
     def load(self, workflow: dict[str, Any]) -> None:
-        """Put a workflow (UI format) on the page."""
+        """Put a workflow (UI format) on the page, in a tab of its own."""
         self.run("async (graph) => { await window.app.loadGraphData(graph); }", workflow)
-        self.rest(0.5)
+        self.settle()
 
     def add(
         self,
@@ -87,23 +142,22 @@ class ComfyPage(Page):
         self.run(code, source, output, target, into)
 
     def clear(self) -> None:
+        """An empty graph in the only tab."""
         self.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0})
+        code = """(async ({ workflow }) => {
+            for (const one of [...workflow.openWorkflows])
+                if (one !== workflow.activeWorkflow) await workflow.closeWorkflow(one);
+        })(window.app.extensionManager)"""
+        self.run(code)
 
     def queue(self, *, timeout: float = 300) -> None:
         """Run the graph on the page to its end."""
-        before = len(self.server.get_json("/history"))
+        last = "fetch('/history?max_items=1').then((answer) => answer.json()).then((found) => Object.keys(found)[0])"
+        left = "fetch('/prompt').then((answer) => answer.json()).then((found) => found.exec_info.queue_remaining)"
+        before = self.run(last)
         self.run("window.app.queuePrompt(0).then(() => true)")
-        self.wait(
-            """async (before) => {
-                const queue = await (await fetch('/queue')).json();
-                const history = await (await fetch('/history')).json();
-                return !queue.queue_running.length && !queue.queue_pending.length
-                    && Object.keys(history).length > before;
-            }""",
-            before,
-            timeout=timeout,
-        )
-        self.rest(0.5)
+        self.wait(f"async (before) => await {left} === 0 && await {last} !== before", before, timeout=timeout)
+        self.settle()
 
     def view(self, *, scale: float = 1.0, offset: tuple[float, float] = (0, 0)) -> None:
         """Zoom and move the graph's canvas."""
@@ -114,7 +168,7 @@ class ComfyPage(Page):
             canvas.setDirty(true, true);
         }"""
         self.run(code, scale, list(offset))
-        self.rest(0.5)
+        self.settle()
 
     def box(self, selector: str, *, index: int = 0) -> dict[str, float]:
         """Where an element is on the page: left, top, width, height, and its middle as x and y."""
@@ -130,7 +184,7 @@ class ComfyPage(Page):
         """Click the middle of an element, with a real mouse event."""
         box = self.box(selector, index=index)
         self.click(box["x"], box["y"], shift=shift)
-        self.rest(0.2)
+        self.settle()
 
     def text_of(self, selector: str) -> list[str]:
         """The texts of all elements that fit."""

@@ -87,7 +87,7 @@ def views(page):
 def test_texts_and_bars_stand_out(views, palette):
     page = views
     page.run(PALETTE.format(palette))
-    page.rest(1)
+    page.settle()
     texts, marks = page.run(CONTRASTS)
     page.shot(f"palette-{palette}")
     assert len(texts) > 50 and len(marks) >= 4
@@ -98,7 +98,7 @@ def test_texts_and_bars_stand_out(views, palette):
 def test_a_faint_text_would_be_seen(views):
     page = views
     page.run(PALETTE.format("light"))
-    page.rest(1)
+    page.settle()
     page.run(f"document.querySelector('{REPORT} summary').style.color = '#f44336'")
     texts, _ = page.run(CONTRASTS)
     # The red of errors on the light palette's #c9c9c9.

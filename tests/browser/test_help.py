@@ -2,10 +2,8 @@
 
 import json
 
-import pytest
 from comfy_page import node_of
 from diff_quickfix.demo_model.studies.server import PACK
-from test_heatmap_widget import CHECK
 
 PANEL = ".node-help-content"
 HEATMAP = "DiffQuickFix_CausalHeatmap"
@@ -31,28 +29,19 @@ def locale_texts(language, file):
 
 def speak(page, language):
     """Have an open page speak another language, the nodes' categories too."""
-    page.run(CHECK)
-    page.run(f"{node_of(HEATMAP)}.of_before = true")
-    page.run("(code) => window.app.extensionManager.setting.set('Comfy.Locale', code).then(() => true)", language)
-    # ComfyUI loads the graph again, perhaps before it has the language's words.
-    page.wait(f"{node_of(HEATMAP)}?.of_before === undefined && !!{node_of(HEATMAP)}")
+    # Perhaps before the page has the language's words.
+    page.choose_language(language)
     page.wait(REFRESHED, f"Diff-QuickFix/{locale_texts(language, 'main')['nodeCategories']['trace']}")
 
 
-@pytest.fixture
-def english_again(server):
-    yield
-    server.post("/settings", {"Comfy.Locale": "en"})
-
-
-def test_the_help_panel_shows_the_page_with_its_picture_in_the_readers_language(page, english_again):
+def test_the_help_panel_shows_the_page_with_its_picture_in_the_readers_language(page):
     page.clear()
     page.add(HEATMAP, at=(100, 160))
     page.view()
     text, source, words = open_help(page)
     assert source.endswith(f"/docs/{HEATMAP}.webp") and words.startswith("The node")
     assert "indirect effect" in text
-    page.rest(0.5)
+    page.settle()
     page.shot("help")
 
     speak(page, "zh")

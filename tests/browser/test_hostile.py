@@ -22,7 +22,7 @@ MADE = "(box) => document.querySelectorAll(`${box} script, ${box} iframe, ${box}
 def unharmed(page, box):
     assert page.run("(box) => document.querySelector(box).textContent.includes('onerror=alert(1)')", box)
     assert page.run(MADE, box) == 0
-    page.rest(0.5)
+    page.rest(0.2)
     assert page.dialogs == [] and not page.own_complaints()
 
 

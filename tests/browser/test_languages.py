@@ -2,12 +2,11 @@
 
 import json
 
-import pytest
-from comfy_page import ComfyPage, node_of
+from comfy_page import node_of
 from diff_quickfix.demo_model.studies.server import PACK
 from diff_quickfix.quickfix.measure.verdict import WEAK, Finding, Verdict
 from diff_quickfix.tracing.results.payload import heatmap_payload
-from test_heatmap_widget import CHECK, MAP
+from test_heatmap_widget import MAP
 from test_picker_widget import BOX as PICKER
 from test_report_widget import BOX as REPORT
 from traces import make_trace
@@ -43,28 +42,21 @@ def texts(language):
     return json.loads((PACK / "web" / "texts" / f"{language}.json").read_text())
 
 
-@pytest.fixture
-def opened(browser, server):
-    """Opens ComfyUI in a locale, with the pack's three views."""
-    pages = []
+def show_views(page):
+    """The pack's three views, with something to say."""
+    page.clear()
+    page.add("DiffQuickFix_CorruptPrompt", at=(40, 80), size=(380, 560))
+    page.add("DiffQuickFix_CausalHeatmap", at=(440, 80), size=(480, 640))
+    page.add("DiffQuickFix_Edit", at=(940, 80), size=(380, 720))
+    page.view()
+    heat, edit = node_of("DiffQuickFix_CausalHeatmap"), node_of("DiffQuickFix_Edit")
+    page.run(f"(trace) => {heat}.onExecuted({{ diff_quickfix_heatmap: [trace] }})", heatmap_payload(make_trace()))
+    page.run(f"(report) => {edit}.onExecuted({{ diff_quickfix_report: ['', report] }})", MEASURES)
 
-    def open_page(locale, vue=False):
-        page = ComfyPage(browser, server, vue=vue, locale=locale)
-        pages.append(page)
-        page.clear()
-        page.add("DiffQuickFix_CorruptPrompt", at=(40, 80), size=(380, 560))
-        page.add("DiffQuickFix_CausalHeatmap", at=(440, 80), size=(480, 640))
-        page.add("DiffQuickFix_Edit", at=(940, 80), size=(380, 720))
-        page.view()
-        heat, edit = node_of("DiffQuickFix_CausalHeatmap"), node_of("DiffQuickFix_Edit")
-        page.run(f"(trace) => {heat}.onExecuted({{ diff_quickfix_heatmap: [trace] }})", heatmap_payload(make_trace()))
-        page.run(f"(report) => {edit}.onExecuted({{ diff_quickfix_report: ['', report] }})", MEASURES)
-        return page
 
-    yield open_page
-    for page in pages:
-        page.close()
-    server.post("/settings", {"Comfy.Locale": "en"})
+def speak(page, locale):
+    """What the page does when its locale changes; it offers no German itself yet."""
+    page.run("(locale) => { window.app.ui.settings.dispatchChange('Comfy.Locale', locale, 'en'); }", locale)
 
 
 def pin(page):
@@ -87,34 +79,36 @@ def assert_speaks(page, language):
     assert not english & {text.removesuffix(": ") for text in said}
 
 
-@pytest.mark.parametrize("vue", [False, True])
-def test_the_packs_views_speak_the_pages_language_and_change_with_the_setting(opened, vue):
-    page = opened("fr", vue)
+def test_the_packs_views_speak_the_pages_language_and_change_with_the_setting(page):
+    page.open_empty(locale="fr")
+    show_views(page)
     pin(page)
     assert_speaks(page, "fr")
     page.shot("french")
-    # The page loads its workflow again when the language changes.
-    page.run(CHECK)
-    page.run("window.app.extensionManager.setting.set('Comfy.Locale', 'ja').then(() => true)")
+    page.choose_language("ja")
     assert_speaks(page, "ja")
-    page.run("window.app.extensionManager.setting.set('Comfy.Locale', 'en').then(() => true)")
+    page.choose_language("en")
     page.wait(f"{SAID}.includes('Hit most:')")
     assert not page.own_complaints()
 
 
-def test_german_is_spoken_where_comfyui_offers_it(opened):
-    """The stock page has no German of its own yet: what it says when its locale changes is said in its place."""
-    page = opened("en")
+def test_german_is_spoken_where_comfyui_offers_it_and_a_locale_that_is_not_known_is_english(page):
+    show_views(page)
     pin(page)
-    page.run("window.app.ui.settings.dispatchChange('Comfy.Locale', 'de', 'en')")
-    assert_speaks(page, "de")
-    page.shot("german")
+    for locale in ("ar", "pt-BR", "../../x"):
+        speak(page, "de")
+        assert_speaks(page, "de")
+        page.shot("german")
+        asked = len(page.requests)
+        speak(page, locale)
+        page.wait(f"{SAID}.includes('Hit most:') && {SAID}.includes('order of rows')")
+        assert not [url for url in page.requests[asked:] if "/texts/" in url]
     assert not page.own_complaints()
 
 
-@pytest.mark.parametrize("locale", ["en", "ar", "pt-BR", "../../x"])
-def test_other_locales_are_english_without_a_request(opened, locale):
-    page = opened(locale)
-    said = page.run(SAID)
-    assert "Hit most:" in said and "order of rows" in said
+def test_a_page_that_starts_in_a_locale_that_is_not_known_is_english_without_a_request(page):
+    page.open_empty(locale="../../x")
+    show_views(page)
+    page.wait(f"{SAID}.includes('Hit most:') && {SAID}.includes('order of rows')")
     assert not [url for url in page.requests if "/texts/" in url]
+    page.choose_language("en")

@@ -32,10 +32,11 @@ BLUEPRINTS = {"remove-a-concept": (15, 1), "trace-a-prompt": (9, 5)}
 def load(page, graph):
     """Put a workflow on the page, and wait until its nodes have their sizes."""
     page.load(graph)
-    sizes = None
-    while sizes != (found := page.run(SIZES)):
-        sizes = found
-        page.rest(1)
+    seen = []
+    while len(seen) < 4 or any(sizes != seen[-1] for sizes in seen[-4:]):
+        page.rest(0.1)
+        page.settle()
+        seen.append(page.run(SIZES))
 
 
 def check_layout(page, most, most_alone):
@@ -65,7 +66,7 @@ def test_the_wires_of_a_template_can_be_followed(page, name):
 def test_the_wires_of_a_blueprint_can_be_followed(page, name):
     load(page, json.loads((PACK / "subgraphs" / f"{name}.json").read_text(encoding="utf-8")))
     page.run(ENTER)
-    page.rest(1)
+    page.settle()
     check_layout(page, *BLUEPRINTS[name])
 
 
@@ -76,9 +77,9 @@ def test_a_wire_behind_a_node_and_a_crossing_are_found(page):
     sampler = page.add("KSampler", at=(900, 0))
     decode = page.add("VAEDecode", at=(900, -400))
     page.connect(loader, "model", sampler, "model")
-    page.rest(0.5)
+    page.settle()
     wires = wires_of(page)
     assert wires.behind_nodes() == [((str(loader), 0), str(hiding))] and not wires.crossings()
     page.connect(loader, "vae", decode, "vae")
-    page.rest(0.5)
+    page.settle()
     assert [set(pair) for pair in wires_of(page).crossings()] == [{(str(loader), 0), (str(loader), 2)}]

@@ -92,8 +92,7 @@ def test_the_report_is_there_after_a_reload_another_tab_and_undo(page):
     page.wait(f"document.querySelectorAll('{BOX}').length === 0")
     command(page, "Workspace.PreviousOpenedWorkflow")
     page.wait(DRAWN)
-    page.rest(1.5)
-    page.open()
+    page.reload()
     page.wait(DRAWN)
     assert page.run(f"{METERS}[0].getAttribute('aria-valuenow')") == value
     page.run(f"{EDIT}.setSize([480, 830])")
@@ -129,25 +128,88 @@ def test_a_report_that_was_made_with_other_settings_says_so(page):
         page.wait(TOLD)
         set_widgets(page, **{name: settings[name]})
         page.wait(SILENT)
-    # A widget that is fed by a link says nothing, nor does what it held before.
+    # What feeds a widget is another setting; what the widget held before says nothing then.
     text = page.add("PrimitiveString", at=(20, 400), widgets={"value": "drawing"})
     page.connect(text, "STRING", page.run(f"{EDIT}.id"), "target")
-    set_widgets(page, target="drawing")
-    page.rest(0.5)
-    assert page.run(SILENT)
+    page.wait(TOLD)
     page.run(f"{EDIT}.disconnectInput({EDIT}.inputs.findIndex((slot) => slot.name === 'target'))")
+    page.wait(SILENT)
+    set_widgets(page, target="drawing")
     page.wait(TOLD)
     shown = page.text_of(BOX)
     page.shot("report-stale")
     page.run(CHECK)
-    page.rest(1.5)
-    page.open()
+    page.reload()
     page.wait(f"{TOLD} && {DRAWN}")
     assert page.text_of(BOX) == shown
     page.queue()
     page.wait(SILENT)
     assert page.run(f"{EDIT}.properties.diff_quickfix_report_data.report[2].target") == "drawing"
     assert not page.own_complaints()
+
+
+SOURCE = """(id, text) => {
+    window.app.graph.getNodeById(id).widgets.find((one) => one.name === 'source').value = text;
+}"""
+
+
+def test_a_report_that_was_made_with_other_inputs_says_so(page):
+    """Another model, another concept list behind a link, and another tab's run."""
+    run_edit(page, preset="paper")
+    page.rest(0.5)
+    assert page.run(SILENT)
+    edit = page.run(f"{EDIT}.id")
+    loader = page.run(f"{EDIT}.getInputNode({EDIT}.inputs.findIndex((slot) => slot.name === 'clip')).id")
+    skip = page.add("CLIPSetLastLayer", at=(20, 300))
+    page.connect(loader, "clip", skip, "clip")
+    page.connect(skip, "CLIP", edit, "clip")
+    page.wait(TOLD)
+    page.connect(loader, "clip", edit, "clip")
+    page.wait(SILENT)
+    concepts = page.add("DiffQuickFix_AddConceptEdit", at=(20, 500), widgets={"source": "claude monet"})
+    page.connect(concepts, "concepts", edit, "concepts")
+    page.wait(TOLD)
+    before = page.run(f"{EDIT}.properties.diff_quickfix_report_data.report[0]")
+    page.run("window.app.queuePrompt(0).then(() => true)")
+    page.run(SOURCE, concepts, "dali")
+    page.wait(f"(before) => {EDIT}.properties.diff_quickfix_report_data.report[0] !== before && {TOLD}", before)
+    page.run(SOURCE, concepts, "claude monet")
+    page.wait(SILENT)
+    page.run(CHECK)
+    page.load(page.run("window.app.graph.serialize()"))
+    page.wait(f"{DRAWN} && {SILENT}")
+    assert not page.own_complaints()
+
+
+GIVE = """(id, text) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent('executed', { detail: {
+    node: String(id), display_node: String(id), prompt_id: 'p', output: { diff_quickfix_report: [text, null] } } }))"""
+QUEUED = "window.app.graph.nodes.forEach((node) => node.widgets?.forEach((widget) => widget.beforeQueued?.({})))"
+
+
+def test_a_run_of_another_tab_is_not_shown_on_a_node_that_has_the_same_number(page):
+    def add():
+        page.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0})
+        edit = page.add("DiffQuickFix_Edit", at=(60, 60), size=(460, 820))
+        page.wait(f"document.querySelectorAll('{BOX}').length === 1")
+        return edit
+
+    page.clear()
+    edit = add()
+    page.run(QUEUED)
+    page.run(CHECK)
+    assert add() == edit
+    page.run(GIVE, edit, "of the first tab")
+    page.rest(0.3)
+    assert page.text_of(BOX) == ["The report appears here after a run."]
+    assert "diff_quickfix_report_data" not in page.run(f"Object.keys({EDIT}.properties)")
+    page.run(CHECK)
+    command(page, "Workspace.PreviousOpenedWorkflow")
+    page.run(GIVE, edit, "of the first tab")
+    page.wait(f"document.querySelector('{BOX}')?.textContent === 'of the first tab'")
+    command(page, "Workspace.NextOpenedWorkflow")
+    page.wait(f"document.querySelector('{BOX}')?.textContent === 'The report appears here after a run.'")
+    page.rest(0.3)
+    assert page.text_of(BOX) == ["The report appears here after a run."]
 
 
 def test_settings_that_change_while_it_runs_are_other_settings(page):

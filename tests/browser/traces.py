@@ -1,4 +1,4 @@
-"""Traces with known numbers, for the heat map; the tests make them instead of running a sweep."""
+"""Traces with known numbers, for the heat map, and embeddings; the tests make them instead of running a sweep."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import torch
 from diff_quickfix.tracing.results.examples import examples_of
 from diff_quickfix.tracing.results.trace import CausalTrace
 from diff_quickfix.tracing.results.trace_file import save_trace
+from safetensors.torch import save_file
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 HOSTILE_FILE = "hostile <img src=x onerror=alert(3)>"
@@ -52,6 +53,18 @@ def solid(color: int) -> torch.Tensor:
     """What EmptyImage makes of a color, (64, 64, 3)."""
     levels = [(color >> shift & 0xFF) / 0xFF for shift in (16, 8, 0)]
     return torch.tensor(levels).expand(64, 64, 3)
+
+
+# Embeddings by name: how many vectors each has.
+EMBEDDINGS = {"mystyle": 2, "styles/other": 1}
+
+
+def save_embeddings(folder: Path) -> None:
+    """The embeddings that prompts name."""
+    for name, vectors in EMBEDDINGS.items():
+        path = folder / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"emb_params": torch.zeros(vectors, 768)}, path)
 
 
 def save_traces(folder: Path) -> None:

@@ -81,7 +81,11 @@ class Wires:
 
     def crossings(self) -> list[tuple[tuple[str, int], tuple[str, int]]]:
         """The two outputs, once for every point in which their wires cross; wires of one output carry the same."""
-        pairs = ((one, other) for one, other in combinations(self.strokes, 2) if one.output != other.output)
+        pairs = (
+            (one, other)
+            for one, other in combinations(self.strokes, 2)
+            if one.output != other.output and _near(one.points, other.points)
+        )
         return [(one.output, other.output) for one, other in pairs for _ in range(_meetings(one.points, other.points))]
 
 
@@ -99,6 +103,11 @@ def wires_of(page: ComfyPage) -> Wires:
         for (node, slot), target, corners in strokes
     ]
     return Wires(drawn, {node: tuple(box) for node, box in boxes.items()}, Counter((str(n), s) for n, s in links))
+
+
+def _near(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the boxes around two lines touch: where they do not, the lines cannot cross."""
+    return bool((one.min(0) <= other.max(0)).all() and (other.min(0) <= one.max(0)).all())
 
 
 def _meetings(one: np.ndarray, other: np.ndarray) -> int:

@@ -1,13 +1,26 @@
 // Elements from plain values. Texts become text nodes: nothing that comes from a prompt or a file is ever HTML.
 
-/** An element. `props.style` is an object, `props.on` maps events to listeners, all other props are attributes. */
-export function element(tag, props = {}, ...children) {
+/**
+ * @typedef {Partial<CSSStyleDeclaration>} Style
+ * @typedef {{[K in keyof HTMLElementEventMap]?: (event: HTMLElementEventMap[K]) => void}} Listeners
+ * @typedef {{style?: Style, on?: Listeners} & Record<string, unknown>} Properties
+ */
+
+/**
+ * An element. `properties.on` maps events to listeners; all other properties but `style` are attributes.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Properties} properties
+ * @param {(Node | string)[]} children
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+export function element(tag, properties = {}, ...children) {
     const made = document.createElement(tag);
-    const { style, on, ...attributes } = props;
+    const { style, on, ...attributes } = properties;
     Object.assign(made.style, style);
-    for (const [event, listener] of Object.entries(on ?? {})) made.addEventListener(event, listener);
+    for (const [event, listener] of Object.entries(on ?? {})) made.addEventListener(event, /** @type {EventListener} */ (listener));
     for (const [name, value] of Object.entries(attributes)) {
-        if (value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
+        if (value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : String(value));
     }
     made.append(...children);
     return made;
@@ -18,12 +31,22 @@ const LOOK = {
     border: "1px solid var(--border-color)", borderRadius: "4px", padding: "1px 6px", cursor: "pointer", whiteSpace: "nowrap",
 };
 
-/** A small button that looks like the page. */
+/**
+ * A small button that looks like the page.
+ * @param {string} label
+ * @param {string} title
+ * @param {() => void} pressed
+ */
 export function button(label, title, pressed) {
     return element("button", { type: "button", title, "aria-label": title, style: LOOK, on: { click: pressed } }, label);
 }
 
-/** A drop-down list of [value, text] pairs. */
+/**
+ * A drop-down list of [value, text] pairs.
+ * @param {string} label
+ * @param {[string, string][]} options
+ * @param {(value: string) => void} chosen
+ */
 export function choice(label, options, chosen) {
     const list = element("select", { "aria-label": label, title: label, style: LOOK });
     list.append(...options.map(([value, text]) => element("option", { value }, text)));
@@ -36,25 +59,29 @@ const FAR = 0.5;
 const READABLE = 15;
 const LARGEST = 64;
 
-/** The type's size on the node, in pixels, at which it can be read on a canvas that is zoomed far out; null when it is not. */
+/**
+ * The type's size on the node, in pixels, at which it can be read on a canvas that is zoomed far out; null when it is not.
+ * @param {number} scale
+ */
 export function farType(scale) {
     return scale < FAR ? Math.min(LARGEST, Math.round(READABLE / Math.max(scale, 0.01) / 4) * 4) : null;
 }
 
-/** A stranger's text as one line of at most `longest` characters. */
-export function line(text, longest = 120) {
-    const plain = String(text ?? "").replace(/[\p{Cc}\p{Cf}\p{Cs}]/gu, " ");
-    return plain.length > longest ? `${plain.slice(0, longest - 3)}...` : plain;
-}
-
-/** Give the user a file. */
+/**
+ * Give the user a file.
+ * @param {Blob} blob
+ * @param {string} name
+ */
 export function download(blob, name) {
     const url = URL.createObjectURL(blob);
     element("a", { href: url, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** Put a text on the clipboard, also where the page is not a secure context. */
+/**
+ * Put a text on the clipboard, also where the page is not a secure context.
+ * @param {string} text
+ */
 export async function copy(text) {
     try {
         await navigator.clipboard.writeText(text);

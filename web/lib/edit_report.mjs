@@ -1,9 +1,14 @@
 // Reports on the nodes themselves: of "Diff-QuickFix Edit" with verdict, bars and the prompts that were hit most, of its
 // companions in words.
+import { askedFor, askedNow, isStrange, noteQueued } from "./asked.mjs";
+import { entriesOf, fieldsOf } from "./data.mjs";
 import { button, element, farType } from "./dom.mjs";
-import { isLinked, keep, setWidget, widgetOf } from "./node.mjs";
+import { keep, setWidget, widgetOf } from "./node.mjs";
 import { named, parse } from "./report_model.mjs";
 import { t } from "./texts.mjs";
+import { isFed } from "./wires.mjs";
+
+/** @typedef {import("./report_model.mjs").Report} Report */
 
 const DATA = "diff_quickfix_report_data";
 
@@ -11,13 +16,16 @@ const LONGEST = 8000;
 const FONT = "12px/1.45 system-ui, sans-serif";
 const MONO = "11px/1.4 ui-monospace, monospace";
 // Darker on a light palette, lighter on a dark one; told apart by the word beside them too.
+/** @param {string} color */
 const tone = (color) => `color-mix(in srgb, ${color} 60%, var(--input-text))`;
 const GREEN = tone("#2f9e58");
+/** @type {Record<string, string>} */
 const TONES = { strong: GREEN, good: GREEN, weak: tone("#c98a00"), harmful: tone("#d6336c") };
 
+/** @param {import("./report_model.mjs").Measure} measure */
 function bar({ name, value, good, filled }) {
     const quality = good ? filled : 1 - filled;
-    const ink = quality > 0.5 ? TONES.good : quality > 0 ? TONES.weak : TONES.harmful;
+    const ink = TONES[quality > 0.5 ? "good" : quality > 0 ? "weak" : "harmful"] ?? "";
     const percent = `${(100 * value).toFixed(good ? 1 : 2)} %`;
     const track = element("div", {
         role: "meter", "aria-label": name, "aria-valuenow": value, "aria-valuetext": percent, "aria-valuemin": 0, "aria-valuemax": 1,
@@ -30,9 +38,13 @@ function bar({ name, value, good, filled }) {
         element("span", { style: { flex: "0 0 58px", textAlign: "right", fontVariantNumeric: "tabular-nums" } }, percent));
 }
 
-/** Add a prompt to the node's preserve lines, once; returns what happened. */
+/**
+ * Add a prompt to the node's preserve lines, once; returns what happened.
+ * @param {ComfyNode} node
+ * @param {string} prompt
+ */
 function preserve(node, prompt) {
-    if (isLinked(node, "preserve")) return t("preserve is fed by a link; add the prompt there.");
+    if (isFed(node, "preserve")) return t("preserve is fed by a link; add the prompt there.");
     const text = String(widgetOf(node, "preserve")?.value ?? "");
     const lines = text.split("\n").map((one) => one.trim()).filter(Boolean);
     if (lines.includes(prompt)) return t("{prompt} is among the preserved prompts already.", { prompt });
@@ -40,7 +52,12 @@ function preserve(node, prompt) {
     return t("Added {prompt}; run again to see what it costs.", { prompt });
 }
 
-/** Prompts or names that were hit, each with a button that preserves it. */
+/**
+ * Prompts or names that were hit, each with a button that preserves it.
+ * @param {ComfyNode} node
+ * @param {string} title
+ * @param {import("./report_model.mjs").Hit[]} hits
+ */
 function hitList(node, title, hits) {
     if (!hits.length) return [];
     const said = element("div", { "aria-live": "polite" });
@@ -52,14 +69,23 @@ function hitList(node, title, hits) {
     return [element("div", {}, title), ...rows, said];
 }
 
+/**
+ * @param {Report} model
+ * @param {string} text
+ */
 function verdictLine(model, text) {
     const edge = `4px solid ${TONES[model.tone] ?? "var(--border-color)"}`;
     return element("div", { style: { fontWeight: "bold", borderLeft: edge, paddingLeft: "6px" } }, text);
 }
 
 /** The report in full: verdict, bars, prompts that were hit, words; without measures, the words. */
+/**
+ * @param {ComfyNode} node
+ * @param {string} text
+ * @param {Report | null} model
+ */
 function full(node, text, model) {
-    const plain = element("pre", { style: { margin: 0, whiteSpace: "pre-wrap", font: MONO } }, text.slice(0, LONGEST));
+    const plain = element("pre", { style: { margin: "0", whiteSpace: "pre-wrap", font: MONO } }, text.slice(0, LONGEST));
     if (!model) return [plain];
     const details = element("details", {}, element("summary", { style: { cursor: "pointer" } }, t("the report in words")), plain);
     return [
@@ -68,21 +94,32 @@ function full(node, text, model) {
     ];
 }
 
-/** Whether a widget of the node says another thing than it did in a run. */
+/**
+ * Whether a widget of the node says another thing than it did in a run.
+ * @param {ComfyNode} node
+ * @param {Record<string, unknown>} settings
+ */
 function changed(node, settings) {
     return (node.widgets ?? []).some(({ name, value }) => (
-        Object.hasOwn(settings ?? {}, name) && settings[name] !== value && !isLinked(node, name)));
+        Object.hasOwn(settings, name) && settings[name] !== value && !isFed(node, name)));
 }
 
-/** The main finding: the verdict's first word and the first measure, if there is anything to measure. */
+/**
+ * The main finding: the verdict's first word and the first measure, if there is anything to measure.
+ * @param {string} text
+ * @param {Report | null} model
+ */
 function brief(text, model) {
-    if (!model) return [text.slice(0, text.indexOf("\n") + 1 || LONGEST).slice(0, 60)];
+    const [first] = model?.measures ?? [];
+    if (!model || !first) return [text.slice(0, text.indexOf("\n") + 1 || LONGEST).slice(0, 60)];
     if (model.tone === "unknown") return [verdictLine(model, named(model.tone))];
-    const [first] = model.measures;
     return [verdictLine(model, `${named(model.tone)} \u00b7 ${first.name} ${(100 * first.value).toFixed(0)} %`)];
 }
 
-/** The view of a node. */
+/**
+ * The view of a node.
+ * @param {ComfyNode} node
+ */
 export function make(node) {
     const body = element("div", { class: "diff-quickfix-report" }, t("The report appears here after a run."));
     // At the bottom of what is in view: nothing moves when it appears.
@@ -98,17 +135,21 @@ export function make(node) {
             color: "var(--input-text)", background: "var(--comfy-input-bg)", borderRadius: "6px",
         },
     }, body, stale);
+    /** Text, measures, settings: a server may send the text alone. @type {unknown[]} */
     let shown = [];
+    /** What the run was asked for. @type {string | null} */
+    let fed = null;
+    /** @type {number | null} */
     let far = null;
 
     function draw() {
         const [text, measures] = shown;
-        if (text === undefined) return;
+        if (typeof text !== "string") return;
         const model = parse(measures);
         body.replaceChildren(...(far ? brief(text, model) : full(node, text, model)));
     }
 
-    // Text, measures, settings: a server may send the text alone.
+    /** @param {unknown[]} report */
     function show(report) {
         if (typeof report[0] !== "string" || JSON.stringify(shown) === JSON.stringify(report)) return;
         shown = report;
@@ -117,7 +158,8 @@ export function make(node) {
 
     function compare() {
         const words = far ? "\u21bb" : `\u21bb ${t("Made with other settings; run again.")}`;
-        const said = changed(node, shown[2]) ? words : "";
+        const other = changed(node, fieldsOf(shown[2]) ?? {}) || (fed !== null && fed !== askedNow(node).fed);
+        const said = other ? words : "";
         if (stale.textContent === said) return;
         stale.textContent = said;
         stale.style.padding = said ? "2px 0 6px" : "0";
@@ -125,18 +167,34 @@ export function make(node) {
 
     return {
         root,
-        show({ diff_quickfix_report: [text, measures], diff_quickfix_settings: [settings] = [] }) {
+        queued: () => noteQueued(node),
+        /** @type {(outputs: NonNullable<RunOutputs>, live: boolean) => void} */
+        show(outputs, live) {
+            if (isStrange(node, outputs, live)) return;
+            const [text, measures] = entriesOf(outputs.diff_quickfix_report);
+            const [settings] = entriesOf(outputs.diff_quickfix_settings);
             const report = [text, measures, settings];
-            if (typeof text === "string") keep(node, DATA, { node: String(node.id), report });
+            if (typeof text !== "string") return;
+            // The page gives a result again when its workflow comes back into view.
+            if (live || JSON.stringify(report) !== JSON.stringify(shown)) ({ fed } = askedFor(node));
+            keep(node, DATA, { node: String(node.id), report, fed });
             show(report);
             compare();
         },
-        // A copy of a node has not run: what it carries is another node's report.
+        /**
+         * A copy of a node has not run: what it carries is another node's report.
+         * @param {string} id
+         */
         restore(id) {
-            const { node: of, report } = node.properties?.[DATA] ?? {};
-            if (of === id && Array.isArray(report)) show(report.slice(0, 3));
-            else delete node.properties?.[DATA];
+            const kept = fieldsOf(node.properties[DATA]);
+            if (kept?.node !== id || !Array.isArray(kept.report)) {
+                delete node.properties[DATA];
+                return;
+            }
+            fed = typeof kept.fed === "string" ? kept.fed : null;
+            show(kept.report.slice(0, 3));
         },
+        /** @param {number} scale */
         look(scale) {
             compare();
             const type = farType(scale);

@@ -1,7 +1,23 @@
 // The heat map's geometry and its drawing. One drawing for the screen and for SVG: it is given a pen.
-
-import { arrange, bestCell, extent, format, valueOf } from "./heatmap_model.mjs";
+import { arrange, at, bestCell, extent, format, valueOf } from "./heatmap_model.mjs";
 import { t } from "./texts.mjs";
+
+/** @typedef {import("./heatmap_payload.mjs").Cell} Cell */
+/** @typedef {import("./heatmap_payload.mjs").Model} Model */
+/** @typedef {import("./heatmap_payload.mjs").State} State */
+/** @typedef {import("./heatmap_pens.mjs").Pen} Pen */
+/** @typedef {{paper: string, ink: string, faint: string, veil: string, accent: string}} Theme */
+/** @typedef {{low: number, high: number, diverging: boolean}} Range */
+/** @typedef {{focus: Cell | null, pinned: Cell | null}} Marks the cells that are outlined */
+/** @typedef {"cells" | "rows" | "columns" | "bar"} Part */
+/**
+ * A kind's header or a row of cells.
+ * @typedef {{top: number, height: number, kind?: string, folded?: boolean, row?: number}} Line
+ */
+/**
+ * Where everything stands. The rows' labels take `left`, the columns' `head` pixels; a cell is `wide`.
+ * @typedef {{width: number, height: number, left: number, head: number, wide: number, turned: boolean, lines: Line[]}} Layout
+ */
 
 const CIVIDIS = ["#00204c", "#213d6b", "#555b6c", "#7b7a77", "#a59c74", "#d3c064", "#ffe945"];
 const SIGNED = [
@@ -18,20 +34,30 @@ const TALLEST = 14_000;
 const FLAT_HEAD = 18;
 const TURNED_HEAD = 46;
 const LETTER = 6.2;
-export const PARTS = ["cells", "rows", "columns", "bar"];
+/** @type {Part[]} */
+const PARTS = ["cells", "rows", "columns", "bar"];
 
-/** The color at `share` (0 to 1) of a list of colors, as "rgb(...)". */
-export function mix(colors, share) {
+/**
+ * The color at `share` (0 to 1) of a list of colors, as "rgb(...)".
+ * @param {string[]} colors
+ * @param {number} share
+ */
+function mix(colors, share) {
     const place = Math.min(1, Math.max(0, share)) * (colors.length - 1);
     const low = Math.min(colors.length - 2, Math.floor(place));
-    const part = (color, i) => parseInt(color.slice(1 + 2 * i, 3 + 2 * i), 16);
+    /** @type {(color: string | undefined, i: number) => number} */
+    const part = (color = "", i) => parseInt(color.slice(1 + 2 * i, 3 + 2 * i), 16);
+    /** @param {number} i */
     const blend = (i) => part(colors[low], i) + (place - low) * (part(colors[low + 1], i) - part(colors[low], i));
     return `rgb(${[0, 1, 2].map((i) => Math.round(blend(i))).join(",")})`;
 }
 
 /**
- * Where everything stands: {width, height, left, head, wide, turned, lines}; a line is a kind's header or a row of cells. The rows'
- * labels take `left`, the columns' `head` pixels.
+ * Where everything stands on a sheet of some width.
+ * @param {Model} model
+ * @param {State} state
+ * @param {number} width
+ * @returns {Layout}
  */
 export function layout(model, state, width) {
     const groups = arrange(model, state);
@@ -42,6 +68,7 @@ export function layout(model, state, width) {
     const cell = (across - left) / model.columns.length;
     const turned = model.columns.some((name) => name.length > Math.max(2, Math.floor(cell / LETTER)));
     const head = turned ? TURNED_HEAD : FLAT_HEAD;
+    /** @type {Line[]} */
     const lines = [];
     let top = head;
     for (const { kind, rows: inside, folded } of groups) {
@@ -57,7 +84,14 @@ export function layout(model, state, width) {
     return { width: across + BAR, height: Math.max(top, head + 60) + LEGEND, left, head, wide: cell, turned, lines };
 }
 
-/** As `layout`, for a map too far away for words: its cells alone, made to fit. */
+/**
+ * As `layout`, for a map too far away for words: its cells alone, made to fit.
+ * @param {Model} model
+ * @param {State} state
+ * @param {number} width
+ * @param {number} height
+ * @returns {Layout}
+ */
 export function farLayout(model, state, width, height) {
     const rows = arrange(model, state).flatMap((group) => group.rows);
     const tall = height / rows.length;
@@ -65,24 +99,33 @@ export function farLayout(model, state, width, height) {
     return { width, height, left: 0, head: 0, wide: width / model.columns.length, turned: false, lines };
 }
 
-/** What stands at a point: {row, column}, {kind}, or null. */
+/**
+ * What stands at a point: a cell, a kind's header, or nothing.
+ * @param {Layout} place
+ * @param {Model} model
+ * @param {number} x
+ * @param {number} y
+ * @returns {{cell?: Cell, kind?: string}}
+ */
 export function hit(place, model, x, y) {
-    const found = place.lines.find((one) => y >= one.top && y < one.top + one.height);
-    if (!found) return null;
-    if (found.kind !== undefined) return { kind: found.kind };
+    const { row, kind } = place.lines.find((one) => y >= one.top && y < one.top + one.height) ?? {};
+    if (kind !== undefined) return { kind };
     const column = Math.floor((x - place.left) / place.wide);
-    return column >= 0 && column < model.columns.length ? { row: found.row, column } : null;
+    return row !== undefined && column >= 0 && column < model.columns.length ? { cell: { row, column } } : {};
 }
 
+/** @param {string} site */
 function shortName(site) {
     const parts = site.split(".");
     return (parts.length > 2 ? parts.slice(1, -1).join(".") : site).slice(0, 22);
 }
 
+/** @type {(value: number, range: Range) => string} */
 function color(value, { low, high, diverging }) {
     return mix(diverging ? SIGNED : CIVIDIS, (value - low) / (high - low || 1));
 }
 
+/** @type {(pen: Pen, box: [number, number, number, number], value: number, weak: boolean, range: Range, theme: Theme) => void} */
 function drawCell(pen, box, value, weak, range, theme) {
     const [x, y, w, h] = box;
     if (Number.isNaN(value)) return pen.frame(x + 0.5, y + 0.5, w - 1, h - 1, theme.faint, 0.5);
@@ -93,6 +136,7 @@ function drawCell(pen, box, value, weak, range, theme) {
     }
 }
 
+/** @type {(pen: Pen, place: Layout, range: Range, theme: Theme) => void} */
 function drawBar(pen, place, range, theme) {
     const x = place.width - BAR + 12;
     const height = Math.min(160, place.height - place.head - LEGEND);
@@ -103,29 +147,34 @@ function drawBar(pen, place, range, theme) {
     pen.text(t("to {low}", { low: format(range.low).slice(0, 6) }), x - 8, place.head + height + 24, theme, { size: 10 });
 }
 
-function drawCells(pen, model, state, place, range, theme, { focus, pinned }) {
-    const outlines = [[bestCell(model), OUTLINE], [pinned, theme.ink], [focus, theme.accent]];
+/** @type {(pen: Pen, model: Model, state: State, place: Layout, theme: Theme, marks: Marks) => void} */
+function drawCells(pen, model, state, place, theme, { focus, pinned }) {
+    const range = extent(model, state.value);
     for (const { row, top, height } of place.lines) {
         if (row === undefined) continue;
         model.columns.forEach((_, column) => {
-            const box = [place.left + column * place.wide, top, place.wide, height];
-            const weak = model.hatched[row][column] === 1;
-            drawCell(pen, box, valueOf(model, state.value, row, column), weak, range, theme);
+            const weak = at(model.hatched, { row, column }) === 1;
+            const value = valueOf(model, state.value, { row, column });
+            drawCell(pen, [place.left + column * place.wide, top, place.wide, height], value, weak, range, theme);
         });
     }
+    /** @type {[Cell | null, string][]} */
+    const outlines = [[bestCell(model), OUTLINE], [pinned, theme.ink], [focus, theme.accent]];
     for (const [cell, ink] of outlines) {
-        const at = cell && place.lines.find((one) => one.row === cell.row);
-        if (at) pen.frame(place.left + cell.column * place.wide, at.top, place.wide - 1, at.height - 1, ink, 2);
+        const shown = cell && place.lines.find((one) => one.row === cell.row);
+        if (shown) pen.frame(place.left + cell.column * place.wide, shown.top, place.wide - 1, shown.height - 1, ink, 2);
     }
 }
 
+/** @type {(pen: Pen, model: Model, place: Layout, theme: Theme) => void} */
 function drawRows(pen, model, place, theme) {
     for (const { row, kind, top, height, folded } of place.lines) {
         if (kind !== undefined) pen.text(`${folded ? "+" : "-"} ${kind}`, 4, top + 13, theme, { bold: true });
-        else if (height >= 9) pen.text(shortName(model.sites[row]), place.left - 6, top + height / 2 + 4, theme, { right: true });
+        else if (row !== undefined && height >= 9) pen.text(shortName(model.sites[row] ?? ""), place.left - 6, top + height / 2 + 4, theme, { right: true });
     }
 }
 
+/** @type {(pen: Pen, model: Model, place: Layout, theme: Theme) => void} */
 function drawColumns(pen, model, place, theme) {
     const every = place.turned ? Math.max(1, Math.ceil(11 / place.wide)) : 1;
     model.columns.forEach((name, column) => {
@@ -136,76 +185,18 @@ function drawColumns(pen, model, place, theme) {
     });
 }
 
-/** Draw a map, or some PARTS of it. `marks` holds the cells that are outlined: focus and pinned, each a cell or null. */
+/**
+ * Draw a map, or some parts of it.
+ * @param {Pen} pen
+ * @param {Model} model
+ * @param {State} state
+ * @param {Layout} place
+ * @param {Theme} theme
+ * @param {Marks} marks
+ */
 export function draw(pen, model, state, place, theme, marks, parts = PARTS) {
-    const range = extent(model, state.value);
-    if (parts.includes("cells")) drawCells(pen, model, state, place, range, theme, marks);
+    if (parts.includes("cells")) drawCells(pen, model, state, place, theme, marks);
     if (parts.includes("rows")) drawRows(pen, model, place, theme);
     if (parts.includes("columns")) drawColumns(pen, model, place, theme);
-    if (parts.includes("bar")) drawBar(pen, place, range, theme);
-}
-
-const FONT = "system-ui, sans-serif";
-const TURN = 0.6;
-
-/** A pen for a canvas' 2D context. */
-export function canvasPen(context) {
-    return {
-        fill(x, y, w, h, ink) {
-            context.fillStyle = ink;
-            context.fillRect(x, y, w, h);
-        },
-        frame(x, y, w, h, ink, thick) {
-            context.strokeStyle = ink;
-            context.lineWidth = thick;
-            context.strokeRect(x, y, w, h);
-        },
-        stroke(x1, y1, x2, y2, ink) {
-            context.strokeStyle = ink;
-            context.lineWidth = 1;
-            context.beginPath();
-            context.moveTo(x1, y1);
-            context.lineTo(x2, y2);
-            context.stroke();
-        },
-        text(text, x, y, theme, { bold, right, middle, turned, size = 11 } = {}) {
-            context.save();
-            context.translate(x, y);
-            if (turned) context.rotate(-TURN);
-            context.font = `${bold ? "bold " : ""}${size}px ${FONT}`;
-            context.textAlign = right ? "right" : middle ? "center" : "left";
-            context.fillStyle = theme.ink;
-            context.fillText(text, 0, 0);
-            context.restore();
-        },
-    };
-}
-
-const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;" };
-const escaped = (text) => text.replace(/[&<>"']/g, (sign) => ESCAPES[sign]);
-
-/** A pen that writes SVG; `finish(width, height)` gives the document. */
-export function svgPen() {
-    const parts = [];
-    const at = (x, y, w, h) => `x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${w.toFixed(1)}" height="${h.toFixed(1)}"`;
-    return {
-        fill: (x, y, w, h, ink) => parts.push(`<rect ${at(x, y, w, h)} fill="${escaped(ink)}"/>`),
-        frame: (x, y, w, h, ink, thick) =>
-            parts.push(`<rect ${at(x, y, w, h)} fill="none" stroke="${escaped(ink)}" stroke-width="${thick}"/>`),
-        stroke: (x1, y1, x2, y2, ink) => parts.push(
-            `<path d="M${x1.toFixed(1)} ${y1.toFixed(1)}L${x2.toFixed(1)} ${y2.toFixed(1)}" stroke="${escaped(ink)}"/>`,
-        ),
-        text(text, x, y, theme, { bold, right, middle, turned, size = 11 } = {}) {
-            const anchor = right ? "end" : middle ? "middle" : "start";
-            const turn = turned ? ` rotate(${((-TURN * 180) / Math.PI).toFixed(1)})` : "";
-            parts.push(
-                `<text transform="translate(${x.toFixed(1)} ${y.toFixed(1)})${turn}" font-size="${size}" ` +
-                `font-family="${FONT}" font-weight="${bold ? 700 : 400}" text-anchor="${anchor}" ` +
-                `fill="${escaped(theme.ink)}">${escaped(text)}</text>`,
-            );
-        },
-        finish: (width, height) =>
-            `<svg xmlns="http://www.w3.org/2000/svg" width="${Math.ceil(width)}" height="${Math.ceil(height)}">` +
-            `${parts.join("")}</svg>`,
-    };
+    if (parts.includes("bar")) drawBar(pen, place, extent(model, state.value), theme);
 }

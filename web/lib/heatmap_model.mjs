@@ -1,111 +1,81 @@
-// A trace's payload, checked, and what can be asked of it. No DOM, no drawing.
+// What can be asked of a trace. No DOM, no drawing.
+import { MATRICES, MOST_PICTURES, ORDERS, inside } from "./heatmap_payload.mjs";
+import { t } from "./texts.mjs";
 
-import { line } from "./dom.mjs";
-import { t, term } from "./texts.mjs";
+/** @typedef {import("./heatmap_payload.mjs").Cell} Cell */
+/** @typedef {import("./heatmap_payload.mjs").Model} Model */
+/** @typedef {import("./heatmap_payload.mjs").State} State */
+/** @typedef {import("./heatmap_payload.mjs").Value} Value */
 
-export const VALUES = [term("indirect effect"), term("recovery"), term("significance")];
-export const ORDERS = [term("as in the model"), term("strongest first")];
-const AXES = [term("token"), term("step")];
-const MATRICES = ["effect", "recovery", "restored", "low", "high", "significance", "beats_control"];
+/** @type {Record<Value, "effect" | "recovery" | "significance">} */
 const OF_VALUE = { "indirect effect": "effect", recovery: "recovery", significance: "significance" };
-const MOST_CELLS = 6000;
-const MOST_ROWS = 1000;
-const MOST_PICTURES = 512;
 
-function number(value) {
-    return typeof value === "number" && Number.isFinite(value) ? value : NaN;
+/**
+ * A number of a cell; NaN where there is no such cell.
+ * @param {number[][]} cells
+ * @param {Cell} cell
+ */
+export function at(cells, { row, column }) {
+    return cells[row]?.[column] ?? NaN;
 }
 
-function labels(value) {
-    if (!Array.isArray(value) || !value.length || value.some((entry) => typeof entry !== "string")) return null;
-    return value.map((entry) => line(entry));
+/**
+ * Whether a trace has a cell.
+ * @param {Model} model
+ * @param {Cell} cell
+ */
+export function has(model, { row, column }) {
+    return inside(row, model.sites.length) && inside(column, model.columns.length);
 }
 
-function matrix(value, rows, columns) {
-    if (!Array.isArray(value) || value.length !== rows) return null;
-    if (value.some((row) => !Array.isArray(row) || row.length !== columns)) return null;
-    return value.map((row) => row.map(number));
+/**
+ * What one cell shows for a choice of VALUES.
+ * @param {Model} model
+ * @param {Value} value
+ * @param {Cell} cell
+ */
+export function valueOf(model, value, cell) {
+    return at(model[OF_VALUE[value]], cell);
 }
 
-function picture(value) {
-    const { filename, subfolder, type } = value ?? {};
-    const plain = [filename, subfolder].every((part) => typeof part === "string" && part.length < 300);
-    return plain && filename && type === "temp" ? { filename, subfolder, type } : null;
-}
-
-function inside(place, count) {
-    return Number.isInteger(place) && place >= 0 && place < count;
-}
-
-/** The example pictures' files: {clean, corrupted, restored: of "row,column"}; null where none were connected. */
-function pictures(value, rows, columns) {
-    if (typeof value !== "object" || value === null) return null;
-    const restored = new Map();
-    for (const entry of Array.isArray(value.restored) ? value.restored.slice(0, MOST_PICTURES) : []) {
-        const [row, column, found] = Array.isArray(entry) ? entry : [];
-        const file = picture(found);
-        if (file && inside(row, rows) && inside(column, columns)) restored.set(`${row},${column}`, file);
-    }
-    return { clean: picture(value.clean), corrupted: picture(value.corrupted), restored };
-}
-
-/** The model of a payload, or null where it is none: labels capped, numbers finite or NaN. */
-export function parse(payload) {
-    if (typeof payload !== "object" || payload?.version !== 1) return null;
-    const sites = labels(payload.sites);
-    const columns = labels(payload.columns);
-    if (!sites || !columns || sites.length > MOST_ROWS || sites.length * columns.length > MOST_CELLS) return null;
-    const model = {
-        sites,
-        columns,
-        kinds: sites.map((name) => line(name.split(".").at(-1), 24)),
-        layers: sites.map((_, row) => (Number.isInteger(payload.layers?.[row]) ? payload.layers[row] : null)),
-        axis: AXES.includes(payload.column_axis) ? payload.column_axis : AXES[0],
-        clean: number(payload.clean),
-        corrupted: number(payload.corrupted),
-        runs: number(payload.runs),
-        controls: number(payload.controls),
-        prompts: number(payload.prompts),
-        pictures: pictures(payload.pictures, sites.length, columns.length),
-    };
-    for (const name of ["prompt", "subject", "score"]) model[name] = line(payload[name]);
-    for (const name of MATRICES) {
-        model[name] = matrix(payload[name], sites.length, columns.length);
-        if (!model[name]) return null;
-    }
-    // Payloads of earlier versions, kept in workflows, hatch what does not beat the control.
-    model.hatched = matrix(payload.hatched, sites.length, columns.length)
-        ?? model.beats_control.map((row) => row.map((beats) => Number(beats === 0)));
-    return model;
-}
-
-/** What one cell shows for a choice of VALUES. */
-export function valueOf(model, value, row, column) {
-    return model[OF_VALUE[value] ?? "effect"][row][column];
-}
-
-/** The cell with the largest indirect effect as {row, column}, or null. */
+/**
+ * The cell with the largest indirect effect; null where none was measured.
+ * @param {Model} model
+ * @returns {Cell | null}
+ */
 export function bestCell(model) {
-    let best = null;
-    model.effect.forEach((cells, row) => cells.forEach((effect, column) => {
-        if (!Number.isNaN(effect) && (!best || effect > model.effect[best.row][best.column])) best = { row, column };
-    }));
-    return best;
+    const cells = model.effect.flatMap((effects, row) => effects.map((effect, column) => ({ row, column, effect })))
+        .filter(({ effect }) => !Number.isNaN(effect));
+    const [first, ...others] = cells;
+    if (!first) return null;
+    const { row, column } = others.reduce((best, one) => (one.effect > best.effect ? one : best), first);
+    return { row, column };
 }
 
-/** How many restored pictures a trace must have painted for a cell's to be among them; null where it was not measured. */
-export function picturesFor(model, { row, column }) {
-    const effect = model.effect[row][column];
+/**
+ * How many restored pictures a trace must have painted for a cell's to be among them; null where it was not measured.
+ * @param {Model} model
+ * @param {Cell} cell
+ */
+export function picturesFor(model, cell) {
+    const effect = at(model.effect, cell);
     if (Number.isNaN(effect)) return null;
     const count = model.effect.flat().filter((other) => other >= effect).length;
     return count <= MOST_PICTURES ? count : null;
 }
 
-/** Rows by kind: [{kind, rows, folded}], each kind's rows in the chosen order. */
+/**
+ * Rows by kind, each kind's rows in the chosen order.
+ * @param {Model} model
+ * @param {State} state
+ */
 export function arrange(model, { value, order, folded }) {
+    /** @type {Map<string, number[]>} */
     const groups = new Map();
     model.kinds.forEach((kind, row) => groups.set(kind, [...(groups.get(kind) ?? []), row]));
-    const strength = (row) => Math.max(...model[OF_VALUE[value]][row].map((one) => (Number.isNaN(one) ? -Infinity : one)));
+    const strengths = model[OF_VALUE[value]].map((cells) => Math.max(...cells.map((one) => (Number.isNaN(one) ? -Infinity : one))));
+    /** @param {number} row */
+    const strength = (row) => strengths[row] ?? -Infinity;
     return [...groups].map(([kind, rows]) => ({
         kind,
         rows: order === ORDERS[1] ? [...rows].sort((a, b) => strength(b) - strength(a) || a - b) : rows,
@@ -113,7 +83,11 @@ export function arrange(model, { value, order, folded }) {
     }));
 }
 
-/** The colors' ends: {low, high, diverging}. */
+/**
+ * The colors' ends.
+ * @param {Model} model
+ * @param {Value} value
+ */
 export function extent(model, value) {
     const all = model[OF_VALUE[value]].flat().filter((v) => !Number.isNaN(v));
     const high = all.reduce((a, b) => Math.max(a, b), -Infinity);
@@ -124,50 +98,66 @@ export function extent(model, value) {
     return { low: -most, high: most, diverging: true };
 }
 
+/** @param {number} value */
 export function format(value) {
     if (Number.isNaN(value)) return "-";
     return Math.abs(value) >= 100 ? value.toFixed(1) : value.toFixed(3);
 }
 
+/**
+ * Whether a cell beats the control, in words.
+ * @param {Model} model
+ * @param {number} beats
+ */
 function verdict(model, beats) {
     if (Number.isNaN(beats)) return model.controls ? t("not judged: that takes six prompts") : t("not judged: no control runs");
     if (beats < 0) return t("no, it brings back less");
     return beats ? t("yes") : t("no");
 }
 
-/** Everything known of a cell, as [name, text] pairs. */
-export function facts(model, { row, column }) {
-    const beats = model.beats_control[row][column];
-    const interval = Number.isNaN(model.low[row][column])
-        ? t("none (one prompt)")
-        : t("{low} to {high}", { low: format(model.low[row][column]), high: format(model.high[row][column]) });
+/**
+ * Everything known of a cell, as [name, text] pairs.
+ * @param {Model} model
+ * @param {Cell} cell
+ * @returns {[string, string][]}
+ */
+export function facts(model, cell) {
+    const [beats, low, high, recovery] = [model.beats_control, model.low, model.high, model.recovery].map((cells) => at(cells, cell));
+    /** @type {(value: number | undefined, said: (value: number) => string, otherwise: string) => string} */
+    const told = (value = NaN, said, otherwise) => (Number.isNaN(value) ? otherwise : said(value));
     return [
-        [t("site"), model.sites[row]],
-        [t(model.axis), model.columns[column]],
+        [t("site"), model.sites[cell.row] ?? ""],
+        [t(model.axis), model.columns[cell.column] ?? ""],
         [t("clean score"), format(model.clean)],
         [t("corrupted score"), format(model.corrupted)],
-        [t("restored score"), format(model.restored[row][column])],
-        [t("indirect effect"), format(model.effect[row][column])],
-        [t("95 % interval"), interval],
-        [t("recovery"), Number.isNaN(model.recovery[row][column]) ? "-" : `${(100 * model.recovery[row][column]).toFixed(1)} %`],
-        [t("beats the control"), verdict(model, beats)],
+        [t("restored score"), format(at(model.restored, cell))],
+        [t("indirect effect"), format(at(model.effect, cell))],
+        [t("95 % interval"), told(low, (from) => t("{low} to {high}", { low: format(from), high: format(high ?? NaN) }),
+            t("none (one prompt)"))],
+        [t("recovery"), told(recovery, (share) => `${(100 * share).toFixed(1)} %`, "-")],
+        [t("beats the control"), verdict(model, beats ?? NaN)],
     ];
 }
 
 // A spreadsheet would take these for formulas.
 const FORMULA = /^[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]/;
 
+/** @param {string | number} value */
 function field(value) {
     if (typeof value === "number") return Number.isNaN(value) ? "" : String(value);
     const text = FORMULA.test(value) ? `'${value}` : value;
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-/** One line for each cell. */
+/**
+ * One line for each cell.
+ * @param {Model} model
+ */
 export function toCsv(model) {
+    /** @type {(string | number)[][]} */
     const rows = [["site", model.axis, "clean", "corrupted", ...MATRICES]];
-    model.sites.forEach((site, row) => model.columns.forEach((column, place) => {
-        rows.push([site, column, model.clean, model.corrupted, ...MATRICES.map((name) => model[name][row][place])]);
+    model.sites.forEach((site, row) => model.columns.forEach((name, column) => {
+        rows.push([site, name, model.clean, model.corrupted, ...MATRICES.map((matrix) => at(model[matrix], { row, column }))]);
     }));
     return rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";
 }

@@ -1,8 +1,8 @@
 // An edit's report, checked: measures as shares, the verdict, and the prompts that were hit most. No DOM.
-
-import { line } from "./dom.mjs";
+import { entriesOf, fieldsOf, line } from "./data.mjs";
 import { t, term } from "./texts.mjs";
 
+/** @type {string[]} */
 const KNOWN = [
     term("efficacy"), term("specificity"), term("drift"), term("empty prompt drift"), term("generality"), term("strong"), term("weak"),
     term("harmful"), term("unknown"),
@@ -12,7 +12,18 @@ const MEASURES = 12;
 const HITS = 8;
 const REASONS = 16;
 const LONGEST = 1000;
-/** A measure's or a verdict's name in the page's language; one that is not known, as it comes. */
+
+/**
+ * A measure: `filled` is the bar's length, `good` whether long is good.
+ * @typedef {{name: string, value: number, good: boolean, filled: number}} Measure
+ */
+/** @typedef {{text: string, drift: number}} Hit */
+/** @typedef {{verdict: string, tone: string, measures: Measure[], worst: Hit[], neighbours: Hit[]}} Report */
+
+/**
+ * A measure's or a verdict's name in the page's language; one that is not known, as it comes.
+ * @param {string} name
+ */
 export const named = (name) => (KNOWN.includes(name) ? t(name) : name);
 
 // What is no share of anything, and so no bar.
@@ -20,57 +31,83 @@ const OTHER = new Set(["pairs", "rank", "relative_norm", "nbytes", "condition"])
 // A drift of ten percent is harmful: the bar's end.
 const WORST_DRIFT = 0.1;
 
+/** @param {unknown} value */
 function share(value) {
     return typeof value === "number" && Number.isFinite(value) ? value : null;
 }
 
-/** A measure as {name, value, good, filled}: `filled` is the bar's length, `good` whether long is good. */
+/**
+ * @param {[string, unknown]} field
+ * @returns {Measure[]}
+ */
 function measure([key, value]) {
     const found = share(value);
-    if (found === null || OTHER.has(key)) return null;
+    if (found === null || OTHER.has(key)) return [];
     const drift = /drift/.test(key);
     const filled = Math.min(1, Math.max(0, drift ? found / WORST_DRIFT : found));
-    const [, name, rest] = /^(.*?)( \(.*\))?$/s.exec(key.replaceAll("_", " "));
-    return { name: line(`${named(name)}${rest ?? ""}`, 40), value: found, good: !drift, filled };
+    const [, name = "", rest = ""] = key.replaceAll("_", " ").match(/^(.*?)( \(.*\))?$/s) ?? [];
+    return [{ name: line(`${named(name)}${rest}`, 40), value: found, good: !drift, filled }];
 }
 
-/** Fields in their order; what is told by kind of concept, such as generality, as one field for each kind. */
+/**
+ * Fields in their order; what is told by kind of concept, such as generality, as one field for each kind.
+ * @param {Record<string, unknown>} payload
+ * @returns {[string, unknown][]}
+ */
 function fields(payload) {
     return Object.entries(payload).slice(0, 60).flatMap(([key, value]) => {
-        if (key !== "generality" || typeof value !== "object" || value === null) return [[key, value]];
-        return Object.entries(value).slice(0, 4).map(([kind, reached]) => [`${key} (${kind})`, reached]);
+        const kinds = key === "generality" ? fieldsOf(value) : null;
+        if (!kinds) return [[key, value]];
+        return Object.entries(kinds).slice(0, 4).map(([kind, reached]) => /** @type {[string, unknown]} */ ([`${key} (${kind})`, reached]));
     });
 }
 
+/**
+ * A prompt or name that was hit, in a list; an empty one for what is none.
+ * @param {unknown} entry
+ * @returns {Hit[]}
+ */
 function hit(entry) {
-    const [text, drift] = Array.isArray(entry) ? entry : [];
-    return typeof text === "string" && share(drift) !== null ? { text: line(text, 200), drift } : null;
+    const [text, drift] = entriesOf(entry);
+    const moved = share(drift);
+    return typeof text === "string" && moved !== null ? [{ text: line(text, 200), drift: moved }] : [];
 }
 
-const hits = (entries) => (Array.isArray(entries) ? entries.slice(0, HITS).map(hit).filter(Boolean) : []);
+/** @param {unknown} entries */
+const hits = (entries) => entriesOf(entries, HITS).flatMap(hit);
 
-/** A reason for the verdict in the page's language; null for what is none. */
+/**
+ * A reason for the verdict in the page's language; null for what is none.
+ * @param {unknown} entry
+ */
 function reason(entry) {
-    const [sentence, values] = Array.isArray(entry) ? entry : [];
-    const sound = typeof sentence === "string" && typeof values === "object" && values !== null;
-    return sound ? t(sentence, values) : null;
+    const [sentence, values] = entriesOf(entry);
+    const found = fieldsOf(values);
+    return typeof sentence === "string" && found ? t(sentence, found) : null;
 }
 
-/** The verdict in the page's language; in the server's words where they give no reasons that can be read. */
+/**
+ * The verdict in the page's language; in the server's words where they give no reasons that can be read.
+ * @param {Record<string, unknown>} payload
+ * @param {string} tone
+ */
 function verdictOf({ verdict, findings }, tone) {
     const said = line(verdict, LONGEST);
     if (said === tone) return named(tone);
-    const reasons = Array.isArray(findings) ? findings.slice(0, REASONS).map(reason) : [];
+    const reasons = entriesOf(findings, REASONS).map(reason);
     return !reasons.length || reasons.includes(null) ? said : line(`${named(tone)}: ${reasons.join("; ")}`, LONGEST);
 }
 
-/** The model of a report's payload, or null. Fields that are not known are shown as they come, if they are shares. */
-export function parse(payload) {
-    if (typeof payload !== "object" || payload === null || Array.isArray(payload)) return null;
-    const measures = fields(payload).map(measure).filter(Boolean).slice(0, MEASURES);
-    if (!measures.length) return null;
-    const [, tone] = /^(\w*)/.exec(line(payload.verdict, LONGEST).toLowerCase());
-    return {
-        verdict: verdictOf(payload, tone), tone, measures, worst: hits(payload.worst_hit), neighbours: hits(payload.neighbours?.worst),
-    };
+/**
+ * The model of a report's payload, or null. Fields that are not known are shown as they come, if they are shares.
+ * @param {unknown} given
+ * @returns {Report | null}
+ */
+export function parse(given) {
+    const payload = fieldsOf(given);
+    const measures = payload ? fields(payload).flatMap(measure).slice(0, MEASURES) : [];
+    if (!payload || !measures.length) return null;
+    const [, tone = ""] = line(payload.verdict, LONGEST).toLowerCase().match(/^(\w*)/) ?? [];
+    const neighbours = hits(fieldsOf(payload.neighbours)?.worst);
+    return { verdict: verdictOf(payload, tone), tone, measures, worst: hits(payload.worst_hit), neighbours };
 }

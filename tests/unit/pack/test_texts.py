@@ -61,6 +61,10 @@ def test_a_language_lacks_no_text_and_keeps_the_places_of_values(english, langua
         assert said.startswith(" ") == text.startswith(" ")
 
 
+def test_the_check_of_types_is_turned_off_nowhere():
+    assert not [path.name for path in scripts() if re.search(r"@ts-|@type \{(any|\*|Function)\}", path.read_text())]
+
+
 def test_no_sentence_is_said_past_the_languages():
     for path in scripts():
         source = re.sub(r"/\*.*?\*/", "", re.sub(r"//.*", "", path.read_text()), flags=re.DOTALL)
