@@ -60,7 +60,7 @@ def test_a_token_is_untrained_when_its_row_is_empty_or_that_of_many(rows, seed, 
 
 
 def test_a_large_vocabulary_is_sampled():
-    """As in Shapes: of many tokens that were never trained all have one embedding. Those of a few are not looked for."""
+    """As in Shapes, where all tokens that were never trained have one embedding. Small groups are not looked for."""
     table = torch.randn(9000, 4, generator=torch.Generator().manual_seed(3))
     table[3000:] = table[3000]
     table[5:8] = table[4]
