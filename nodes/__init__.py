@@ -5,13 +5,14 @@ from __future__ import annotations
 from .api import ComfyExtension, io
 from .change import ChangeEdit
 from .concepts import AddConceptEdit, ConceptEditList
+from .corrupt import CorruptPrompt, RestoreTextState, RestoreUNetState
 from .edit import DiffQuickFixEdit
 from .edit_files import LoadEdit, SaveEditAsLoRA
 from .find import FindLambda, FindTarget
 from .guard import CollateralRadar, EditReportNode, PreserveSet
 from .score import ClipScore, ClipVisionScorer, LoadClipScorer, ShapesScorerNode
 from .shapes import LoadShapesDemo
-from .trace import CausalTraceText, CausalTraceUNet, CorruptPrompt, RestoreTextState, RestoreUNetState
+from .trace import CausalTraceText, CausalTraceUNet
 from .trace_result import CausalHeatmap, CompareTraces, LoadTrace, LocateCausalState, SaveTrace
 
 NODES: list[type[io.ComfyNode]] = [

@@ -1,196 +1,18 @@
-"""Nodes that corrupt, restore, sweep and score."""
+"""Nodes that sweep: causal traces of the text encoder and of the image model."""
 
 from __future__ import annotations
 
 from ..families.clip import TEXT_KINDS
-from ..families.sites import select
-from ..families.unet import UNET_KINDS, unet_sites
-from ..text.subjects import PLACES
+from ..families.unet import UNET_KINDS
 from ..tracing.results.examples import MOST_CELLS as MOST_PICTURES
-from ..tracing.runs.cases import Restoration
-from .api import CausalTraceType, CorruptionType, ImageScorerType, Node, io, schema
+from .api import CausalTraceType, ImageScorerType, Node, io, schema
+from .corrupt import EXAMPLE, extent_input, replaced_by_input
 from .host.files import trace_path
 from .host.tracing.causal_trace import DEFAULT_ROWS, TraceInputs, TraceSettings, trace_text, trace_unet
-from .host.tracing.corrupted import EXTENTS, CorruptionSettings, corrupt_prompt
-from .host.tracing.restored_model import restore_in_unet
+from .host.tracing.corrupted import EXTENTS, CorruptionSettings
 from .host.tracing.sampling import SamplerSettings, samplers
-from .host.tracing.steps import MOST_STEPS
 
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"]
-_EXAMPLE = "a red circle on grass, in the style of [van gogh]"
-
-
-def _replaced_by() -> io.Input:
-    return io.String.Input(
-        "replaced_by", default="", optional=True, tooltip="Words that take the subject's place instead of noise."
-    )
-
-
-def _extent() -> io.Input:
-    return io.Combo.Input(
-        "corrupt",
-        options=list(EXTENTS),
-        default=EXTENTS[0],
-        optional=True,
-        tooltip="What is hidden: the subject's tokens, or every token of the prompt, as a control.",
-    )
-
-
-class CorruptPrompt(Node):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return schema(
-            node_id="DiffQuickFix_CorruptPrompt",
-            display_name="Corrupt Prompt",
-            category="Diff-QuickFix/trace",
-            search_aliases=["causal tracing", "noise", "counterfactual"],
-            description=(
-                "Hides the subject of a prompt from the text encoder: Gaussian noise on its token embeddings, or other "
-                "words in its place. Paint both conditionings from the same seed to see what the subject does."
-            ),
-            inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of a Stable Diffusion 1.x or 2.x model."),
-                io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    default=_EXAMPLE.replace("[", "").replace("]", ""),
-                    placeholder="prompt: as you would paint it, e.g. a house by van gogh",
-                    tooltip="The prompt, as you would paint it.",
-                ),
-                io.String.Input(
-                    "subject", default="van gogh", tooltip="The words of the prompt to hide, as they stand in it."
-                ),
-                io.Float.Input(
-                    "noise",
-                    default=3.0,
-                    min=0.01,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Standard deviation of the noise, as a multiple of that of the subject's "
-                    "embeddings. 3 is usual; the paper publishes none.",
-                ),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=2**53, control_after_generate=True, tooltip="Seed of the noise."
-                ),
-                _replaced_by(),
-                _extent(),
-            ],
-            outputs=[
-                io.Conditioning.Output(
-                    id="corrupted",
-                    display_name="corrupted",
-                    tooltip="The prompt with its subject hidden; positive of a sampler.",
-                ),
-                io.Conditioning.Output(id="clean", display_name="clean", tooltip="The prompt as it is."),
-                CorruptionType.Output(
-                    id="corruption",
-                    display_name="corruption",
-                    tooltip="For Restore Layer State: the same prompt and the same noise.",
-                ),
-            ],
-        )
-
-    @classmethod
-    def execute(
-        cls, clip, prompt: str, subject: str, noise: float, seed: int, replaced_by: str = "", corrupt: str = EXTENTS[0]
-    ) -> io.NodeOutput:
-        corrupted = corrupt_prompt(clip, prompt, subject, CorruptionSettings(noise, 1, seed, replaced_by, corrupt))
-        return io.NodeOutput(
-            corrupted.conditioning(Restoration(0)), corrupted.conditioning(Restoration(None)), corrupted
-        )
-
-
-class RestoreTextState(Node):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return schema(
-            node_id="DiffQuickFix_RestoreTextState",
-            display_name="Restore Layer State (Text Encoder)",
-            category="Diff-QuickFix/trace",
-            description=(
-                "Encodes the corrupted prompt with one layer's output put back from the clean run. What comes back in "
-                "the picture is what that layer carries."
-            ),
-            inputs=[
-                CorruptionType.Input("corruption", tooltip="From Corrupt Prompt."),
-                io.Int.Input("layer", default=0, min=0, max=63, tooltip="The text encoder's layer, counted from 0."),
-                io.Combo.Input(
-                    "kind",
-                    options=list(TEXT_KINDS),
-                    default="self_attn",
-                    tooltip="What is put back: the layer's self-attention output, its MLP output, or the "
-                    "whole hidden state after it.",
-                ),
-                io.Combo.Input(
-                    "tokens",
-                    options=list(PLACES),
-                    default="subject and later",
-                    tooltip="At which tokens. Later ones read the subject; earlier ones never see it.",
-                ),
-            ],
-            outputs=[
-                io.Conditioning.Output(
-                    id="restored", display_name="restored", tooltip="The restored text states; positive of a sampler."
-                )
-            ],
-        )
-
-    @classmethod
-    def execute(cls, corruption, layer: int, kind: str, tokens: str) -> io.NodeOutput:
-        return io.NodeOutput(corruption.restored(layer, kind, tokens))
-
-
-class RestoreUNetState(Node):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return schema(
-            node_id="DiffQuickFix_RestoreUNetState",
-            display_name="Restore Layer State (UNet)",
-            category="Diff-QuickFix/trace",
-            description=(
-                "A MODEL that paints the restored run: while it samples the corrupted conditioning, the outputs of the "
-                "chosen sites are taken from the clean run, which rides along in the same batch. For any sampler that "
-                "draws no noise on the way."
-            ),
-            inputs=[
-                io.Model.Input("model", tooltip="A UNet with cross-attention. LoRA and ControlNet keep working."),
-                CorruptionType.Input(
-                    "corruption", tooltip="From Corrupt Prompt; its corrupted output is the sampler's positive."
-                ),
-                io.String.Input(
-                    "sites",
-                    default="unet.middle.*.self_attn",
-                    tooltip="Names of the sites, * and ? allowed, several divided by commas: "
-                    "unet.down.1.a0.cross_attn, unet.up.*.resnet. ComfyUI's numbers, unet.input.4.1.*, are "
-                    "understood too.",
-                ),
-                io.Int.Input("start_step", default=0, min=0, max=MOST_STEPS, tooltip="First step that is restored."),
-                io.Int.Input(
-                    "end_step", default=MOST_STEPS, min=0, max=MOST_STEPS, tooltip="First step that no longer is."
-                ),
-                io.Combo.Input(
-                    "branch",
-                    options=["cond", "both"],
-                    default="cond",
-                    tooltip="Which half of the guidance is restored: the prompt's, or both.",
-                ),
-                io.Sigmas.Input(
-                    "schedule",
-                    optional=True,
-                    tooltip="The whole schedule, as of a Basic Scheduler; needed to count steps when the sampler runs "
-                    "a part of it: KSampler (Advanced) from a later step, split sigmas, denoise below 1.",
-                ),
-            ],
-            outputs=[io.Model.Output(id="restoring_model", display_name="model", tooltip="For a sampler.")],
-        )
-
-    @classmethod
-    def execute(
-        cls, model, corruption, sites: str, start_step: int, end_step: int, branch: str, schedule=None
-    ) -> io.NodeOutput:
-        chosen = [site.name for site in select(unet_sites(model.model.diffusion_model), names=sites)]
-        steps = range(start_step, end_step)
-        return io.NodeOutput(restore_in_unet(model, corruption, chosen, steps=steps, branch=branch, schedule=schedule))
 
 
 def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
@@ -204,7 +26,7 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
         io.String.Input(
             "prompts",
             multiline=True,
-            default=_EXAMPLE,
+            default=EXAMPLE,
             placeholder="prompts: one on each line, the subject in brackets, e.g. a house by [van gogh]",
             tooltip="One prompt on each line, the subject in square brackets.",
         ),
@@ -271,8 +93,8 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
             optional=True,
             tooltip="What is measured. Without one: how far the latent is from the clean run's.",
         ),
-        _replaced_by(),
-        _extent(),
+        replaced_by_input(),
+        extent_input(),
     ]
 
 

@@ -41,7 +41,7 @@ STRANGERS = {
     "families": {"text", "output"},
     "output": {"text"},
 }
-LONGEST_FILE, LARGEST_ROOM = 410, 14
+LONGEST_FILE, LARGEST_ROOM = 400, 14
 HEAVY = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "server", "nodes", "execution", "latent_preview"}
 
 
