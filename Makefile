@@ -5,7 +5,7 @@ IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 CHECKED = $(PYTHON) scripts/bootstrap.py run --typescript
 
-.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-trace bench-statistics study train clean
+.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-trace bench-statistics study study-edits train-reader train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,13 @@ bench-statistics: ## simulate what the statistics of a trace promise: false alar
 
 study: ## trace every attribute of the demo model over many prompts into build/study (two hours on two cores)
 	@$(IN) python -m diff_quickfix.demo_model.studies.study trace --out build/study
+
+study-edits: ## edit the demo model in many ways and judge the verdicts by its pictures, into build/edits (an hour on two cores)
+	@$(IN) python -m diff_quickfix.demo_model.studies.edits paint --out build/edits
+	@$(IN) python -m diff_quickfix.demo_model.studies.edits judge --out build/edits
+
+train-reader: ## train the reader that judges the demo model's pictures (ten minutes) into build/reader
+	@$(IN) python -m diff_quickfix.demo_model.training.reader --out build/reader
 
 train: ## train the demo model from nothing (hours on two cores) into build/shapes
 	@$(IN) python -m diff_quickfix.demo_model.training.train all --out build/shapes

@@ -13,7 +13,7 @@ What counts was settled before any edit was read:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 from ...quickfix import EditReport
@@ -42,7 +42,8 @@ class Share:
             return 0.0, 100.0
         share, n = self.count / self.of, self.of
         middle, spread = share + _Z**2 / (2 * n), _Z * sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
-        return tuple(100.0 * (middle + sign * spread) / (1 + _Z**2 / n) for sign in (-1, 1))  # type: ignore[return-value]
+        low, high = (100.0 * (middle + sign * spread) / (1 + _Z**2 / n) for sign in (-1, 1))
+        return max(0.0, low), min(100.0, high)
 
     def text(self) -> str:
         low, high = self.interval()
@@ -139,7 +140,7 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def tally(outcomes: Sequence[Outcome]) -> str:
-    """How many verdicts are wrong."""
-    wrong = Share(sum(bool(one.wrong()) for one in outcomes), len(outcomes))
-    low, high = wrong.interval()
-    return f"{wrong.count} of {wrong.of} verdicts wrong ({low:.0f} to {high:.0f} %)"
+    """How many verdicts are wrong, and how many would be if they did not look at neighbours."""
+    blind = [replace(one, report=replace(one.report, neighbours=None)) for one in outcomes]
+    wrong, without = (Share(sum(bool(one.wrong()) for one in some), len(some)) for some in (outcomes, blind))
+    return f"{wrong.count} of {wrong.of} verdicts are wrong, {wrong.text()} %; without neighbours {without.text()} %"

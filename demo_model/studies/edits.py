@@ -144,6 +144,12 @@ def _trials() -> Iterator[Trial]:
             yield Trial(attribute, *pairs[(number + shift) % len(pairs)], **variant)
         if number % 3 == 1 and controls:
             yield controls.pop(0)
+    # What the README compares: the same concept with its neighbours named and not named.
+    yield Trial("style", "van gogh", "painting", naming="unnamed")
+    yield Trial("object", "star", "circle")
+    yield Trial("object", "star", "circle", naming="unnamed")
+    yield Trial("color", "red", "blue")
+    yield Trial("style", "van gogh", "painting", "paper")
 
 
 TRIALS = tuple(_trials())

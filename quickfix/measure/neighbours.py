@@ -46,7 +46,7 @@ def measure_neighbours(
         sample = alike[:: -(-len(alike) // _CONCEPTS)]
         names = nearest_names(tower, tokenizer, concepts, sample)
         if len(names) > 2:
-            shares = _moved(tower, tokenizer, names, HELD_OUT_TEMPLATES[kind], layer, update)
+            shares = _moved(tower, tokenizer, names, _captions(tokenizer, concepts, kind), layer, update)
             for name, share in zip(names, shares, strict=True):
                 moved[name] = max(share, moved.get(name, 0.0))
     if not moved:
@@ -54,6 +54,13 @@ def measure_neighbours(
     worst = sorted(moved.items(), key=lambda hit: (-hit[1], hit[0]))[:_WORST]
     lost = sum(share > LOST for share in moved.values())
     return Neighbours(len(moved), lost, sum(moved.values()) / len(moved), tuple(worst))
+
+
+def _captions(tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], kind: str) -> tuple[str, ...]:
+    """Held-out templates of a kind that do not name an edited concept themselves; the name alone, where all do."""
+    without = {template: template.replace("{x}", " ") for template in HELD_OUT_TEMPLATES[kind]}
+    naming = naming_any(list(without.values()), [concept.source for concept in concepts], tokenizer)
+    return tuple(template for template, text in without.items() if text not in naming) or ("{x}",)
 
 
 def nearest_names(

@@ -178,7 +178,7 @@ def test_a_report_in_words_as_json_and_as_a_picture(run, shapes, edit):
     assert json.loads(plain)["final"]["drift"] > 0 and json.loads(plain)["storage"]["realised"] > 0.99
     assert picture.shape[0] == 1 and picture.shape[2:] == (640, 3)
     _, _, paper = edit(shapes[1], preset="paper")
-    assert paper.startswith("verdict: harmful: everyday prompts move by")
+    assert paper.startswith("verdict: harmful: 6 of 6 names like it lose") and "everyday prompts move by" in paper
 
 
 def test_the_reports_final_states_are_those_that_comfyui_makes(shapes, edit):

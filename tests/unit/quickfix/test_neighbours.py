@@ -51,7 +51,7 @@ def test_names_move_as_the_definition_says(few, tokenizer, layer):
     weight = few.weight(few.out_proj_name(layer))
     keys = []
     for name in names:
-        for template in HELD_OUT_TEMPLATES["object"]:
+        for template in (text for text in HELD_OUT_TEMPLATES["object"] if " red " not in text):
             prompt = tokenizer.tokenize(template.replace("{x}", name))
             (place,) = find_subject(prompt, name, tokenizer)
             inputs = few.attention_inputs([prompt.ids], layer)[0]
@@ -111,3 +111,16 @@ def test_a_name_that_is_preserved_in_such_captions_stays(small_tower, tokenizer)
     kept = compute_edit(small_tower, tokenizer, concepts, settings).report
     assert kept.neighbours.moved < 0.5 * free.neighbours.moved
     assert dict(kept.neighbours.worst).keys() <= set(COLORS)
+
+
+def test_captions_that_name_the_concept_themselves_do_not_count(few, tokenizer):
+    """ "two" is a word of "two children play with {x} in a park": an edit of it moves the caption, not the name."""
+    two = ConceptEdit("two", "three", kind="object")
+    edit = compute_edit(few, tokenizer, [two], PAPER)
+    update = LowRank(edit.up, edit.down)
+    colors = dataclasses.replace(RED, source="yellow")
+    both = measure_neighbours(few, tokenizer, [colors, two], 0, update)
+    alone = measure_neighbours(few, tokenizer, [colors], 0, update)
+    assert max(share for _, share in both.worst) < max(share for _, share in alone.worst)
+    every = [ConceptEdit(word, "thing", kind="object") for word in ("yellow", "two", "red hat", "statue", "favorite")]
+    assert measure_neighbours(few, tokenizer, every, 0, update).names == 4
