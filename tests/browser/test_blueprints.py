@@ -22,13 +22,17 @@ def insert(page, name):
         page.press(key)
     page.wait("(name) => document.activeElement.value === name", name)
     page.wait("(name) => document.querySelector('[role=option]')?.textContent.includes(name)", name)
-    page.rest(0.5)
+    page.rest(1)
     page.press("Enter")
     page.wait(f"Boolean({SUBGRAPH})")
-    page.rest(0.3)
+    page.rest(1)
     # The node follows the pointer until a click puts it down.
-    page.click(640, 300)
-    page.wait(f"!{SUBGRAPH}.flags.ghost", timeout=20)
+    for _ in range(10):
+        page.click(640, 300)
+        page.rest(0.3)
+        if not page.run(f"{SUBGRAPH}.flags.ghost"):
+            break
+    assert not page.run(f"{SUBGRAPH}.flags.ghost")
     page.run(f"() => {{ {SUBGRAPH}.pos = [420, 120]; window.app.canvas.setDirty(true, true); }}")
     return page.run(f"{SUBGRAPH}.id")
 

@@ -83,7 +83,7 @@ def test_keys_move_pin_fold_and_zoom_and_comfyui_does_not_hear_them(page, heatma
     page.press("+")
     assert page.wait(f"{KEPT}.zoom") == 1.5
     page.press("Escape")
-    assert page.run(f"{KEPT}.pinned") is None
+    page.wait(f"{KEPT}.pinned === null")
     assert page.run(selected) == before
 
 
@@ -97,8 +97,11 @@ def choose(page, label, value):
     page.run(code, label, value)
 
 
+PRESS = '(name) => document.querySelector(`[role=toolbar] button[aria-label="${name}"]`).click()'
+
+
 def press_button(page, name):
-    page.run('(name) => document.querySelector(`[role=toolbar] button[aria-label="${name}"]`).click()', name)
+    page.run(PRESS, name)
 
 
 def shown_color(page, row, column):
@@ -240,10 +243,9 @@ def test_it_is_readable_in_the_light_theme(page, heatmap):
     page.run(LIGHT.format("dark"))
 
 
-def type_on_screen(page, element):
-    """The size of an element's type as it is on the screen, in pixels."""
-    return page.run(f"""((element, scale) => parseFloat(getComputedStyle(element).fontSize) * scale)(
-        {element}, window.app.canvas.ds.scale)""")
+def type_on_screen(element):
+    """JavaScript for the size of an element's type as it is on the screen, in pixels."""
+    return f"parseFloat(getComputedStyle({element}).fontSize) * window.app.canvas.ds.scale"
 
 
 def test_far_away_the_main_finding_is_written_large(page, heatmap):
@@ -254,7 +256,7 @@ def test_far_away_the_main_finding_is_written_large(page, heatmap):
             f"{WORDS} === '{BEST[0]} \u00b7 {BEST[1]} \u00b7 indirect effect {best_cell(make_trace()).effect:.3f}'"
         )
         page.wait(f"{words}.previousElementSibling.offsetHeight === 0")
-        assert type_on_screen(page, words) >= 12
+        page.wait(f"{type_on_screen(words)} >= 12")
         over = ("Width", "Height")
         assert all(page.run(f"{words}.scroll{side} <= {words}.client{side} + 2") for side in over)
         page.shot(f"heatmap-far-{scale}")

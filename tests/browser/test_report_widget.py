@@ -261,7 +261,7 @@ def test_far_away_the_verdict_is_written_large(page):
     page.wait(f"{METERS}.length === 0")
     (words,) = page.text_of(BOX)
     assert "efficacy" in words and len(words) < 60
-    assert type_on_screen(page, f"document.querySelector('{BOX}')") >= 12
+    page.wait(f"""{type_on_screen(f"document.querySelector('{BOX}')")} >= 12""")
     page.shot("report-far")
     page.view()
     page.wait(DRAWN)

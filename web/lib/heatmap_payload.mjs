@@ -121,11 +121,12 @@ export function parse(given) {
     const columns = labels(payload.columns);
     if (!sites || !columns || sites.length > MOST_ROWS || sites.length * columns.length > MOST_CELLS) return null;
     const cells = matrices(payload, sites.length, columns.length);
+    if (!cells) return null;
     const layers = entriesOf(payload.layers);
     // Payloads of earlier versions, kept in workflows, hatch what does not beat the control.
     const hatched = matrix(payload.hatched, sites.length, columns.length)
-        ?? cells?.beats_control.map((row) => row.map((beats) => Number(beats === 0)));
-    return cells && hatched && {
+        ?? cells.beats_control.map((row) => row.map((beats) => Number(beats === 0)));
+    return {
         sites,
         columns,
         kinds: sites.map((name) => line(name.split(".").at(-1), 24)),
