@@ -28,9 +28,9 @@ _LARGEST_BODY = 64 * 1024
 def _tokenizer() -> Any:
     """ComfyUI's tokenizer of Stable Diffusion 1.x; 2.x has the same vocabulary. Read when first asked for."""
     import folder_paths
-    from comfy.sd1_clip import SD1Tokenizer
+    from comfy.sd1_clip import SDTokenizer
 
-    return SD1Tokenizer(embedding_directory=folder_paths.get_folder_paths("embeddings")).clip_l
+    return SDTokenizer(embedding_directory=folder_paths.get_folder_paths("embeddings"))
 
 
 def prompt_tokens(prompt: str, subject: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from symbols import CALL, Found, Package, Use, dotted, written
@@ -115,13 +116,34 @@ def found(comfyui):
     return {path: package.read(ROOT / path) for path in kept}
 
 
+def members(protocol):
+    """The names of a protocol's attributes, and its methods by their names."""
+    kinds = [kind for kind in protocol.__mro__ if getattr(kind, "_is_protocol", False) and kind is not Protocol]
+    attributes = {name for kind in kinds for name in getattr(kind, "__annotations__", {})}
+    methods = {name: one for kind in kinds for name, one in vars(kind).items() if inspect.isfunction(one)}
+    return attributes, {name: one for name, one in methods.items() if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", ["Model", "Clip", "Vae"])
+def test_comfyuis_objects_have_what_the_packs_protocols_ask_of_them(shapes, name):
+    objects = importlib.import_module("pack_under_test.nodes.host.objects")
+    thing = {"Model": shapes[0], "Clip": shapes[1], "Vae": shapes[2]}[name]
+    attributes, methods = members(getattr(objects, name))
+    assert attributes or methods
+    assert not [one for one in (*attributes, *methods) if not hasattr(thing, one)]
+    for one, wanted in methods.items():
+        asked = list(inspect.signature(wanted).parameters.values())[1:]
+        given = {p.name: None for p in asked if p.kind is p.KEYWORD_ONLY}
+        positional = [None for p in asked if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        inspect.signature(getattr(thing, one)).bind(*positional, **given)
+
+
 def test_comfyui_has_every_name_that_the_pack_uses_and_takes_every_call(found):
     read = [one for path, one in found.items() if path.parts[0] == "nodes"]
     # Imports, names handed on by another module, attributes of parameters and of results, what is looked up.
     assert {
         "comfy.sample.prepare_noise",
         "comfy_api.v0_0_2.io.ComfyNode",
-        "comfy.sd.CLIP().patcher",
         "comfy.utils.ProgressBar().update_absolute",
         "server.PromptServer.instance.send_progress_text",
     } <= {written(use.path) for one in read for use in one.uses}

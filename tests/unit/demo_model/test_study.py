@@ -131,19 +131,19 @@ def test_gradients_flow_from_a_score_to_every_site(pipeline, scorer, sampler):
 
 
 def test_the_page_says_what_the_trace_says():
-    effects = torch.tensor([0.4, 0.0]).reshape(1, 1, 1, 2, 1) + 0.01 * torch.arange(4).reshape(4, 1, 1, 1, 1)
+    effects = torch.tensor([0.4, 0.0]).reshape(1, 1, 1, 2, 1) + 0.01 * torch.arange(4).repeat(2).reshape(8, 1, 1, 1, 1)
     effects[:, :, :, 1] = 0
-    corrupted, null = torch.zeros(4, 1, 1), 0.001 * torch.tensor([1.0, -1.0, 2.0, -2.0]).expand(4, 1, 1, 4)
+    corrupted, null = torch.zeros(8, 1, 1), 0.001 * torch.tensor([1.0, -1.0, 2.0, -2.0]).expand(8, 1, 1, 4)
     trace = CausalTrace(
         "text",
         ("text.0.self_attn", "text.1.self_attn"),
         ("here",),
         "token",
-        ("a", "b", "c", "d"),
-        ("x",) * 4,
+        tuple("abcdefgh"),
+        ("x",) * 8,
         (1,),
         1,
-        torch.full((4, 1), 0.5),
+        torch.full((8, 1), 0.5),
         corrupted,
         effects,
         null,
