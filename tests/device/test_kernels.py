@@ -67,8 +67,8 @@ def tower_on(placing, device=DEVICE):
 
 @cache
 def own_edit(name):
-    from diff_quickfix.demo_model.weights import clip_tokenizer
     from diff_quickfix.text.prompts import PromptTokenizer
+    from diff_quickfix.text.vocabulary import clip_tokenizer
 
     return compute_edit(own_tower(), PromptTokenizer(clip_tokenizer(), pad_token=49407), CONCEPTS, SETTINGS[name])
 
