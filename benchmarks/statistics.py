@@ -124,8 +124,8 @@ def found(population: Population, shape: Shape, size: float, traces: int) -> flo
     for _ in range(traces):
         effects, controls = made_up(population, shape, rng)
         effects[..., :3, 0] += size * rng.uniform(0.5, 1.5, size=(shape.prompts, 1, 1, 3))
-        parts = (torch.from_numpy(part) for part in (effects, controls))
-        verdict = judge_cells(*parts, torch.ones(controls.shape[:3]), level=LEVEL, smallest=0)
+        one, null = torch.from_numpy(effects), torch.from_numpy(controls)
+        verdict = judge_cells(one, null, torch.ones(controls.shape[:3]), level=LEVEL, smallest=0)
         claimed += float((verdict[:3] == 1).double().mean())
     return claimed / traces
 

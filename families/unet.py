@@ -143,7 +143,7 @@ def _comfyui_parts(module: Any) -> Iterator[_Part]:
                 yield _Part("mid", "middle", list(middle.children())[-1], whole=True)
             continue
         level = resnets = 0
-        for number, block in enumerate(blocks):
+        for number, block in enumerate(blocks or ()):
             alias = f"{'input' if way == 'down' else 'output'}.{number}"
             *_, last = block.children()
             held = sum(_is_resnet(child) and not _resizes(child) for child in block.children())

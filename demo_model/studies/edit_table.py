@@ -21,8 +21,10 @@ from ..reader import VALUES
 
 HARM, NOISE, LEFT = 10.0, 5.0, 25.0
 _Z = 1.96
-_COLUMNS = ("edit", "left", "lost", "object", "color", "style", "efficacy", "drift")
-_COLUMNS += ("neighbours lost", "worst", "verdict", "wrong")
+_COLUMNS = (
+    *("edit", "left", "lost", "object", "color", "style", "efficacy", "drift"),
+    *("neighbours lost", "worst", "verdict", "wrong"),
+)
 
 
 @dataclass(frozen=True)

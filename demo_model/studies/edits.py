@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ class Trial:
         found: list[str] = []
         while len(found) < BROAD:
             (scene,) = sample_scenes(rng, 1)
-            text, said = caption(replace(scene, **{self.attribute: value}), rng)
+            text, said = caption(replace(scene, **cast(dict[str, Any], {self.attribute: value})), rng)
             if self.attribute in said and self.source not in text:
                 found.append(text)
         return found
@@ -187,7 +187,7 @@ def _drawn(rng: np.random.Generator, fixed: dict[str, str]) -> Scene:
     scene = Scene("", "", "")
     for _ in range(64):
         values = {name: str(rng.choice(choices)) for name, choices in every.items()}
-        scene = Scene(**(values | fixed))
+        scene = Scene(**cast(dict[str, Any], values | fixed))
         if held_out(scene):
             break
     return scene
