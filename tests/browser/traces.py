@@ -12,31 +12,33 @@ HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>'
 HOSTILE_FILE = "hostile <img src=x onerror=alert(3)>"
 BEST = ("text.0.self_attn", "gogh")
 _SITES = tuple(f"text.{layer}.{kind}" for layer in range(6) for kind in ("self_attn", "mlp", "hidden"))
+_THINGS = ("house", "tree", "boat", "bridge", "cat", "river", "field", "chair")
 _COLUMNS = ("van", "gogh", "<end>", "<padding>")
 
 
 def make_trace(**labels) -> CausalTrace:
-    """Two prompts, four draws; only text.0.self_attn at "gogh" brings anything back, nearly all of it."""
+    """Eight prompts; only text.0.self_attn at "gogh" brings anything back, nearly all of it."""
     rng = torch.Generator().manual_seed(0)
     fields = {
         "sites": _SITES,
         "columns": _COLUMNS,
-        "prompts": ("a house by van gogh", "a tree by van gogh"),
-        "subjects": ("van gogh",) * 2,
+        "prompts": tuple(f"a {thing} by van gogh" for thing in _THINGS),
+        "subjects": ("van gogh",) * len(_THINGS),
         "score": "cosine",
         **labels,
     }
-    corrupted = 0.2 + 0.02 * torch.randn(2, 1, 4, generator=rng)
-    shape = (2, 1, 4, len(fields["sites"]), len(fields["columns"]))
+    count = len(fields["prompts"])
+    corrupted = 0.2 + 0.02 * torch.randn(count, 1, 1, generator=rng)
+    shape = (count, 1, 1, len(fields["sites"]), len(fields["columns"]))
     restored = corrupted[..., None, None] + 0.01 * torch.randn(shape, generator=rng)
     restored[..., 0, 1] += 0.7
-    control = corrupted[..., None] + 0.01 * torch.randn(2, 1, 4, 8, generator=rng)
+    control = corrupted[..., None] + 0.01 * torch.randn(count, 1, 1, 8, generator=rng)
     return CausalTrace(
         component="text",
         column_axis="token",
         seeds=(0,),
-        draws=4,
-        clean=torch.ones(2, 1),
+        draws=1,
+        clean=torch.ones(count, 1),
         corrupted=corrupted,
         restored=restored,
         control=control,
