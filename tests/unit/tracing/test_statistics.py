@@ -1,5 +1,6 @@
 """What the statistics promise, on made-up traces: few false alarms, planted effects found, intervals that cover."""
 
+import itertools
 import math
 
 import pytest
@@ -71,19 +72,19 @@ def test_what_a_prompts_runs_share_is_one_witness(kind):
     assert alarms <= 14
 
 
-@pytest.mark.parametrize("prompts", [6, 12, 40])
+@pytest.mark.parametrize("prompts", [6, 20])
 @pytest.mark.parametrize("kind", KINDS)
 def test_planted_effects_are_found(kind, prompts):
     draw, _ = KINDS[kind]
     rng = torch.Generator().manual_seed(3)
     found = 0
-    for _ in range(40):
+    for _ in range(20):
         effects, controls = without_effect(draw, rng, prompts=prompts, draws=2)
         effects[:, :, :, 4] += 6 * (0.5 + torch.rand(prompts, 1, 1, 1, generator=rng))
         effects[:, :, :, 7] -= 6 * (0.5 + torch.rand(prompts, 1, 1, 1, generator=rng))
         verdict = judge_cells(effects, controls, torch.ones(prompts, 1, 2))
         found += int(verdict[4, 0] == 1) + int(verdict[7, 0] == -1)
-    assert found >= (76 if draw is not heavy else 60)
+    assert found >= (38 if draw is not heavy else 30)
 
 
 @pytest.mark.parametrize("prompts", range(1, LEAST_PROMPTS))
@@ -116,6 +117,36 @@ def test_the_p_value_counts_flips():
     mixed = torch.tensor([3.0, 3, 3, 3, 3, -1])[:, None]
     # As large: all signs equal, the observed ones.
     assert float(family_wise_p(mixed)) == pytest.approx(2 / 32 / 0.8)
+
+
+def stepped_down(values):
+    """Oracle: the test as it is described, one flip, one cell and one step after another."""
+    prompts, cells = values.shape
+    size = values.square().sum(0).sqrt()
+    scaled = values / (size + size.median())
+    flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=prompts)), dtype=values.dtype)
+    statistics, observed = (flips @ scaled).abs(), scaled.sum(0).abs()
+    left, p, least = list(range(cells)), [0.0] * cells, 0.0
+    while left:
+        strongest = max(left, key=lambda cell: float(observed[cell]))
+        reached = (statistics[:, left].amax(1) >= observed[strongest] - 1e-9).double().mean()
+        least = max(least, float(reached))
+        p[strongest] = min(1.0, least / 0.8)
+        left.remove(strongest)
+    return p
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_p_values_are_those_of_the_description(seed):
+    rng = torch.Generator().manual_seed(seed)
+    values = torch.randn(7, 5, generator=rng, dtype=torch.float64) * torch.tensor([1, 3, 1, 0.2, 1])
+    values += torch.tensor([0, 4, 1.5, 0.1, -1.5])
+    assert family_wise_p(values).tolist() == pytest.approx(stepped_down(values), abs=1e-6)
+
+
+def test_drawn_flips_hold_the_observed_signs_too():
+    p = family_wise_p(torch.full((60, 3), 1.0))
+    assert (p > 0).all() and (p < 0.001).all()
 
 
 def test_the_p_value_knows_no_units_names_or_sides():
