@@ -106,13 +106,17 @@ def made_up(population: Population, shape: Shape, rng: np.random.Generator) -> t
     return (parts[0] * spread)[..., None], parts[1] * spread[places]
 
 
+def _judged(effects: np.ndarray, controls: np.ndarray) -> torch.Tensor:
+    total = torch.ones(controls.shape[:3])
+    return judge_cells(torch.from_numpy(effects), torch.from_numpy(controls), total, level=LEVEL, smallest=0)
+
+
 def false_alarms(population: Population, shape: Shape, traces: int) -> float:
     """Share of traces without effect in which any cell is claimed to have one."""
     rng = np.random.default_rng(0)
     alarms = 0
     for _ in range(traces):
-        effects, controls = (torch.from_numpy(part) for part in made_up(population, shape, rng))
-        verdict = judge_cells(effects, controls, torch.ones(controls.shape[:3]), level=LEVEL, smallest=0)
+        verdict = _judged(*made_up(population, shape, rng))
         alarms += bool((verdict.nan_to_num() != 0).any())
     return alarms / traces
 
@@ -124,8 +128,7 @@ def found(population: Population, shape: Shape, size: float, traces: int) -> flo
     for _ in range(traces):
         effects, controls = made_up(population, shape, rng)
         effects[..., :3, 0] += size * rng.uniform(0.5, 1.5, size=(shape.prompts, 1, 1, 3))
-        one, null = torch.from_numpy(effects), torch.from_numpy(controls)
-        verdict = judge_cells(one, null, torch.ones(controls.shape[:3]), level=LEVEL, smallest=0)
+        verdict = _judged(effects, controls)
         claimed += float((verdict[:3] == 1).double().mean())
     return claimed / traces
 

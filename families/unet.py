@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,29 +134,32 @@ def _level_parts(name: str, level: nn.Module) -> Iterator[_Part]:
 
 
 def _comfyui_parts(module: Any) -> Iterator[_Part]:
-    """Block by block; a level ends with what changes the size."""
-    for way, blocks in (("down", module.input_blocks), ("mid", None), ("up", getattr(module, "output_blocks", ()))):
-        if way == "mid":
-            middle = getattr(module, "middle_block", None)
-            if isinstance(middle, nn.Module):
-                yield from _block_parts("mid", "middle", middle, 0)
-                yield _Part("mid", "middle", list(middle.children())[-1], whole=True)
-            continue
-        level = resnets = 0
-        for number, block in enumerate(blocks or ()):
-            alias = f"{'input' if way == 'down' else 'output'}.{number}"
-            *_, last = block.children()
-            held = sum(_is_resnet(child) and not _resizes(child) for child in block.children())
-            if way == "down" and not held:
-                name = f"down.{level}.d0" if number else "in"
-                yield from (_Part(name, f"{alias}.{n}", child) for n, child in enumerate(block.children()))
-                level, resnets = level + bool(number), 0
-            else:
-                yield from _block_parts(f"{way}.{level}", alias, block, resnets)
-                name, resnets = f"{way}.{level}.b{resnets}", resnets + held
-            yield _Part(name, alias, last, whole=True)
-            if way == "up" and _resizes(last):
-                level, resnets = level + 1, 0
+    """Block by block, on the way down, in the middle and on the way up."""
+    yield from _way_parts("down", "input", module.input_blocks)
+    middle = getattr(module, "middle_block", None)
+    if isinstance(middle, nn.Module):
+        yield from _block_parts("mid", "middle", middle, 0)
+        yield _Part("mid", "middle", list(middle.children())[-1], whole=True)
+    yield from _way_parts("up", "output", getattr(module, "output_blocks", ()))
+
+
+def _way_parts(way: str, numbered: str, blocks: Iterable[nn.Module]) -> Iterator[_Part]:
+    """The blocks of a way; a level ends with what changes the size."""
+    level = resnets = 0
+    for number, block in enumerate(blocks):
+        alias = f"{numbered}.{number}"
+        *_, last = block.children()
+        held = sum(_is_resnet(child) and not _resizes(child) for child in block.children())
+        if way == "down" and not held:
+            name = f"down.{level}.d0" if number else "in"
+            yield from (_Part(name, f"{alias}.{n}", child) for n, child in enumerate(block.children()))
+            level, resnets = level + bool(number), 0
+        else:
+            yield from _block_parts(f"{way}.{level}", alias, block, resnets)
+            name, resnets = f"{way}.{level}.b{resnets}", resnets + held
+        yield _Part(name, alias, last, whole=True)
+        if way == "up" and _resizes(last):
+            level, resnets = level + 1, 0
 
 
 def _resizes(module: Any) -> bool:
