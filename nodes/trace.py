@@ -22,7 +22,7 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
         io.Clip.Input("clip", tooltip="The CLIP of a Stable Diffusion 1.x or 2.x model."),
         io.Vae.Input("vae", tooltip="Decodes the pictures."),
         io.Conditioning.Input("negative", tooltip="The negative prompt, as for a KSampler."),
-        io.Latent.Input("latent", tooltip="One empty latent: the size that is painted."),
+        io.Latent.Input("latent", tooltip="The size that is painted: an empty latent. Painting starts from any other."),
         io.String.Input(
             "prompts",
             multiline=True,
