@@ -8,12 +8,17 @@ without a preserve set, 21 edits; 12 prompts of it and 21 of other styles and no
   52 % at 70 %, 38 % at 90 %. Three edits of 11 % to 15 %, at the largest lambdas, cost none: so near the line a harmful
   edit may do no harm, but no edit below it did any.
 * ``WEAK_EFFICACY``. At an efficacy of 57 % and above none of the 12 prompts read as van gogh any more; at 45 % two did,
-  at 43 % eight, at 29 % and below all.
+  at 43 % eight, at 29 % and below all. Of the 22 edits that the line was drawn by later (``docs/verdicts-shapes.md``),
+  one of 47 % left a third of its concept and one of 68 % a ninth. Of the other 22, two of 53 % left 30 %.
 * ``WEAK_GENERALITY``, lower than that: where van gogh was gone it was 34 % to 69 %, which is 7 to 63 points below
   efficacy. A third is below all that worked.
 * What rounding leaves of an edit weighs like a strength. At strengths from 1 down to 0.6 an edit of efficacy 84 % left
-  nothing of van gogh in 12 pictures, at 0.5 it left one, at 0.4 six and at 0.3 eleven: strength times efficacy is 50 %
-  at 0.6, so ``WEAK_EFFICACY`` is the line here too.
+  nothing of van gogh in 12 pictures, at 0.5 it left one, at 0.4 six and at 0.3 eleven: strength times efficacy is 59 %
+  at 0.7 and 50 % at 0.6, so ``WEAK_EFFICACY`` is the line here too.
+* ``LOST`` and ``LOST_SHARE``. A neighbour that moves half of the way to what its kind shares is gone, as a concept is at
+  half of the way to its target; more than one in ten of them is harm. Set beside pictures of 44 edits of styles, objects
+  and colors, read by an independent reader, verdicts were wrong about one, and without neighbours about eleven
+  (``docs/verdicts-shapes.md``).
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from ..solver.spectrum import DRIFT_LIMIT
 from .rounding import StorageRounding
 
 HARMFUL_DRIFT = DRIFT_LIMIT
-WEAK_EFFICACY = 0.5
+WEAK_EFFICACY = 0.55
 WEAK_GENERALITY = 1 / 3
 LOST = 0.5
 LOST_SHARE = 0.1
@@ -317,7 +322,7 @@ def _reach_farther(report: Measured) -> Iterator[Finding]:
     chosen = report.chosen
     if chosen is not None and chosen.strength < 1:
         yield Finding(RAISE_STRENGTH, {})
-    held = report.guarding is not None and report.guarding.concept_lost > 1 - WEAK_EFFICACY
+    held = report.guarding is not None and report.guarding.concept_lost > 0.5
     if held:
         yield Finding(HOLD_FEWER, {})
         return

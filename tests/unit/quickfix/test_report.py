@@ -192,7 +192,7 @@ def report_of(**changes):
     [
         ({}, "strong", ()),
         ({"storage": StorageRounding(0.1, 0.3, 0.9)}, "strong", ()),
-        ({"storage": StorageRounding(0.5, 0.5, 0.6)}, "strong", ()),
+        ({"storage": StorageRounding(0.4, 0.4, 0.7)}, "strong", ()),
         ({"storage": StorageRounding(0.5, 0.5, 0.5)}, "weak", ("50% of the edit survives",)),
         ({"efficacy": 0.6, "storage": StorageRounding(0.5, 0.5, 0.8)}, "weak", ("80% of the edit survives",)),
         ({"drift": 0.3}, "harmful", ("everyday prompts move by 30%", "'a cat'", "raise lambda")),
