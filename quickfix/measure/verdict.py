@@ -15,9 +15,9 @@ without a preserve set, 21 edits; 12 prompts of it and 21 of other styles and no
 * What rounding leaves of an edit weighs like a strength. At strengths from 1 down to 0.6 an edit of efficacy 84 % left
   nothing of van gogh in 12 pictures, at 0.5 it left one, at 0.4 six and at 0.3 eleven: strength times efficacy is 59 %
   at 0.7 and 50 % at 0.6, so ``WEAK_EFFICACY`` is the line here too.
-* ``LOST`` and ``LOST_SHARE``. A neighbour that moves half of the way to what its kind shares is gone, as a concept is at
-  half of the way to its target; more than one in ten of them is harm. Set beside pictures of 44 edits of styles, objects
-  and colors, read by an independent reader, verdicts were wrong about one, and without neighbours about eleven
+* ``LOST`` and ``LOST_SHARE``. A neighbour that moves half of the way to what its kind shares is gone, as a concept is
+  at half of the way to its target; more than one in ten of them is harm. Set beside pictures of 44 edits of styles,
+  objects and colors, read by an independent reader, verdicts were wrong about one, and without neighbours about eleven
   (``docs/verdicts-shapes.md``).
 """
 
