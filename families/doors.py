@@ -1,0 +1,30 @@
+"""The families of image models whose doors are known, and which of them a model is."""
+
+from __future__ import annotations
+
+from .family import DOOR_KINDS, LORA_NAMINGS, Door, DoorError, Family, Shapes, describe
+from .image_models import unet
+
+__all__ = ["DOOR_KINDS", "FAMILIES", "LORA_NAMINGS", "Door", "DoorError", "Family", "Shapes", "family_of"]
+
+FAMILIES: tuple[Family, ...] = (unet.SDXL, unet.SDXL_REFINER, unet.SD1, unet.SD2)
+
+
+def family_of(shapes: Shapes) -> Family:
+    """The family of an image model, by the names and shapes of its parameters.
+
+    Args:
+        shapes: ``{name: tensor.shape}`` below the image model, in ComfyUI's or diffusers' names; a checkpoint's
+            ``model.diffusion_model.`` is cut off.
+
+    Raises:
+        DoorError: it is of none of :data:`FAMILIES`.
+    """
+    found = [family for family in FAMILIES if family.tree(shapes)]
+    if len(found) == 1:
+        return found[0]
+    several = f", which fit several families ({', '.join(family.name for family in found)})" if found else ""
+    raise DoorError(
+        f"Found {describe(shapes)}{several}; expected an image model of {'; '.join(f.title for f in FAMILIES)}. "
+        '"Apply Edit to Conditioning" edits the conditioning of any model instead of its weights.'
+    )

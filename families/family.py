@@ -1,0 +1,354 @@
+"""Doors and families: where the prompt enters an image model, as rows of data.
+
+A door is a linear map whose input is a function of the prompt alone, before anything of the picture or of the time step
+is mixed in. Doors are found by the names and shapes of parameters, so that a live module, a file's header and a folder
+of diffusers are read alike.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+DOOR_KINDS = ("value", "key", "entrance", "pooled")
+TREES = ("comfyui", "diffusers")
+LORA_NAMINGS = ("kohya", "comfyui", "diffusers")
+LAYOUTS = ("one", "beside", "behind")
+# Names of parameters below the image model, with their shapes.
+Shapes = Mapping[str, Sequence[int]]
+
+
+class DoorError(ValueError):
+    """A model without known doors, a door that is none, or a name that nothing reads."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """A linear map whose input is a function of the prompt alone.
+
+    Attributes:
+        name: the path of the module in the tree where it was found, below the image model.
+        kind: one of :data:`DOOR_KINDS`. ``value`` and ``key`` are of a cross-attention, ``entrance`` is the one map
+            through which the text states enter a joint attention, ``pooled`` reads the vector of the whole prompt.
+        shape: (d_out, d_in) of the whole weight.
+        bias: whether the map has one.
+        rows: (first, end) of the rows of a fused weight that are this door's; None where all are.
+        columns: (first, end) of the columns that the prompt's vector fills; None where all are.
+        comfyui, diffusers: the module's path in each tree; "" where that tree has no such module.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, int]
+    bias: bool
+    rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
+    comfyui: str = field(default="", compare=False)
+    diffusers: str = field(default="", compare=False)
+
+    @property
+    def weight(self) -> str:
+        """The name of the weight."""
+        return f"{self.name}.weight"
+
+    @property
+    def width(self) -> int:
+        """How wide the states are that the door reads."""
+        first, end = self.columns or (0, self.shape[1])
+        return end - first
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where doors of one kind are: a path in each tree, ``{}`` in place of a block's number.
+
+    Attributes:
+        comfyui, diffusers: the paths; "" where the tree has no such module.
+        rows, columns: the door's part of the weight, computed from its (d_out, d_in).
+        fused: the rows are part of a weight of ComfyUI's alone; diffusers has a module of its own for them.
+        order: doors of a lower order come first; those of one order go block by block.
+    """
+
+    kind: str
+    comfyui: str
+    diffusers: str = ""
+    rows: Callable[[tuple[int, int]], tuple[int, int]] | None = None
+    columns: Callable[[tuple[int, int]], tuple[int, int]] | None = None
+    fused: bool = False
+    order: int = 0
+
+    def path(self, tree: str) -> str:
+        """The path in a tree, one of :data:`TREES`."""
+        return self.comfyui if tree == "comfyui" else self.diffusers
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Linear maps that read more than the prompt.
+
+    Attributes:
+        path: a regular expression of module paths, in either tree.
+        reason: what their input depends on, as the end of a sentence.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What shows that a tree is a family's.
+
+    Attributes:
+        tree: one of :data:`TREES`.
+        has, lacks: names of parameters.
+        test: what else must be true of the shapes.
+    """
+
+    tree: str
+    has: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    test: Callable[[Shapes], bool] | None = None
+
+    def fits(self, shapes: Shapes) -> bool:
+        """Whether the tree is the family's."""
+        return (
+            all(name in shapes for name in self.has)
+            and not any(name in shapes for name in self.lacks)
+            and (self.test is None or self.test(shapes))
+        )
+
+
+Front = Callable[[Any, Tensor, Mapping[str, Any]], Tensor]
+
+
+def states_as_they_are(module: nn.Module | None, states: Tensor, extras: Mapping[str, Any]) -> Tensor:
+    """The conditioning's states, of a family whose doors read them as they are."""
+    return states
+
+
+@dataclass(frozen=True)
+class Family:
+    """Image models of one architecture.
+
+    Attributes:
+        name: "sdxl", "anima", "z-image", "flux", ...
+        title: what people call them.
+        attention: how the text encoder reads, "causal" or "bidirectional"; of several, those of the text states.
+        encoders: the token streams (the keys of ComfyUI's ``clip.tokenize(text)``) whose states the doors read, in the
+            order in which they stand in the conditioning.
+        layout: one of :data:`LAYOUTS`: the states of several encoders stand beside each other (SDXL: width by width) or
+            behind each other (along the sequence).
+        pooled: how the vector is made that the pooled doors read; "" where there is none.
+        negative: whether a negative prompt works in all stock settings of the family.
+        guidance: a sentence that says why.
+        places: where the doors are; computed from the shapes and the tree's naming where they differ by model.
+        signs: what shows that a tree is this family's, one for each form in which it is found.
+        refused: linear maps that look like doors and are none.
+        default_kinds: the kinds that are edited where nobody chooses.
+        front_of: makes the states that the text doors read out of the conditioning; see :meth:`front`.
+        diffusers_prefix: what diffusers puts before module names in LoRA files; None where it loads none of the family.
+    """
+
+    name: str
+    title: str
+    attention: str
+    encoders: tuple[str, ...]
+    layout: str
+    pooled: str
+    negative: bool
+    guidance: str
+    places: tuple[Place, ...] | Callable[[Shapes, str], tuple[Place, ...]] = field(repr=False)
+    signs: tuple[Sign, ...] = field(repr=False)
+    refused: tuple[Refusal, ...] = field(default=(), repr=False)
+    default_kinds: tuple[str, ...] = ("entrance", "pooled")
+    front_of: Front = field(default=states_as_they_are, repr=False)
+    diffusers_prefix: str | None = None
+
+    def tree(self, shapes: Shapes) -> str:
+        """Whose names the parameters have, one of :data:`TREES`; "" where they are not this family's."""
+        return next((sign.tree for sign in self.signs if sign.fits(shapes)), "")
+
+    def doors(self, shapes: Shapes) -> tuple[Door, ...]:
+        """All doors of a model, in the order in which they run, pooled ones last.
+
+        Raises:
+            DoorError: the model is not of this family, or a door's weight is no matrix.
+        """
+        tree = self.tree(shapes)
+        if not tree:
+            raise DoorError(f"Found {describe(shapes)}; expected the names of {self.title}.")
+        places = self.places if isinstance(self.places, tuple) else self.places(shapes, tree)
+        found = sorted(_found(places, shapes, tree), key=lambda pair: pair[0])
+        if not found:
+            raise DoorError(f"This {self.title} model holds none of the linear maps that read its prompt.")
+        return tuple(door for _, door in found)
+
+    def select(
+        self, shapes: Shapes, *, kinds: Sequence[str] | None = None, names: str | None = None
+    ) -> tuple[Door, ...]:
+        """The doors of some kinds whose names fit one of several patterns.
+
+        Args:
+            kinds: of :data:`DOOR_KINDS`; None: the family's default kinds, or all where names are given.
+            names: shell patterns divided by commas or spaces, of paths in either tree.
+
+        Raises:
+            DoorError: nothing fits, or a pattern fits linear maps that are no doors alone.
+        """
+        doors = self.doors(shapes)
+        patterns = (names or "*").replace(",", " ").split()
+        if names is not None:
+            for pattern in patterns:
+                self._refuse(pattern, doors, shapes)
+        wanted = tuple(kinds) if kinds is not None else DOOR_KINDS if names is not None else self.default_kinds
+        chosen = tuple(door for door in doors if door.kind in wanted and any(_fits(door, p) for p in patterns))
+        if not chosen:
+            there = ", ".join(door.name for door in doors[:6]) + (", ..." if len(doors) > 6 else "")
+            raise DoorError(
+                f"No door of {self.title} fits kinds {', '.join(wanted) or 'none'} and names {names or '*'}; "
+                f"this model has {there}."
+            )
+        return chosen
+
+    def door(self, shapes: Shapes, name: str) -> Door:
+        """The door of a name, in either tree.
+
+        Raises:
+            DoorError: there is none of that name; the message says what the map's input depends on.
+        """
+        doors = self.doors(shapes)
+        for door in doors:
+            if name in (door.name, door.comfyui, door.diffusers):
+                return door
+        self._refuse(name, doors, shapes)
+        raise DoorError(f"{self.title} has no linear map {name!r}; its doors are {_some([d.name for d in doors])}.")
+
+    def front(self, module: nn.Module | None, states: Tensor, extras: Mapping[str, Any] | None = None) -> Tensor:
+        """The states that the text doors read, (n, tokens, width), made by the model's own modules without a picture.
+
+        Args:
+            module: the image model; None will do where the doors read the conditioning as it is.
+            states: the conditioning's text states, (n, tokens, width).
+            extras: what else the conditioning holds for the text, by ComfyUI's names.
+
+        Raises:
+            DoorError: the module or something that the family needs is missing.
+        """
+        return self.front_of(module, states, extras or {})
+
+    def lora_name(self, door: Door, naming: str) -> str:
+        """What a LoRA file calls a door's module, without ``.lora_up.weight`` and so on.
+
+        Args:
+            naming: "kohya", "comfyui" (also diffusers' for some) or "diffusers"; see :data:`LORA_NAMINGS`.
+
+        Raises:
+            DoorError: nobody reads such a name for this family, or the naming is unknown.
+        """
+        if naming not in LORA_NAMINGS:
+            raise DoorError(f"Unknown LoRA naming {naming!r}; expected one of {', '.join(LORA_NAMINGS)}.")
+        if naming == "diffusers":
+            if self.diffusers_prefix is None or not door.diffusers:
+                raise DoorError(
+                    f"diffusers loads no LoRA of {door.comfyui or door.name} in {self.title} under names of its own. "
+                    'Save with the naming "comfyui".'
+                )
+            return f"{self.diffusers_prefix}{door.diffusers}"
+        if not door.comfyui:
+            raise DoorError(
+                f"{door.name} is part of a larger matrix in ComfyUI's {self.title}. Save with the naming "
+                '"diffusers", which ComfyUI reads as well.'
+            )
+        return (
+            f"diffusion_model.{door.comfyui}" if naming == "comfyui" else f"lora_unet_{door.comfyui}".replace(".", "_")
+        )
+
+    def lora_rows(self, door: Door, naming: str) -> tuple[int, int] | None:
+        """The rows of a door's weight that the module of :meth:`lora_name` covers; None: the whole weight.
+
+        A file in diffusers' names has a module of its own for each part of a weight that ComfyUI keeps fused.
+        """
+        return door.rows if naming == "diffusers" and door.rows is not None else None
+
+    def _refuse(self, pattern: str, doors: tuple[Door, ...], shapes: Shapes) -> None:
+        """Raise where a pattern fits linear maps of the model and none of them is a door."""
+        if any(_fits(door, pattern) for door in doors):
+            return
+        maps = (name.removesuffix(".weight") for name in shapes if name.endswith(".weight"))
+        fitting = [name for name in maps if fnmatch.fnmatchcase(name, pattern)]
+        if not fitting:
+            return
+        reason = next((r.reason for r in self.refused for name in fitting if re.fullmatch(r.path, name)), "")
+        raise DoorError(
+            f"{_some(fitting)} of {self.title} cannot be edited: "
+            + (f"its input {reason}" if reason else "it is not known as a map of the prompt alone")
+            + f". The doors are {_some([door.name for door in doors])}."
+        )
+
+
+def width_of(shapes: Shapes, name: str) -> int:
+    """The second dimension of a matrix, such as a linear map's input width; 0 where there is no such matrix."""
+    shape = shapes.get(name, ())
+    return int(shape[1]) if len(shape) == 2 else 0
+
+
+def height_of(shapes: Shapes, name: str) -> int:
+    """The first dimension of a parameter; 0 where there is none."""
+    shape = shapes.get(name, ())
+    return int(shape[0]) if len(shape) else 0
+
+
+def _fits(door: Door, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (door.name, door.comfyui, door.diffusers) if name)
+
+
+def _found(places: Iterable[Place], shapes: Shapes, tree: str) -> Iterator[tuple[tuple[int, ...], Door]]:
+    """Doors with what they are sorted by."""
+    for index, place in enumerate(places):
+        for numbers, path in _paths(place.path(tree), shapes):
+            shape = tuple(int(size) for size in shapes[f"{path}.weight"])
+            if len(shape) != 2:
+                raise DoorError(f"{path}.weight has the shape {shape}; expected a matrix of two dimensions.")
+            whole = tree == "diffusers" and place.fused
+            names = {other: place.path(other).replace("{}", "%d") % numbers for other in TREES if place.path(other)}
+            if whole:
+                names.pop("comfyui", None)
+            door = Door(
+                path,
+                place.kind,
+                (shape[0], shape[1]),
+                f"{path}.bias" in shapes,
+                rows=place.rows((shape[0], shape[1])) if place.rows and not whole else None,
+                columns=place.columns((shape[0], shape[1])) if place.columns else None,
+                **names,
+            )
+            yield (place.kind == "pooled", place.order, *numbers, index), door
+
+
+def _paths(template: str, shapes: Shapes) -> Iterator[tuple[tuple[int, ...], str]]:
+    """The modules of a tree that a template names, with their numbers."""
+    if not template:
+        return
+    if "{}" not in template:
+        if f"{template}.weight" in shapes:
+            yield (), template
+        return
+    pattern = re.compile(re.escape(template).replace(r"\{\}", r"(\d+)") + r"\.weight")
+    for name in shapes:
+        if found := pattern.fullmatch(name):
+            yield tuple(int(number) for number in found.groups()), name.removesuffix(".weight")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def describe(shapes: Shapes) -> str:
+    """How many parameters there are, and the first of their names."""
+    return f"{len(shapes)} parameters ({_some(sorted(map(str, shapes)))})" if shapes else "no parameters"
