@@ -5,7 +5,17 @@ from __future__ import annotations
 from .family import DOOR_KINDS, LORA_NAMINGS, Door, DoorError, Family, Shapes, describe
 from .image_models import unet
 
-__all__ = ["DOOR_KINDS", "FAMILIES", "LORA_NAMINGS", "Door", "DoorError", "Family", "Shapes", "family_of"]
+__all__ = [
+    "DOOR_KINDS",
+    "FAMILIES",
+    "LORA_NAMINGS",
+    "Door",
+    "DoorError",
+    "Family",
+    "Shapes",
+    "family_named",
+    "family_of",
+]
 
 FAMILIES: tuple[Family, ...] = (unet.SDXL, unet.SDXL_REFINER, unet.SD1, unet.SD2)
 
@@ -28,3 +38,15 @@ def family_of(shapes: Shapes) -> Family:
         f"Found {describe(shapes)}{several}; expected an image model of {'; '.join(f.title for f in FAMILIES)}. "
         '"Apply Edit to Conditioning" edits the conditioning of any model instead of its weights.'
     )
+
+
+def family_named(name: str) -> Family:
+    """The family of a name.
+
+    Raises:
+        DoorError: there is none.
+    """
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    raise DoorError(f"Unknown family {name!r}; expected one of {', '.join(family.name for family in FAMILIES)}.")

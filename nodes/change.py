@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..quickfix import Changes, compute_edit, parse_changes, require_fit
+from ..quickfix import Changes, TowerError, compute_edit, parse_changes, require_fit
 from .api import ConceptEditsType, Node, WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import clip_input, strength_input
 from .host.ledgers import MOST_CONCEPTS, keep_ledger, ledger_of
@@ -68,6 +68,11 @@ class ChangeEdit(Node):
     def execute(cls, clip, edit, drop: str, add: str, reweight: str, strength: float, concepts=None) -> io.NodeOutput:
         written = parse_changes(drop, reweight, add)
         changes = Changes(written.drop, written.reweight, (*written.add, *(concepts or ())))
+        if edit.of_states:
+            raise TowerError(
+                "The edit is one of an image model's doors; Change Edit changes edits of a text encoder. List all "
+                "concepts in Concept Edit List, and give the list to Remove Concept or Edit Image Model."
+            )
         encoder = open_text_encoder(clip)
         require_fit(encoder.tower, edit)
         if len(edit.concepts) > MOST_CONCEPTS:

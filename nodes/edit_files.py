@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit
-from .api import Node, WeightEditType, edit_output, io, reporting, schema
+from .api import Node, WeightEditType, edit_output, io, report_ui, reporting, schema
 from .edit_inputs import clip_input, strength_input
+from .host.concept_removal import apply_stored
 from .host.files import free_lora, lora_files, lora_path
 from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
 
@@ -88,12 +89,20 @@ class LoadEdit(Node):
                     "file", options=lora_files(), tooltip="The file, among ComfyUI's LoRAs. Only saved edits will do."
                 ),
                 strength_input(),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The model that paints, for an edit of Remove Concept or Edit Image Model.",
+                ),
             ],
             outputs=[
                 io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
                 WeightEditType.Output(id="edit", display_name="edit", tooltip="The edit, as it was when saved."),
                 io.String.Output(
                     id="report", display_name="report", tooltip="What the edit does, measured on this model."
+                ),
+                io.Model.Output(
+                    id="edited_model", display_name="model", tooltip="The model, edited where the file edits it."
                 ),
             ],
         )
@@ -108,8 +117,16 @@ class LoadEdit(Node):
 
     @classmethod
     @reporting
-    def execute(cls, clip, file: str, strength: float) -> io.NodeOutput:
-        edit, encoder = load_edit(lora_path(file)), open_text_encoder(clip)
+    def execute(cls, clip, file: str, strength: float, model=None) -> io.NodeOutput:
+        edit = load_edit(lora_path(file))
+        if edit.of_states:
+            edited, report, note = apply_stored(model, clip, edit, strength)
+            text = note + report.text()
+            ui = report_ui(text, None if note else report.as_dict())
+            return io.NodeOutput(clip.clone(), edit, text, edited, ui=ui)
+        encoder = open_text_encoder(clip)
         measured = measure_edit(encoder.tower, encoder.tokenizer, edit, strength)
         report = stored_report(encoder, dataclasses.replace(edit, report=measured), strength)
-        return edit_output(apply_edit(clip, encoder, edit, strength), edit, report, foreign_note(encoder, edit))
+        edited_clip = apply_edit(clip, encoder, edit, strength)
+        output = edit_output(edited_clip, edit, report, foreign_note(encoder, edit))
+        return io.NodeOutput(*output.args, model if model is None else model.clone(), ui=output.ui)

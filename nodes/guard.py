@@ -7,9 +7,9 @@ import json
 from ..quickfix import KNOWN_NAMES, PRESERVE_SETS, prompts_of_text, scan, text_of_prompts
 from ..quickfix.measure.charts import draw_report
 from .api import Node, WeightEditType, image_of, io, report_ui, reporting, schema
+from .host.concept_removal import tower_of
 from .host.inputs import NO_FILE, modified, read_text_file, text_files
 from .host.progress import progress_bar
-from .host.text_encoder import open_text_encoder
 
 
 class PreserveSet(Node):
@@ -125,9 +125,9 @@ class CollateralRadar(Node):
     @classmethod
     @reporting
     def execute(cls, clip, edit, hits: int, names: str = "") -> io.NodeOutput:
-        encoder = open_text_encoder(clip)
+        tower, tokenizer = tower_of(clip, edit)
         prompts = prompts_of_text(names) or KNOWN_NAMES
-        radar = scan(encoder.tower, encoder.tokenizer, edit, prompts, most=hits, progress=progress_bar())
+        radar = scan(tower, tokenizer, edit, prompts, most=hits, progress=progress_bar())
         report = radar.text()
         return io.NodeOutput(report, radar.preserve_text(), ui=report_ui(report))
 

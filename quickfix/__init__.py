@@ -17,9 +17,13 @@ from .concepts.concept import ConceptEdit
 from .concepts.lists import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
 from .concepts.pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
 from .concepts.prompt_lists import prompts_of_text, text_of_prompts
-from .concepts.settings import AUTO, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
+from .concepts.settings import AUTO, DOORS, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
+from .doors import at_doors, edit_doors
 from .edit import compute_edit, find_lambda, measure_edit, require_fit
-from .encoder.tower import AttentionStates, TextTower, TowerError, device_of_most
+from .encoder.states import STATES, StateTower, state_scale
+from .encoder.token_table import TokenTable
+from .encoder.tower import TextTower, device_of_most
+from .encoder.towers import AttentionStates, Tower, TowerError
 from .files.edit_file import PRECISIONS, EditFile, EditFileError, is_edit_file, load_edit, read_edit_file, save_edit
 from .files.model_folder import FolderCopy, check_folder, copy_folder, files_under
 from .files.shards import ShardedTensors
@@ -39,9 +43,11 @@ from .solver.low_rank import LowRank
 from .solver.nullspace import HeldError, HeldSpan
 from .solver.spectrum import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .targets import find_target
+from .ways import WAYS, Way, WayError, way_of
 
 __all__ = [
     "AUTO",
+    "DOORS",
     "ENCODERS",
     "EVERYDAY",
     "GUARDED",
@@ -57,6 +63,8 @@ __all__ = [
     "PRESERVE_MODES",
     "PRESERVE_SETS",
     "PRESETS",
+    "STATES",
+    "WAYS",
     "AttentionStates",
     "Candidate",
     "Changes",
@@ -85,6 +93,7 @@ __all__ = [
     "ShardedTensors",
     "SolveError",
     "Spectrum",
+    "StateTower",
     "Statistics",
     "StorageRounding",
     "TargetRanking",
@@ -93,14 +102,20 @@ __all__ = [
     "TextEncoderFile",
     "TextTower",
     "TokenPairs",
+    "TokenTable",
+    "Tower",
     "TowerError",
+    "Way",
+    "WayError",
     "WeightEdit",
+    "at_doors",
     "build_guard",
     "check_folder",
     "combine",
     "compute_edit",
     "copy_folder",
     "device_of_most",
+    "edit_doors",
     "files_under",
     "find_lambda",
     "find_target",
@@ -125,10 +140,12 @@ __all__ = [
     "scan",
     "solve",
     "solve_residuals",
+    "state_scale",
     "storage_rounding",
     "text_of_concepts",
     "text_of_prompts",
     "to_json",
     "trace_lambda",
+    "way_of",
     "weight_hash",
 ]

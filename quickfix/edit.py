@@ -14,7 +14,8 @@ from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
 from .concepts.pairs import TokenPairs, pair_tokens
 from .concepts.settings import GUARDED, EditSettings
-from .encoder.tower import TextTower, TowerError
+from .encoder.states import STATES
+from .encoder.towers import Tower, TowerError
 from .guard import Guard, build_guard
 from .measure.contested import near_preserved
 from .measure.effect import Probe, measure_effect
@@ -35,7 +36,7 @@ _SAMPLE = 8
 
 @torch.no_grad()
 def compute_edit(
-    tower: TextTower,
+    tower: Tower,
     tokenizer: PromptTokenizer,
     concepts: Sequence[ConceptEdit],
     settings: EditSettings = GUARDED,
@@ -66,7 +67,7 @@ def compute_edit(
 
 @torch.no_grad()
 def edit_of_pairs(
-    tower: TextTower,
+    tower: Tower,
     tokenizer: PromptTokenizer,
     concepts: tuple[ConceptEdit, ...],
     settings: EditSettings,
@@ -88,10 +89,11 @@ def edit_of_pairs(
         report = _measured(tower, tokenizer, concepts, settings, update, pairs, guard, probe)
     report = dataclasses.replace(report, milliseconds=watch.milliseconds())
     name = tower.out_proj_name(settings.layer)
+    stored = tower.in_weight(update)
     return WeightEdit(
         name,
-        update.up,
-        update.down,
+        stored.up,
+        stored.down,
         concepts,
         settings,
         report,
@@ -101,7 +103,7 @@ def edit_of_pairs(
 
 
 def _measured(
-    tower: TextTower,
+    tower: Tower,
     tokenizer: PromptTokenizer,
     concepts: Sequence[ConceptEdit],
     settings: EditSettings,
@@ -137,7 +139,7 @@ def _measured(
 
 
 @torch.no_grad()
-def measure_edit(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit, strength: float = 1.0) -> EditReport:
+def measure_edit(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, strength: float = 1.0) -> EditReport:
     """The report of an edit on a model's text encoder, be it the one that the edit was computed from or another.
 
     Raises:
@@ -150,7 +152,7 @@ def measure_edit(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit,
         tokenizer,
         edit.concepts,
         settings,
-        LowRank(edit.up * strength, edit.down),
+        tower.in_keys(LowRank(edit.up * strength, edit.down)),
         gather_pairs(tower, tokenizer, edit.concepts, settings, Stopwatch()),
         build_guard(tower, tokenizer, edit.concepts, settings),
         everyday_probe(tower, tokenizer, edit.concepts, settings.layer),
@@ -159,7 +161,7 @@ def measure_edit(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit,
     return dataclasses.replace(report, chosen=report.chosen._replace(strength=strength))
 
 
-def report_at(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit, strength: float) -> EditReport:
+def report_at(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, strength: float) -> EditReport:
     """The report of a computed edit at a strength; the edit's own where that is of this strength.
 
     Raises:
@@ -171,8 +173,14 @@ def report_at(tower: TextTower, tokenizer: PromptTokenizer, edit: WeightEdit, st
     return dataclasses.replace(measure_edit(tower, tokenizer, edit, strength), milliseconds=own.milliseconds)
 
 
-def require_fit(tower: TextTower, edit: WeightEdit) -> None:
+def require_fit(tower: Tower, edit: WeightEdit) -> None:
     """Refuse an edit of another kind of text encoder (TowerError)."""
+    if edit.of_states != (tower.out_proj_name(0) == STATES):
+        made, want = ("an image model's doors", "a text encoder") if edit.of_states else ("a text encoder", "doors")
+        raise TowerError(
+            f"The edit is one of {made} ({edit.encoder}), and {want} is asked for here. Use it with "
+            + ("Load Edit's model input or Remove Concept." if edit.of_states else "Diff-QuickFix Edit's nodes.")
+        )
     tower.require_layer(edit.settings.layer)
     weight = tower.weight(edit.weight_name)
     if tuple(weight.shape) != (edit.up.shape[0], edit.down.shape[1]):
@@ -184,7 +192,7 @@ def require_fit(tower: TextTower, edit: WeightEdit) -> None:
 
 @torch.no_grad()
 def find_lambda(
-    tower: TextTower,
+    tower: Tower,
     tokenizer: PromptTokenizer,
     concepts: Sequence[ConceptEdit],
     settings: EditSettings = GUARDED,
@@ -219,7 +227,7 @@ def lambda_curve(sums: Statistics, guard: Guard, probe: Probe, lambdas: Sequence
     return trace_lambda(Spectrum(sums, kept=guard.kept, held=guard.held), probe.drift_grams(), lambdas)
 
 
-def everyday_probe(tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], layer: int) -> Probe:
+def everyday_probe(tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], layer: int) -> Probe:
     """The everyday prompts that name no concept, as the edited layer sees them."""
     naming = naming_any(EVERYDAY, [concept.source for concept in concepts], tokenizer)
     prompts = [prompt for prompt in EVERYDAY if prompt not in naming]
@@ -227,7 +235,7 @@ def everyday_probe(tower: TextTower, tokenizer: PromptTokenizer, concepts: Seque
 
 
 def _generality(
-    tower: TextTower,
+    tower: Tower,
     tokenizer: PromptTokenizer,
     concepts: Sequence[ConceptEdit],
     settings: EditSettings,

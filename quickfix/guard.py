@@ -17,7 +17,7 @@ from ..text.subjects import naming_any
 from .concepts.built_in import PRESERVE_SETS, PRESERVED
 from .concepts.concept import ConceptEdit
 from .concepts.settings import EditSettings
-from .encoder.tower import TextTower
+from .encoder.towers import Tower
 from .solver.closed_form import preserved_gram
 from .solver.nullspace import HeldSpan
 
@@ -60,18 +60,19 @@ class PromptKeys:
     owners: torch.Tensor
 
     @classmethod
-    def of(cls, tower: TextTower, tokenizer: PromptTokenizer, prompts: Sequence[str], layer: int) -> PromptKeys:
+    def of(cls, tower: Tower, tokenizer: PromptTokenizer, prompts: Sequence[str], layer: int) -> PromptKeys:
         """The keys of at least one prompt."""
         parts = tokenizer.parts_all(list(prompts))
         ids = [part.ids for own in parts for part in own]
         owners = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(own) for own in parts]))
-        # The tower is causal: equal beginnings give equal keys (BOS is the same in all prompts).
+        # In a causal tower equal beginnings give equal keys (BOS is the same in all prompts).
         numbers: dict[tuple[int, int], int] = {}
 
         def number(before: int, token: int) -> int:
             return numbers.setdefault((before, token), len(numbers))
 
-        rows = [list(accumulate(row, number, initial=-1))[1:] for row in ids]
+        starts = [-1] * len(ids) if tower.causal else [-2 - place for place in range(len(ids))]
+        rows = [list(accumulate(row, number, initial=start))[1:] for row, start in zip(ids, starts, strict=True)]
         places = {number: (i, j) for i, row in enumerate(rows) for j, number in enumerate(row)}
         captions, positions = zip(*(places[number] for number in range(len(numbers))), strict=True)
         keys = tower.attention_inputs(ids, layer)[list(captions), list(positions)]
@@ -94,7 +95,7 @@ class GuardKeys:
         self._made: Guard | None = None
         self._whole: torch.Tensor | None = None
 
-    def guard(self, tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> Guard:
+    def guard(self, tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> Guard:
         """The guard of some concepts (see :func:`build_guard` for the errors)."""
         settings = self.settings
         soft, skipped = _without_concepts(settings.preserve, concepts, tokenizer)
@@ -128,14 +129,14 @@ class GuardKeys:
         left_out = gram(~used)
         return self._whole if self._whole is None or left_out is None else self._whole - left_out
 
-    def _encoded(self, tower: TextTower, tokenizer: PromptTokenizer, prompts: tuple[str, ...]) -> PromptKeys:
+    def _encoded(self, tower: Tower, tokenizer: PromptTokenizer, prompts: tuple[str, ...]) -> PromptKeys:
         if prompts not in self._keys:
             self._keys[prompts] = PromptKeys.of(tower, tokenizer, prompts, self.settings.layer)
         return self._keys[prompts]
 
 
 def build_guard(
-    tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], settings: EditSettings
+    tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], settings: EditSettings
 ) -> Guard:
     """The guard that some settings ask for.
 

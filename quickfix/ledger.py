@@ -30,7 +30,7 @@ from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
 from .concepts.settings import GUARDED, EditSettings
 from .edit import edit_of_pairs, everyday_probe, lambda_curve, require_fit
-from .encoder.tower import TextTower
+from .encoder.towers import Tower
 from .guard import GuardKeys
 from .measure.stopwatch import Stopwatch
 from .measure.weight_edit import WeightEdit
@@ -73,7 +73,7 @@ class Ledger:
         concepts: what is edited, in the order in which it was added.
     """
 
-    tower: TextTower
+    tower: Tower
     tokenizer: PromptTokenizer
     settings: EditSettings = GUARDED
     concepts: tuple[ConceptEdit, ...] = ()
@@ -88,7 +88,7 @@ class Ledger:
     @classmethod
     def of(
         cls,
-        tower: TextTower,
+        tower: Tower,
         tokenizer: PromptTokenizer,
         concepts: Iterable[ConceptEdit],
         settings: EditSettings = GUARDED,
@@ -116,7 +116,7 @@ class Ledger:
     @classmethod
     def of_edit(
         cls,
-        tower: TextTower,
+        tower: Tower,
         tokenizer: PromptTokenizer,
         edit: WeightEdit,
         *,

@@ -28,7 +28,7 @@ from ..text.prompts import PromptTokenizer
 from .concepts.concept import ConceptEdit
 from .concepts.pairs import TokenPairs, pair_tokens
 from .concepts.settings import EditSettings
-from .encoder.tower import TextTower, TowerError
+from .encoder.towers import Tower, TowerError
 from .guard import Guard
 from .measure.stopwatch import Stopwatch
 from .solver.closed_form import Statistics, condition_bound, row_parts, solve_residuals, symmetric_product
@@ -211,7 +211,7 @@ class GatheredPairs:
 
 
 def gather_pairs(
-    tower: TextTower,
+    tower: Tower,
     tokenizer: PromptTokenizer,
     concepts: Sequence[ConceptEdit],
     settings: EditSettings,
@@ -251,7 +251,7 @@ def gather_pairs(
         return GatheredPairs(None, total.statistics(weight, bias), weight, bias)
 
 
-def edited_layer(tower: TextTower, settings: EditSettings) -> tuple[torch.Tensor, torch.Tensor | None]:
+def edited_layer(tower: Tower, settings: EditSettings) -> tuple[torch.Tensor, torch.Tensor | None]:
     """W0 of the edited layer, and its bias where the settings want it in the values."""
     name = tower.out_proj_name(settings.layer)
     return tower.weight(name), tower.weight(name.replace(".weight", ".bias")) if settings.published_bias else None
@@ -264,7 +264,7 @@ def tokenize_pairs(tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], 
 
 
 def encode_pairs(
-    tower: TextTower, pairs: TokenPairs, settings: EditSettings, weights: Sequence[float] | None = None
+    tower: Tower, pairs: TokenPairs, settings: EditSettings, weights: Sequence[float] | None = None
 ) -> PairKeys:
     """The keys of some pairs in the edited layer; ``weights`` has one number for each concept.
 

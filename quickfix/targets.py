@@ -35,7 +35,7 @@ from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
 from .concepts.settings import GUARDED, EditSettings
 from .edit import everyday_probe
-from .encoder.tower import TextTower
+from .encoder.towers import Tower
 from .guard import build_guard
 from .measure.known import known_concepts, unknown_names
 from .measure.radar import names_gram
@@ -51,7 +51,7 @@ _STATES = 4
 
 @torch.no_grad()
 def find_target(
-    tower: TextTower,
+    tower: Tower,
     tokenizer: PromptTokenizer,
     source: str,
     kind: str = "style",
@@ -92,7 +92,7 @@ def find_target(
     return TargetRanking(concepts[0].source, tuple(sorted(judged, key=lambda one: -one.worth)), unknown)
 
 
-def _known(tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> tuple[ConceptEdit, ...]:
+def _known(tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> tuple[ConceptEdit, ...]:
     """The concepts of one source whose targets the text encoder knows, at least one."""
     source = concepts[0].source
     if unknown_names(tower, tokenizer, [source]):
@@ -112,9 +112,7 @@ def _known(tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[Conc
 class _Judge:
     """What all candidates of one source share."""
 
-    def __init__(
-        self, tower: TextTower, tokenizer: PromptTokenizer, concept: ConceptEdit, settings: EditSettings
-    ) -> None:
+    def __init__(self, tower: Tower, tokenizer: PromptTokenizer, concept: ConceptEdit, settings: EditSettings) -> None:
         self._tower, self._tokenizer, self._settings = tower, tokenizer, settings
         sums, layer = self._sums(concept), settings.layer
         guard = build_guard(tower, tokenizer, [concept], settings)

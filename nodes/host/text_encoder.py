@@ -3,116 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.lora
 import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import torch
 from comfy.patcher_extension import CallbacksMP
 
-from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, device_of_most, measure_final, weight_hash
+from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final, weight_hash
 from ...quickfix.edit import report_at
 from ...text.prompts import PromptTokenizer
+from .base_weights import BaseWeights, is_dynamic
 from .objects import Clip
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.
 _EDITABLE = {name: encoder.family for name, encoder in ENCODERS.items() if encoder.causal}
-# Quantized weights are tensors of other types.
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-# Bytes that must be free on a GPU for an edit to be computed there.
-_ROOM = 2**30
 
 
 class UnsupportedEncoderError(ValueError):
     """The CLIP holds no text encoder that Diff-QuickFix can edit."""
-
-
-class _BaseWeights(Mapping[str, torch.Tensor]):
-    """CLIP's parameter names to the weights that an edit is computed from: unpatched, or as the model was merged.
-
-    Patches that replace or scale a weight, or add another model's, make another model of it (:func:`_merges`): they
-    count, and so does what was patched before the last of them. LoRAs and edits add to a model; they do not count, so
-    that edits stack with them and with each other in any order.
-
-    They are read through ``get_key_patches``: the module's own tensors may carry another node's patches at this moment.
-    It gives a weight that is patched from its backup, on the CPU, and every other where it is. With dynamic VRAM the
-    weights are the file's own, in the file's type; the model computes with what they are in its own type.
-    """
-
-    def __init__(self, clip: Clip, prefix: str) -> None:
-        self._prefix = prefix
-        self._patches = clip.patcher.get_key_patches(prefix)
-        self._merged: dict[str, torch.Tensor] = {}
-        self._model = clip.cond_stage_model if is_dynamic(clip) else None
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if name in self._merged:
-            return self._merged[name]
-        (weight, convert), *patches = self._patches[self._prefix + name]
-        _refuse_quantized(self._prefix + name, weight)
-        merging = [place for place, patch in enumerate(patches) if _merges(patch)]
-        if not merging:
-            return convert(weight).to(self.stored_dtype(name))
-        base = convert(weight).to(torch.float32, copy=True)
-        merged = comfy.lora.calculate_weight(patches[: merging[-1] + 1], base, self._prefix + name)
-        self._merged[name] = merged.to(self.stored_dtype(name))
-        return self._merged[name]
-
-    def basis(self) -> str:
-        """Which of the CLIP's patches count, in words; empty where it has none."""
-        patches = [patch for entries in self._patches.values() for patch in entries[1:]]
-        if any(map(_merges, patches)):
-            return "the merged model; LoRAs and edits loaded after the merge are not counted, the edit adds to them"
-        return "the model without its LoRAs and other edits, to which this one adds" if patches else ""
-
-    def __iter__(self) -> Iterator[str]:
-        return (key.removeprefix(self._prefix) for key in self._patches)
-
-    def __len__(self) -> int:
-        return len(self._patches)
-
-    def stored_dtype(self, name: str) -> torch.dtype:
-        """The type in which the model keeps a weight."""
-        own = self._patches[self._prefix + name][0][0].dtype
-        if self._model is None:
-            return own
-        module, _, parameter = (self._prefix + name).rpartition(".")
-        return getattr(comfy.utils.get_attr(self._model, module), f"{parameter}_comfy_model_dtype", None) or own
-
-    def device(self) -> torch.device:
-        """Where an edit is computed: where most of the weights lie, so that it does not wait for a whole encoder to be
-        moved; the CPU where that GPU is nearly full or has no fp64."""
-        device = device_of_most(entries[0][0] for entries in self._patches.values())
-        if device.type != "cpu" and comfy.model_management.get_free_memory(device) < _ROOM:
-            return torch.device("cpu")
-        return device
-
-
-def _merges(patch: tuple[Any, ...]) -> bool:
-    """Whether a patch makes another model of a weight: it scales it, replaces it, or brings another model's."""
-    value, kept = patch[1], patch[2]
-    named = isinstance(value, tuple) and len(value) > 0 and value[0] in ("set", "model_as_lora")
-    return kept != 1.0 or isinstance(value, list) or named
-
-
-def is_dynamic(clip: Clip) -> bool:
-    """Whether ComfyUI brings the weights to the GPU one by one while they are used (dynamic VRAM)."""
-    return bool(getattr(clip.patcher, "is_dynamic", lambda: False)())
-
-
-def _refuse_quantized(key: str, weight: torch.Tensor) -> None:
-    if type(weight) in _PLAIN and weight.dtype.is_floating_point:
-        return
-    kind = f"{type(weight).__name__} of {weight.dtype}"
-    raise UnsupportedEncoderError(
-        f"The text encoder's weights are quantized ({key} is a {kind}); a closed-form edit needs plain fp16, bf16 or "
-        "fp32 weights. Load the text encoder unquantized (a safetensors file, not GGUF, 4-bit or scaled fp8)."
-    )
 
 
 @dataclass(frozen=True)
@@ -161,7 +73,7 @@ def open_text_encoder(clip: Clip) -> TextEncoder:
     """
     name, encoder = only_encoder(clip)
     prefix = f"{name}.{_TEXT_MODEL}"
-    weights = _BaseWeights(clip, prefix)
+    weights = BaseWeights(clip.patcher, prefix)
     layers = encoder.transformer.text_model.encoder.layers
     tower = TextTower.from_weights(
         weights,
@@ -189,7 +101,7 @@ def layers_read(clip: Clip, encoder: Any) -> int:
 
 
 def _patch_dtype(clip: Clip) -> torch.dtype:
-    if is_dynamic(clip):
+    if is_dynamic(clip.patcher):
         return torch.float32  # ComfyUI computes text encoders in fp32, and patches what it brings to the GPU
     return comfy.model_management.lora_compute_dtype(clip.patcher.load_device)
 

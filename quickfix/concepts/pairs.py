@@ -1,8 +1,9 @@
 """Which token of a source caption learns from which token of a target caption.
 
 A caption template is filled with the source and with the target. The last subject token of the one is paired with that
-of the other; with padding, every later position too, up to the end of the context, since CLIP's padding attends to the
-subject and Stable Diffusion reads the padding. Where the target caption runs out its last position is used again.
+of the other; with later ones, what follows up to the end of the text too; with padding, every position up to the end of
+the context, since CLIP's padding attends to the subject and Stable Diffusion reads the padding. Where the target
+caption runs out its last position is used again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ...text.captions import expand
 from ...text.prompts import PromptError, PromptTokenizer, TokenizedPrompt
 from ...text.subjects import find_subject
 
-POSITIONS = ("last subject token", "last subject token and padding")
+POSITIONS = ("last subject token", "last subject token and padding", "last subject token and later")
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,15 @@ class TokenPairs:
         return torch.tensor([caption.ids for caption in self.captions], dtype=torch.long)
 
 
-def match_positions(source: int, target: int, length: int, positions: str) -> tuple[range, tuple[int, ...]]:
-    """Positions of one caption pair: s + j beside min(t + j, length - 1).
+def match_positions(
+    source: int, target: int, length: int, positions: str, ends: tuple[int, int] | None = None
+) -> tuple[range, tuple[int, ...]]:
+    """Positions of one caption pair: s + j beside min(t + j, last), last being the target caption's last position.
 
     Args:
         source, target: the last subject token of each caption.
         length: the context length.
+        ends: the end token of each caption, for the positions "last subject token and later".
         positions: one of :data:`POSITIONS`.
 
     Raises:
@@ -56,8 +60,12 @@ def match_positions(source: int, target: int, length: int, positions: str) -> tu
     """
     if positions not in POSITIONS:
         raise PromptError(f"Unknown positions {positions!r}; expected one of: {'; '.join(POSITIONS)}.")
-    sources = range(source, source + 1 if positions == POSITIONS[0] else length)
-    return sources, tuple(min(target + j, length - 1) for j in range(len(sources)))
+    last, end = length, length
+    if positions == POSITIONS[2]:
+        assert ends is not None
+        last, end = ends[0] + 1, ends[1] + 1
+    sources = range(source, source + 1 if positions == POSITIONS[0] else last)
+    return sources, tuple(min(target + j, end - 1) for j in range(len(sources)))
 
 
 def pair_tokens(
@@ -83,7 +91,8 @@ def pair_tokens(
         for template in templates:
             here, there = (captions[template.replace("{x}", name)] for name in (source, target))
             s, t = find(prompts[here], template, source), find(prompts[there], template, target)
-            sources, targets = match_positions(s, t, tokenizer.context_length, positions)
+            ends = prompts[here].eos, prompts[there].eos
+            sources, targets = match_positions(s, t, tokenizer.context_length, positions, ends)
             parts = ([here] * len(sources), sources, [there] * len(targets), targets)
             for column, part in zip(columns, parts, strict=True):
                 column.extend(part)

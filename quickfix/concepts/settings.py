@@ -70,6 +70,10 @@ GUARDED = EditSettings(lam=0.1, preserve=PRESERVED, preserve_weight=3.0)
 AUTO = dataclasses.replace(GUARDED, lam=None)
 
 
+# Of the text states that an image model reads, where lambda is relative to a key's mean square.
+DOORS = EditSettings(lam=1e-3, preserve=PRESERVED, preserve_weight=3.0, positions=POSITIONS[0])
+
+
 PRESETS = {"paper": PAPER, "guarded": GUARDED, "auto": AUTO}
 
 

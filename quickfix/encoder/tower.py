@@ -11,14 +11,17 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from ...families.clip import encoder_of_width
+from ..solver.low_rank import LowRank
 from .attention import attend, attend_rows
+from .token_table import TokenTable
+from .towers import AttentionStates, Ids, TowerError
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
@@ -27,29 +30,11 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 TOKENS = "embeddings.token_embedding.weight"
 TOKEN_POSITIONS = "embeddings.position_embedding.weight"
-# A token whose embedding so many others have too was never trained; one added for a new name may begin as the copy of
-# another. Of a large vocabulary, a sample of the others is looked at.
-_SHARED, _SAMPLE, _SHARED_OF_SAMPLE = 8, 1024, 2
 # Captions attended at once; bounds the memory of long concept lists.
 _ROWS = 256
 _CPU = torch.device("cpu")
 # Kinds of devices that compute in fp64, as a solve does. Apple's and many of Intel's do not.
 _WITH_FP64 = ("cpu", "cuda")
-
-Ids = torch.Tensor | Sequence[Sequence[int]]
-
-
-class TowerError(ValueError):
-    """A text encoder, or token ids, that the tower cannot run."""
-
-
-class AttentionStates(NamedTuple):
-    """What one self-attention layer sees and leaves behind, each (captions, positions, width)."""
-
-    inputs: torch.Tensor
-    """The input of ``out_proj``: the keys of an edit."""
-    residual: torch.Tensor
-    """The residual stream right after the attention's output was added."""
 
 
 class _CalledWeights(Mapping[str, torch.Tensor]):
@@ -90,6 +75,7 @@ class TextTower:
     eps: float = 1e-5
     encoder: str = "clip_l"
     device: torch.device = _CPU
+    causal: ClassVar[bool] = True
 
     @classmethod
     def from_weights(
@@ -176,33 +162,21 @@ class TextTower:
                 "(at its clip skip). Choose one of them."
             )
 
-    @torch.no_grad()
     def untrained_tokens(self, tokens: Iterable[int]) -> frozenset[int]:
-        """Those of some tokens that say nothing: their embedding is zero, or that of many other tokens too.
+        """:meth:`TokenTable.untrained` of the tower's tokens."""
+        return self._tokens().untrained(tokens)
 
-        The others are a sample of the vocabulary, so that a table in a file is not read whole.
-        """
-        size = self._read(TOKENS).shape[0]
-        ids = torch.tensor(sorted({token for token in tokens if 0 <= token < size}), dtype=torch.long)
-        if not len(ids):
-            return frozenset()
-        others = torch.arange(0, size, max(1, size // _SAMPLE))
-        asked, sample = self._rows(TOKENS, ids), self._rows(TOKENS, others)
-        _, groups = torch.cat((asked, sample)).unique(dim=0, return_inverse=True)
-        asked_groups, sample_groups = groups[: len(ids)], groups[len(ids) :]
-        alike = (asked_groups[:, None] == sample_groups).cpu() & (ids[:, None] != others)
-        least = _SHARED if len(others) == size else _SHARED_OF_SAMPLE
-        empty = ~asked.bool().any(1).cpu()
-        return frozenset(ids[empty | (alike.sum(1) >= least)].tolist())
-
-    @torch.no_grad()
     def mean_embeddings(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """The mean embedding of the tokens of each row, at least one in each: (n, width) in fp32."""
-        counts = torch.tensor([len(row) for row in rows], device=self.device)
-        tokens = self._rows(TOKENS, torch.tensor([token for row in rows for token in row], dtype=torch.long))
-        sums = tokens.new_zeros(len(rows), tokens.shape[1])
-        sums.index_add_(0, torch.arange(len(rows), device=self.device).repeat_interleave(counts), tokens)
-        return sums / counts[:, None]
+        """:meth:`TokenTable.means` of the tower's tokens."""
+        return self._tokens().means(rows)
+
+    def in_weight(self, update: LowRank) -> LowRank:
+        """An update of the keys that the tower gives, as one of the weight: the same."""
+        return update
+
+    def in_keys(self, update: LowRank) -> LowRank:
+        """An update of the weight, as one of the keys that the tower gives: the same."""
+        return update
 
     def weight(self, name: str) -> torch.Tensor:
         """One weight in fp32, on the tower's device.
@@ -272,6 +246,9 @@ class TextTower:
             raise TowerError(
                 f"The text encoder has no weight named {name}; expected the parameters of a CLIP text model."
             ) from error
+
+    def _tokens(self) -> TokenTable:
+        return TokenTable(self._read(TOKENS).shape[0], lambda ids: self._rows(TOKENS, ids))
 
     def _rows(self, name: str, index: torch.Tensor) -> torch.Tensor:
         """Some rows of a weight in fp32; the others are not brought here."""

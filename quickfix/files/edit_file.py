@@ -1,8 +1,9 @@
 """An edit as a file: a LoRA that any loader takes, with what made the edit in its metadata.
 
 The tensors are those of :meth:`WeightEdit.lora`. The metadata's entry ``diff_quickfix`` is JSON: concepts, settings,
-report, the edited weight and its hash, and the version of this pack. Loaders that do not know it ignore it; what they
-do read is in :mod:`.lora_labels`.
+report, the edited weight and its hash, and the version of this pack; for an edit of an image model's doors also the
+doors and the maps of the text states, from which the edit can be made for another model. Loaders that do not know it
+ignore it; what they do read is in :mod:`.lora_labels`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ... import __version__
 from ...families.clip import ENCODERS, NAMINGS
+from ...families.doors import Door
 from ...output.files import whole_file
 from ...output.json_records import RecordError, from_json, parse, to_json
 from ...output.tensors import write_tensors
@@ -25,9 +27,11 @@ from ..concepts.concept import ConceptEdit
 from ..concepts.settings import EditSettings
 from ..measure.report import EditReport
 from ..measure.weight_edit import WeightEdit
+from .door_records import StoredMap, door_updates, module_factors, stored_maps
 from .lora_labels import lora_labels
 
-SCHEMA = 1
+# The format of an edit of one weight, and that of an edit of doors, which earlier versions cannot read.
+SCHEMA, DOORS_SCHEMA = 1, 2
 # Numbers that a file may hold, by the name that users choose them by.
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _ENTRY = "diff_quickfix"
@@ -71,6 +75,9 @@ class _Label:
     settings: EditSettings
     report: EditReport
     energy: float = 1.0
+    doors: tuple[Door, ...] = ()
+    states: StoredMap | None = None
+    pooled: StoredMap | None = None
 
 
 def save_edit(
@@ -93,13 +100,15 @@ def save_edit(
     Raises:
         EditFileError: there is a file of this name already; it cannot be written; the edit does not fit into one.
         ValueError: unknown naming, energy out of range.
+        DoorError: nobody reads this naming for a door of the edit.
     """
     path, edit = Path(path), edit.truncated(energy)
     if dtype not in _TYPES.values():
         raise ValueError(f"dtype is {dtype}; expected float32, float16 or bfloat16.")
     tensors = edit.lora(naming=naming, dtype=dtype)
+    maps = stored_maps(edit) if edit.of_states else (None, None)
     label = _Label(
-        SCHEMA,
+        DOORS_SCHEMA if edit.of_states else SCHEMA,
         __version__,
         naming,
         edit.weight_name,
@@ -109,6 +118,8 @@ def save_edit(
         edit.settings,
         edit.report,
         energy,
+        tuple(update.door for update in edit.doors),
+        *maps,
     )
     text = json.dumps(to_json(label))
     if len(text) > _LARGEST_ENTRY:
@@ -148,13 +159,38 @@ def read_edit_file(path: Path | str) -> EditFile:
     text, types, tensors = _read(path)
     try:
         label = _label(text, path.name)
-        up, down = _factors(label, types, tensors)
+        named = {name: tensors.get(name) for name in types}
+        if strange := [name for name in types if types[name] not in _TYPES]:
+            raise RecordError(f"{strange[0]} is of type {types[strange[0]]}; expected one of {', '.join(_TYPES)}")
+        edit = _edit_of_doors(label, named) if label.schema == DOORS_SCHEMA else _edit_of_weight(label, types, tensors)
     except RecordError as error:
         raise EditFileError(f"{path.name} is damaged: {error}. Take another copy.") from error
-    edit = WeightEdit(
+    return EditFile(edit, label.naming, label.version, label.energy)
+
+
+def _edit_of_weight(label: _Label, types: dict[str, str], tensors: dict[str, torch.Tensor]) -> WeightEdit:
+    up, down = _factors(label, types, tensors)
+    return WeightEdit(
         label.weight_name, up, down, label.concepts, label.settings, label.report, label.encoder, label.base
     )
-    return EditFile(edit, label.naming, label.version, label.energy)
+
+
+def _edit_of_doors(label: _Label, tensors: dict[str, torch.Tensor | None]) -> WeightEdit:
+    states, pooled, doors = door_updates(
+        label.encoder, label.naming, label.doors, (label.states, label.pooled), tensors
+    )
+    return WeightEdit(
+        label.weight_name,
+        states.up,
+        states.down,
+        label.concepts,
+        label.settings,
+        label.report,
+        label.encoder,
+        label.base,
+        pooled,
+        doors,
+    )
 
 
 def _read(path: Path) -> tuple[str, dict[str, str], dict[str, torch.Tensor]]:
@@ -178,19 +214,21 @@ def _label(text: str, name: str) -> _Label:
     schema = fields.get("schema") if isinstance(fields, dict) else None
     if type(schema) is not int or schema < 1:
         raise RecordError("its metadata has no format number")
-    if schema > SCHEMA:
+    if schema > DOORS_SCHEMA:
         raise EditFileError(
-            f"{name} was written by a newer version of this pack (format {schema}, this one reads {SCHEMA}). "
-            "Update the pack."
+            f"{name} was written by a newer version of this pack (format {schema}, this one reads up to "
+            f"{DOORS_SCHEMA}). Update the pack."
         )
     label = from_json(_Label, fields, "metadata")
+    if not label.concepts:
+        raise RecordError("it names no concept")
+    if schema == DOORS_SCHEMA:
+        return label
     if label.encoder not in ENCODERS or label.naming not in NAMINGS:
         raise RecordError(f"unknown text encoder {label.encoder[:80]!r} or naming {label.naming[:80]!r}")
     match = re.fullmatch(_OUT_PROJ, label.weight_name)
     if match is None or int(match[1]) != label.settings.layer:
         raise RecordError(f"layer {label.settings.layer} was not edited in {label.weight_name[:80]!r}")
-    if not label.concepts:
-        raise RecordError("it names no concept")
     return label
 
 
@@ -212,13 +250,5 @@ def _factors(
         raise RecordError(f"it holds the tensors {', '.join(sorted(types))[:200]}; expected {', '.join(names)}")
     if moving := [name for name in idle if not name.endswith(".alpha") and name in tensors and tensors[name].any()]:
         raise RecordError(f"it changes {moving[0]} too, which an edit of this pack does not")
-    if strange := [name for name in types if types[name] not in _TYPES]:
-        raise RecordError(f"{strange[0]} is of type {types[strange[0]]}; expected one of {', '.join(_TYPES)}")
-    up, down, alpha = (tensors[name].float() for name in names)
-    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or 0 in up.shape or 0 in down.shape:
-        raise RecordError(f"its factors have the shapes {tuple(up.shape)} and {tuple(down.shape)}")
-    if alpha.numel() != 1 or not all(torch.isfinite(tensor).all() for tensor in (up, down, alpha)):
-        raise RecordError("its factors hold NaN or infinity")
-    if not up.any():
-        return up[:, :0], down[:0]
-    return up * (float(alpha) / down.shape[0]), down
+    up, down = module_factors(key, tensors)
+    return (up, down) if up.any() else (up[:, :0], down[:0])

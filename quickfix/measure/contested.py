@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ...text.prompts import PromptTokenizer
 from ..concepts.concept import ConceptEdit
 from ..concepts.settings import EditSettings
-from ..encoder.tower import TextTower
+from ..encoder.towers import Tower
 
 # Keys of other words have cosines up to 0.9, even with random weights.
 _SAME_WAY = 0.95
@@ -20,7 +20,7 @@ _TOLD = 5
 
 
 def near_preserved(
-    tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], settings: EditSettings
+    tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], settings: EditSettings
 ) -> tuple[tuple[str, str, float], ...]:
     """Sources and preserved prompts whose keys point nearly the same way: to keep the one is to keep the other.
 
@@ -39,7 +39,7 @@ def near_preserved(
     return tuple(sorted(pairs, key=lambda pair: -pair[2])[:_TOLD])
 
 
-def _last_word_keys(tower: TextTower, tokenizer: PromptTokenizer, texts: Sequence[str], layer: int) -> torch.Tensor:
+def _last_word_keys(tower: Tower, tokenizer: PromptTokenizer, texts: Sequence[str], layer: int) -> torch.Tensor:
     """The key of each text's last word, (n, d), of length 1."""
     prompts = tokenizer.tokenize_all(list(texts))
     ends = [prompt.eos for prompt in prompts]

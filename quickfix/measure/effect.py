@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ...text.prompts import PromptTokenizer, TokenizedPrompt
 from ..concepts.built_in import FINAL_CAPTIONS
-from ..encoder.tower import TextTower
+from ..encoder.towers import Tower
 from ..solver.low_rank import LowRank
 from .report import FinalStates
 
@@ -46,7 +46,7 @@ class Probe:
     sizes: torch.Tensor
 
     @classmethod
-    def of(cls, tower: TextTower, layer: int, prompts: Sequence[TokenizedPrompt]) -> Probe:
+    def of(cls, tower: Tower, layer: int, prompts: Sequence[TokenizedPrompt]) -> Probe:
         inputs, residual = tower.attention_states([prompt.ids for prompt in prompts], layer)
         return cls(tuple(prompts), inputs, residual.flatten(1).norm(dim=1))
 
@@ -64,7 +64,7 @@ class Probe:
 
 
 @torch.no_grad()
-def measure_effect(tower: TextTower, layer: int, update: LowRank, prompts: Sequence[TokenizedPrompt] | Probe) -> Effect:
+def measure_effect(tower: Tower, layer: int, update: LowRank, prompts: Sequence[TokenizedPrompt] | Probe) -> Effect:
     """What an update of ``layer``'s output projection does to some prompts it is not about.
 
     ``empty_prompt_drift`` is 0 where the empty prompt is not among them; the other numbers do not count it.
@@ -90,7 +90,7 @@ def measure_effect(tower: TextTower, layer: int, update: LowRank, prompts: Seque
 
 @torch.no_grad()
 def measure_final(
-    tower: TextTower,
+    tower: Tower,
     layer: int,
     update: LowRank,
     tokenizer: PromptTokenizer,

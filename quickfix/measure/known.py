@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from ...text.prompts import PromptTokenizer
 from ..concepts.concept import ConceptEdit
-from ..encoder.tower import TextTower
+from ..encoder.towers import Tower
 from .verdict import Unknown
 
 # Names that a report lists.
 _TOLD = 20
 
 
-def unknown_names(tower: TextTower, tokenizer: PromptTokenizer, names: Sequence[str]) -> frozenset[str]:
+def unknown_names(tower: Tower, tokenizer: PromptTokenizer, names: Sequence[str]) -> frozenset[str]:
     """Those of some names of which the text encoder has a token that says nothing (``untrained_tokens``)."""
     words = dict(zip(names, tokenizer.word_ids_all(list(names)), strict=True))
     untrained = tower.untrained_tokens(token for ids in words.values() for token in ids)
@@ -21,7 +21,7 @@ def unknown_names(tower: TextTower, tokenizer: PromptTokenizer, names: Sequence[
 
 
 def known_concepts(
-    tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]
+    tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]
 ) -> tuple[ConceptEdit, ...]:
     """Those of some concepts of which the text encoder knows source and target."""
     unknown = unknown_names(tower, tokenizer, _names(concepts))
@@ -29,7 +29,7 @@ def known_concepts(
 
 
 def tell_unknown(
-    tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], agree: bool
+    tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], agree: bool
 ) -> Unknown | None:
     """What of some concepts the text encoder does not know; None where it knows all.
 

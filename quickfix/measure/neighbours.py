@@ -22,7 +22,7 @@ from ...text.prompts import PromptTokenizer
 from ...text.subjects import naming_any
 from ..concepts.built_in import HELD_OUT_TEMPLATES, NAMES_ALIKE, NAMES_OF_KIND
 from ..concepts.concept import ConceptEdit
-from ..encoder.tower import TextTower
+from ..encoder.towers import Tower
 from ..solver.low_rank import LowRank
 from .known import unknown_names
 from .verdict import LOST, Neighbours
@@ -36,7 +36,7 @@ _WORST = 5
 
 @torch.no_grad()
 def measure_neighbours(
-    tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], layer: int, update: LowRank
+    tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], layer: int, update: LowRank
 ) -> Neighbours | None:
     """What an update of ``layer``'s output projection does to names of the concepts' kinds; None where the text encoder
     knows fewer than three of them."""
@@ -64,7 +64,7 @@ def _captions(tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], kind:
 
 
 def nearest_names(
-    tower: TextTower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], sample: Sequence[ConceptEdit]
+    tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], sample: Sequence[ConceptEdit]
 ) -> tuple[str, ...]:
     """The built-in names most like some concepts, by the mean of their tokens' embeddings, the most alike first.
 
@@ -94,7 +94,7 @@ def _listed(tokenizer: PromptTokenizer, sample: Sequence[ConceptEdit]) -> tuple[
 
 
 def _moved(
-    tower: TextTower,
+    tower: Tower,
     tokenizer: PromptTokenizer,
     names: Sequence[str],
     templates: Sequence[str],

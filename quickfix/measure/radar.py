@@ -17,7 +17,7 @@ from ...text.prompts import PromptTokenizer, TokenizedPrompt
 from ...text.subjects import naming_any
 from ..concepts.built_in import KNOWN_NAMES
 from ..concepts.prompt_lists import text_of_prompts
-from ..encoder.tower import TextTower
+from ..encoder.towers import Tower
 from ..solver.low_rank import LowRank
 from .weight_edit import WeightEdit
 
@@ -84,7 +84,7 @@ class Radar:
 
 @torch.no_grad()
 def scan(
-    tower: TextTower,
+    tower: Tower,
     tokenizer: PromptTokenizer,
     edit: WeightEdit,
     prompts: Sequence[str] = KNOWN_NAMES,
@@ -108,7 +108,7 @@ def scan(
     # Prompts of about the same length go together, so that little is computed behind their ends.
     asked = sorted((part for parts in tokenizer.parts_all(distinct) for part in parts), key=lambda part: part.eos)
     asked = [part for part in asked if part.text not in naming]
-    update = LowRank(edit.up, edit.down).truncated(_ACCURACY)
+    update = tower.in_keys(LowRank(edit.up, edit.down)).truncated(_ACCURACY)
     starts = range(0, len(asked), _BATCH)
     # Squares of how far the words of a prompt move, and of their size, summed over its parts.
     moves: dict[str, tuple[float, float]] = {}
@@ -126,7 +126,7 @@ def scan(
 
 
 @torch.no_grad()
-def names_gram(tower: TextTower, tokenizer: PromptTokenizer, layer: int, prompts: Sequence[str]) -> torch.Tensor:
+def names_gram(tower: Tower, tokenizer: PromptTokenizer, layer: int, prompts: Sequence[str]) -> torch.Tensor:
     """Gram matrix (d, d) of keys E scaled so that ||delta E|| is the root mean square of some prompts' drifts, those of
     :class:`Hit`, under an update delta of a layer."""
     asked = sorted(tokenizer.tokenize_all(list(prompts)), key=lambda prompt: prompt.eos)
@@ -139,9 +139,7 @@ def names_gram(tower: TextTower, tokenizer: PromptTokenizer, layer: int, prompts
     return total / max(1, len(asked))
 
 
-def _moves(
-    tower: TextTower, layer: int, update: LowRank, prompts: Sequence[TokenizedPrompt]
-) -> list[tuple[float, float]]:
+def _moves(tower: Tower, layer: int, update: LowRank, prompts: Sequence[TokenizedPrompt]) -> list[tuple[float, float]]:
     """How far the residual stream moves at the words and the end of each prompt, and its size there."""
     inputs, residual, counted = _words(tower, layer, prompts)
     moved, size = ((part * counted).flatten(1).norm(dim=1) for part in (update.coordinates(inputs), residual))
@@ -149,7 +147,7 @@ def _moves(
 
 
 def _words(
-    tower: TextTower, layer: int, prompts: Sequence[TokenizedPrompt]
+    tower: Tower, layer: int, prompts: Sequence[TokenizedPrompt]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Attention states of prompts (n, positions, d), and which positions are words or the end, (n, positions, 1)."""
     ends = [prompt.eos for prompt in prompts]

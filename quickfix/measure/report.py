@@ -58,6 +58,8 @@ class EditReport:
         neighbours: what happens to names of the concepts' kinds, where there are any.
         unknown: words that the text encoder does not know, where there are any.
         chosen: of the settings, what advice depends on.
+        pooled: efficacy in the pooled vector of whole captions, where its door is edited too.
+        doors: how many linear maps of an image model are edited; 0 for an edit of a text encoder.
     """
 
     efficacy: float | None
@@ -81,6 +83,8 @@ class EditReport:
     neighbours: Neighbours | None = None
     unknown: Unknown | None = None
     chosen: Chosen | None = None
+    pooled: float | None = None
+    doors: int = 0
 
     @property
     def verdict(self) -> str:
@@ -98,6 +102,8 @@ class EditReport:
         if self.generality:
             kinds = ", ".join(f"{reached:.1%} ({kind})" for kind, reached in self.generality)
             lines.append(f"generality: {kinds} in sentences that the edit has not seen")
+        if self.pooled is not None:
+            lines.append(f"pooled vector: {self.pooled:.1%} of the way in whole captions")
         lines += [
             f"specificity: {self.specificity:.1%} (words of everyday prompts keep their outputs)",
             f"drift: {self.drift:.2%} on everyday prompts, {self.empty_prompt_drift:.2%} on the empty prompt",
@@ -124,6 +130,8 @@ class EditReport:
 
     def _technical_lines(self) -> list[str]:
         size = f"rank {self.rank}, {self.nbytes / 1024:.0f} KiB, {self.relative_norm:.2%} of the weight's norm"
+        if self.doors:
+            size = f"rank {self.rank} at {self.doors} doors of the image model, {self.nbytes / 1024:.0f} KiB"
         lines = [f"size: {size}"]
         if self.basis:
             lines.append(f"computed from: {self.basis}")

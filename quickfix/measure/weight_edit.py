@@ -1,4 +1,4 @@
-"""The result of an edit: a low-rank update of one weight, and its export as a LoRA."""
+"""The result of an edit: a low-rank update of one weight, or of many that share a factor, and its export as a LoRA."""
 
 from __future__ import annotations
 
@@ -9,21 +9,43 @@ from dataclasses import dataclass, field
 import torch
 
 from ...families.clip import ENCODERS
+from ...families.doors import Door, family_named
 from ..concepts.concept import ConceptEdit
 from ..concepts.settings import EditSettings
+from ..encoder.states import STATES
 from ..solver.low_rank import LowRank
 from .report import EditReport
 
 
-@dataclass(frozen=True)
-class WeightEdit:
-    """An update of one weight, ``up @ down``, with what it was made from.
+@dataclass(frozen=True, eq=False)
+class DoorUpdate:
+    """The update of one door's weight, ``up @ down`` with the ``down`` that all doors share that read the same.
 
     Attributes:
-        weight_name: CLIP's name of the weight, without any model prefix.
+        door: the door.
+        up: (d_out, rank) of the whole weight, in fp32 on the CPU; zeros in rows that are not the door's.
+    """
+
+    door: Door
+    up: torch.Tensor
+
+
+@dataclass(frozen=True)
+class WeightEdit:
+    """An update of one weight, ``up @ down``, with what it was made from; or of all doors that read the text states.
+
+    An edit of the doors of an image model has the map of the text states in ``up`` and ``down``, c -> c + up @ down c,
+    which may be applied to the states themselves (:meth:`applied`), and each door's own factor in ``doors``.
+
+    Attributes:
+        weight_name: CLIP's name of the weight, without any model prefix; ``STATES`` for an edit of the text states.
         up, down: factors (d_out, rank) and (rank, d_in) in fp32 on the CPU, copies of what was passed in.
-        encoder: the text encoder that has the weight, a key of :data:`~.families.clip.ENCODERS`.
-        base: :func:`weight_hash` of the weight that the edit was computed from; empty where not known.
+        encoder: the text encoder that has the weight, a key of :data:`~.families.clip.ENCODERS`; the name of the family
+            of image models for an edit of the text states.
+        base: :func:`weight_hash` of the weight that the edit was computed from; empty where not known. Of several
+            doors, that of the first.
+        pooled: the map of the pooled vector, where its door is edited too.
+        doors: the updates of the doors.
     """
 
     weight_name: str
@@ -34,6 +56,8 @@ class WeightEdit:
     report: EditReport = field(compare=False)
     encoder: str = "clip_l"
     base: str = ""
+    pooled: LowRank | None = field(default=None, compare=False)
+    doors: tuple[DoorUpdate, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         # ComfyUI runs nodes in inference mode and caches their results; such tensors would stay unusable for autograd.
@@ -49,6 +73,38 @@ class WeightEdit:
     @property
     def nbytes(self) -> int:
         return self.up.nbytes + self.down.nbytes
+
+    @property
+    def of_states(self) -> bool:
+        """Whether it edits the text states that an image model reads, by its doors, and no text encoder."""
+        return self.weight_name == STATES
+
+    def applied(self, states: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
+        """Text states (..., width) with an edit of the text states applied, in their own type and on their device.
+
+        Raises:
+            ValueError: it is no edit of text states, or of states of another width.
+        """
+        if not self.of_states or states.shape[-1] != self.down.shape[1]:
+            raise ValueError(
+                f"The edit changes {self.weight_name} {self.down.shape[1]} wide ({self.encoder}); got text states "
+                f"{states.shape[-1]} wide. Make the edit for this model, with Edit Image Model or Remove Concept."
+            )
+        if not strength:
+            return states
+        exact = states.float()
+        changed = exact + (exact @ self.down.to(exact).T) @ (self.up * strength).to(exact).T
+        return changed.to(states.dtype)
+
+    def factors(self, update: DoorUpdate) -> LowRank:
+        """The update of one door as factors of its whole weight."""
+        down = self.down
+        if update.door.kind == "pooled":
+            assert self.pooled is not None
+            first, end = update.door.columns or (0, update.door.shape[1])
+            down = self.pooled.down.new_zeros(self.pooled.rank, update.door.shape[1])
+            down[:, first:end] = self.pooled.down
+        return LowRank(update.up, down)
 
     def delta(self, strength: float = 1.0) -> torch.Tensor:
         """What to add to the weight, (d_out, d_in) in fp32."""
@@ -67,6 +123,10 @@ class WeightEdit:
             raise ValueError(f"energy is {energy}; expected a share above 0, up to 1, such as 0.999.")
         if energy == 1 or not self.rank:
             return self
+        if self.of_states:
+            raise ValueError(
+                f"energy is {energy}; expected 1 for an edit of an image model's doors, whose rank is small already."
+            )
         # The factors may come from a file: make the rows of down orthonormal, as truncation wants them.
         basis, mixing = torch.linalg.qr(self.down.double().T)
         kept = LowRank(self.up.double() @ mixing.T, basis.T).truncated((1 - energy) ** 0.5)
@@ -87,24 +147,39 @@ class WeightEdit:
         Raises:
             ValueError: unknown naming.
         """
+        if self.of_states:
+            return self._doors_lora(naming, dtype)
         encoder = ENCODERS[self.encoder]
-        key = encoder.lora_key(self.weight_name, naming, prefix)
-        # Loaders divide alpha by the rank, so an edit that does nothing still has one row of zeros.
-        rank = max(1, self.rank)
-        up, down = self.up.new_zeros(self.up.shape[0], rank), self.down.new_zeros(rank, self.down.shape[1])
-        up[:, : self.rank], down[: self.rank] = self.up, self.down
-        found = _module(key, up, down, dtype)
+        found = _module(encoder.lora_key(self.weight_name, naming, prefix), LowRank(self.up, self.down), dtype)
         for name, width in encoder.idle_modules(self.weight_name, naming, self.up.shape[0], prefix).items():
-            found |= _module(name, up.new_zeros(width, 1), up.new_zeros(1, width), dtype)
+            nothing = LowRank(self.up.new_zeros(width, 0), self.down.new_zeros(0, width))
+            found |= _module(name, nothing, dtype)
+        return found
+
+    def _doors_lora(self, naming: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        family = family_named(self.encoder)
+        if not self.doors:
+            raise ValueError(
+                "The edit has no doors: it was made for text states alone. Apply it to a conditioning, or make it with "
+                "Edit Image Model or Remove Concept."
+            )
+        found: dict[str, torch.Tensor] = {}
+        for update in self.doors:
+            factors, rows = self.factors(update), family.lora_rows(update.door, naming)
+            up = factors.up if rows is None else factors.up[slice(*rows)]
+            found |= _module(family.lora_name(update.door, naming), LowRank(up, factors.down), dtype)
         return found
 
 
-def _module(key: str, up: torch.Tensor, down: torch.Tensor, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The tensors of one module of a LoRA; loaders divide alpha by the rank."""
+def _module(key: str, factors: LowRank, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The tensors of one module of a LoRA. Loaders divide alpha by the rank, so factors of rank 0 become zeros."""
+    rank = max(1, factors.rank)
+    up, down = factors.up.new_zeros(factors.up.shape[0], rank), factors.down.new_zeros(rank, factors.down.shape[1])
+    up[:, : factors.rank], down[: factors.rank] = factors.up, factors.down
     return {
         f"{key}.lora_up.weight": up.to(dtype),
         f"{key}.lora_down.weight": down.to(dtype),
-        f"{key}.alpha": torch.tensor(float(up.shape[1])),
+        f"{key}.alpha": torch.tensor(float(rank)),
     }
 
 

@@ -1,0 +1,207 @@
+"""Removing concepts from a MODEL and its CLIP, by the best way that the model has."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ...families.doors import DoorError, family_named
+from ...quickfix import (
+    DOORS,
+    WAYS,
+    ConceptEdit,
+    EditReport,
+    EditSettings,
+    Tower,
+    WeightEdit,
+    compute_edit,
+    edit_doors,
+    measure_edit,
+    prompts_of_text,
+    way_of,
+)
+from ...quickfix.edit import report_at
+from ...text.prompts import PromptTokenizer
+from .image_model import ImageModel, foreign_doors_note, open_image_model, patch_doors, stored_door_report
+from .objects import Clip, Model
+from .text_encoder import apply_edit, open_text_encoder, stored_report
+from .text_states import TextStates, open_text_states
+
+__all__ = ["DOOR_CHOICES", "WAYS", "Removed", "apply_stored", "edit_doors_of", "remove_concept", "tower_of"]
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What comes out: the patched MODEL and CLIP, the edit, its report at the strength, and a line on the way."""
+
+    model: Model
+    clip: Clip
+    edit: WeightEdit
+    report: EditReport
+    note: str
+
+
+@dataclass(frozen=True)
+class DoorChoice:
+    """Which doors are edited, and how.
+
+    Attributes:
+        kinds: of doors; None: those that the family edits by default.
+        names: shell patterns of doors; None for all.
+    """
+
+    kinds: tuple[str, ...] | None = None
+    names: str | None = None
+
+
+def remove_concept(
+    objects: tuple[Model, Clip],
+    concepts: Sequence[ConceptEdit],
+    way: str,
+    lam: float,
+    preserve: tuple[str, str],
+    strength: float,
+    *,
+    progress: Progress | None = None,
+) -> Removed:
+    """Edit some concepts by a way of :data:`WAYS`.
+
+    Args:
+        objects: the MODEL and the CLIP.
+        lam: 0 for the way's own.
+        preserve: prompts to preserve, one on each line, and how ("soft" or "hard").
+
+    Raises:
+        DoorError, WayError: the image model is of no known family, or does not have the way.
+        UnsupportedStatesError, UnsupportedEncoderError: the CLIP is of another kind.
+        PromptError, HeldError: see :func:`compute_edit`.
+    """
+    model, clip = objects
+    image_model = open_image_model(model)
+    kinds = {concept.kind for concept in concepts}
+    chosen = way_of(image_model.family, kinds.pop() if len(kinds) == 1 else "object", way)
+    settings = dataclasses.replace(chosen.settings, lam=lam or chosen.settings.lam)
+    settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
+    note = chosen.text(image_model.family) + "\n"
+    if chosen.by_doors:
+        states = open_text_states(clip, image_model.family)
+        removed = edit_image_model(
+            objects, image_model, states, concepts, settings, DoorChoice(), strength, progress=progress
+        )
+        return dataclasses.replace(removed, note=note)
+    encoder = open_text_encoder(clip)
+    edit = compute_edit(encoder.tower, encoder.tokenizer, concepts, settings, progress=progress)
+    report = stored_report(encoder, edit, strength)
+    return Removed(model.clone(), apply_edit(clip, encoder, edit, strength), edit, report, note)
+
+
+def apply_stored(model: Model | None, clip: Clip, edit: WeightEdit, strength: float) -> tuple[Model, EditReport, str]:
+    """An edit of doors out of a file, on a MODEL: the patched MODEL, its report there, and a note on whose it is.
+
+    Raises:
+        DoorError: no MODEL is connected, or it lacks the edit's doors.
+    """
+    if model is None:
+        raise DoorError(
+            f"The file edits an image model ({family_named(edit.encoder).title}) and no model is connected. Connect "
+            "the MODEL to the input model, and give its output to the sampler."
+        )
+    image_model = open_image_model(model)
+    if image_model.family.name != edit.encoder or not image_model.has([update.door for update in edit.doors]):
+        raise DoorError(
+            f"The file edits {family_named(edit.encoder).title} at {len(edit.doors)} linear maps that this "
+            f"{image_model.family.title} model does not have in this shape. It was made for another kind of model."
+        )
+    states = open_text_states(clip, image_model.family)
+    measured = measure_edit(states.tower, states.tokenizer, edit, strength)
+    own = edit.report
+    measured = dataclasses.replace(measured, pooled=own.pooled, doors=own.doors, nbytes=own.nbytes)
+    report = stored_door_report(image_model, edit, measured, strength)
+    return patch_doors(model, edit, strength), report, foreign_doors_note(image_model, edit)
+
+
+def tower_of(clip: Clip, edit: WeightEdit) -> tuple[Tower, PromptTokenizer]:
+    """What an edit was computed from, read through a CLIP: its text encoder, or the text states that doors read."""
+    if edit.of_states:
+        states = open_text_states(clip, family_named(edit.encoder))
+        return states.tower, states.tokenizer
+    encoder = open_text_encoder(clip)
+    return encoder.tower, encoder.tokenizer
+
+
+# What nodes call kinds of doors.
+DOOR_CHOICES: dict[str, tuple[str, ...] | None] = {
+    "default": None,
+    "values": ("value",),
+    "keys and values": ("value", "key"),
+    "entrance": ("entrance",),
+    "pooled": ("pooled",),
+}
+
+
+def edit_doors_of(
+    objects: tuple[Model, Clip],
+    concepts: Sequence[ConceptEdit],
+    doors: tuple[str, str],
+    solve: tuple[str, float],
+    preserve: tuple[str, str],
+    strength: float,
+    *,
+    progress: Progress | None = None,
+) -> Removed:
+    """Edit some concepts at chosen doors.
+
+    Args:
+        doors: a name of :data:`DOOR_CHOICES`, and shell patterns of names.
+        solve: positions, and lambda (0 for the default).
+        preserve: as for :func:`remove_concept`, where the errors are, too.
+    """
+    image_model = open_image_model(objects[0])
+    settings = dataclasses.replace(DOORS, positions=solve[0], lam=solve[1] or DOORS.lam)
+    settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
+    states = open_text_states(objects[1], image_model.family)
+    names = doors[1].strip()
+    choice = DoorChoice(DOOR_CHOICES[doors[0]], None if names in ("", "*") else names)
+    removed = edit_image_model(objects, image_model, states, concepts, settings, choice, strength, progress=progress)
+    return dataclasses.replace(removed, note=f"edited: the image model ({image_model.family.title})\n")
+
+
+def edit_image_model(
+    objects: tuple[Model, Clip],
+    image_model: ImageModel,
+    states: TextStates,
+    concepts: Sequence[ConceptEdit],
+    settings: EditSettings,
+    choice: DoorChoice,
+    strength: float,
+    *,
+    progress: Progress | None = None,
+) -> Removed:
+    """Edit some concepts at doors of the image model.
+
+    Args:
+        objects: the MODEL and the CLIP.
+        image_model, states: opened of them.
+
+    Raises:
+        DoorError, PromptError, HeldError: see :func:`edit_doors`.
+    """
+    model, clip = objects
+    doors = image_model.doors(kinds=choice.kinds, names=choice.names)
+    edit = edit_doors(
+        states.tower,
+        states.tokenizer,
+        concepts,
+        settings,
+        doors,
+        image_model.read,
+        read_pooled=states.pooled,
+        progress=progress,
+    )
+    report = report_at(states.tower, states.tokenizer, edit, strength)
+    report = dataclasses.replace(report, pooled=edit.report.pooled, doors=len(doors), nbytes=edit.report.nbytes)
+    report = stored_door_report(image_model, edit, report, strength)
+    return Removed(patch_doors(model, edit, strength), clip.clone(), edit, report, "")

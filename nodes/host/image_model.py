@@ -1,0 +1,98 @@
+"""ComfyUI's MODEL objects, as the editor sees them: the doors of an image model, their weights, and patches of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import comfy.model_management
+import torch
+from comfy.weight_adapter import LoRAAdapter
+
+from ...families.doors import Door, Family, family_of
+from ...quickfix import EditReport, WeightEdit, weight_hash
+from .base_weights import BaseWeights, is_dynamic
+from .objects import Model
+
+_PREFIX = "diffusion_model."
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """The image model of a MODEL: its family and its base weights."""
+
+    family: Family
+    weights: BaseWeights
+    patch_dtype: torch.dtype
+
+    def doors(self, *, kinds: Sequence[str] | None = None, names: str | None = None) -> tuple[Door, ...]:
+        """Some of its doors (see :meth:`Family.select` for the arguments and errors)."""
+        return self.family.select(self.weights.shapes(), kinds=kinds, names=names)
+
+    def read(self, door: Door) -> torch.Tensor:
+        """A door's weight, wherever it lies."""
+        return self.weights[door.weight]
+
+    def has(self, doors: Sequence[Door]) -> bool:
+        """Whether it has some doors, of the same shapes."""
+        shapes = self.weights.shapes()
+        return all(shapes.get(door.weight) == tuple(door.shape) for door in doors)
+
+
+def open_image_model(model: Model) -> ImageModel:
+    """Read what an image model is, without touching it.
+
+    Raises:
+        DoorError: it is of no family whose doors are known.
+    """
+    weights = BaseWeights(model, _PREFIX, dequantize=True)
+    dtype = torch.float32
+    if not is_dynamic(model):
+        dtype = comfy.model_management.lora_compute_dtype(model.load_device)
+    return ImageModel(family_of(weights.shapes()), weights, dtype)
+
+
+def patch_doors(model: Model, edit: WeightEdit, strength: float) -> Model:
+    """A clone of ``model`` with the edit's doors patched at ``strength``, as LoRAs are; at strength 0, a clone with no
+    patch at all.
+
+    Raises:
+        RuntimeError: ComfyUI did not take a patch.
+    """
+    edited = model.clone()
+    if strength == 0:
+        return edited
+    patches = {}
+    for update in edit.doors:
+        factors = edit.factors(update)
+        if factors.rank:
+            patches[_PREFIX + update.door.weight] = LoRAAdapter(
+                set(), (factors.up, factors.down, None, None, None, None)
+            )
+    missing = sorted(patches.keys() - set(edited.add_patches(patches, strength)))
+    if missing:
+        raise RuntimeError(f"ComfyUI did not accept the edit: it knows no weight named {missing[0]} in this MODEL.")
+    return edited
+
+
+def stored_door_report(image_model: ImageModel, edit: WeightEdit, report: EditReport, strength: float) -> EditReport:
+    """A report with what rounding the first patched door to the model's own type costs."""
+    basis = image_model.weights.basis()
+    report = dataclasses.replace(report, basis=basis)
+    if not edit.doors:
+        return report
+    first = edit.doors[0]
+    weight = image_model.read(first.door).float().cpu()
+    dtype = image_model.weights.stored_dtype(first.door.weight)
+    if not image_model.weights.is_plain(first.door.weight):
+        return report
+    factors = edit.factors(first)
+    return report.with_storage(weight, (factors.up * strength) @ factors.down, dtype, image_model.patch_dtype)
+
+
+def foreign_doors_note(image_model: ImageModel, edit: WeightEdit) -> str:
+    """A line that says that the edit was computed from another model; nothing where it was not."""
+    if edit.base in ("", weight_hash(image_model.read(edit.doors[0].door))):
+        return ""
+    return "This is not the model that the edit was computed from.\n"

@@ -1,0 +1,135 @@
+"""The text states that ComfyUI gives an image model, as the editor sees them: read through the user's own CLIP, at its
+clip skip, with its LoRAs and patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import torch
+
+from ...families.doors import Family
+from ...quickfix import EVERYDAY, StateTower, TokenTable, state_scale
+from ...text.prompts import PromptTokenizer
+from .objects import Clip
+
+# Prompts encoded at once, and everyday captions by which the sizes of states are known.
+_BATCH, _SIZED_BY = 16, 16
+
+
+class UnsupportedStatesError(ValueError):
+    """A CLIP whose text states are not those that an image model's doors read."""
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """What the doors of an image model read, and the tokenizer that cuts prompts for it."""
+
+    tower: StateTower
+    tokenizer: PromptTokenizer
+    reader: StateReader
+
+    def pooled(self, prompts: Sequence[str]) -> torch.Tensor:
+        """The pooled vectors of some prompts, (n, width)."""
+        return self.reader.pooled([prompt.ids for prompt in self.tokenizer.tokenize_all(list(prompts))])
+
+
+@dataclass(frozen=True)
+class StateReader:
+    """Encodes token ids by a CLIP whose text encoders are all CLIP's.
+
+    Attributes:
+        clip: the user's own; it is not changed.
+        streams: the names of its token streams, with the token that pads each.
+    """
+
+    clip: Clip
+    streams: tuple[tuple[str, int], ...]
+
+    def states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Text states (n, length, width) as a conditioning holds them, on the CPU.
+
+        Raises:
+            InterruptProcessingException: the user cancels.
+        """
+        found = []
+        for start in range(0, len(rows), _BATCH):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            batch = [list(row) for row in rows[start : start + _BATCH]]
+            states = self.clip.encode_from_tokens(self._tokens(batch))
+            # ComfyUI encodes the parts of a long prompt side by side, and sets them behind each other.
+            found.append(states.float().cpu().unflatten(1, (len(batch), -1))[0])
+        return torch.cat(found)
+
+    def pooled(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """The pooled vectors (n, width) of some prompts, on the CPU."""
+        name, pad = self.streams[-1]
+        encoder = getattr(self.clip.cond_stage_model, f"clip_{name}")
+        # Loads the weights and sets the options, as for a prompt.
+        self.clip.encode_from_tokens(self._tokens([list(rows[0])]))
+        found = []
+        for start in range(0, len(rows), _BATCH):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            found.append(encoder.encode([_padded(row, pad) for row in rows[start : start + _BATCH]])[1].float().cpu())
+        return torch.cat(found)
+
+    def _tokens(self, rows: Sequence[Sequence[int]]) -> dict[str, list[list[tuple[int, float]]]]:
+        return {name: [[(token, 1.0) for token in _padded(row, pad)] for row in rows] for name, pad in self.streams}
+
+
+def _padded(row: Sequence[int], pad: int) -> list[int]:
+    """A prompt with an encoder's own padding behind its end: what stands behind the first end token is padding."""
+    ids = list(row)
+    end = max(ids)
+    stop = ids.index(end) + 1
+    return ids[:stop] + [pad] * (len(ids) - stop)
+
+
+def open_text_states(clip: Clip, family: Family) -> TextStates:
+    """Read the text states of a CLIP without touching it.
+
+    Raises:
+        UnsupportedStatesError: the CLIP is not of the family's kind.
+    """
+    model, tokenizer = clip.cond_stage_model, clip.tokenizer
+    streams = tuple(clip.tokenize(""))
+    names = [name for name in family.encoders if hasattr(model, f"clip_{name}") and hasattr(tokenizer, f"clip_{name}")]
+    if set(streams) != set(family.encoders) or len(names) != len(family.encoders):
+        raise UnsupportedStatesError(
+            f"The CLIP does not belong to the MODEL: found {type(model).__name__}, which reads "
+            f"{', '.join(streams) or 'nothing'}; expected the text encoders {', '.join(family.encoders)} of "
+            f"{family.title}. Connect the CLIP of the same checkpoint."
+        )
+    own: list[Any] = [getattr(tokenizer, f"clip_{name}") for name in names]
+    reader = StateReader(clip, tuple(zip(names, (one.pad_token for one in own), strict=True)))
+    length = getattr(model, f"clip_{names[0]}").max_length
+    prompts = PromptTokenizer(own[0].tokenizer, pad_token=own[0].pad_token, context_length=length)
+    captions = prompts.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
+    states = reader.states([prompt.ids for prompt in captions])
+    places = torch.arange(states.shape[1])
+    counted = (places > 0) & (places <= torch.tensor([prompt.eos for prompt in captions])[:, None])
+    parts = [_embeddings(model, name).shape[1] for name in names]
+    tower = StateTower(
+        reader.states,
+        prompts.pad_token,
+        states.shape[-1],
+        length,
+        state_scale(states, counted, parts if sum(parts) == states.shape[-1] else [states.shape[-1]]),
+        _token_table(model, names[0]),
+        family.name,
+    )
+    return TextStates(tower, prompts, reader)
+
+
+def _embeddings(model: Any, name: str) -> torch.Tensor:
+    return getattr(model, f"clip_{name}").transformer.get_input_embeddings().weight
+
+
+def _token_table(model: Any, name: str) -> TokenTable:
+    def rows(ids: torch.Tensor) -> torch.Tensor:
+        weight = _embeddings(model, name).detach()
+        return weight[ids.to(weight.device)].float().cpu()
+
+    return TokenTable(_embeddings(model, name).shape[0], rows)

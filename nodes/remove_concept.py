@@ -1,0 +1,151 @@
+"""Nodes that remove a concept from an image model, whatever its family: at its doors, or in its conditioning."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..quickfix import PRESERVE_MODES, ConceptEdit, combine
+from .api import Node, WeightEditType, io, report_ui, reporting, schema
+from .edit_inputs import (
+    concepts_input,
+    kind_input,
+    preserve_input,
+    preserve_mode_input,
+    strength_input,
+    template_lines,
+    templates_input,
+)
+from .host.concept_removal import WAYS, Removed, remove_concept
+from .host.progress import progress_bar
+
+
+def model_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="The model that paints. LoRA nodes may stand before or after."),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+    ]
+
+
+def outputs() -> list[io.Output]:
+    return [
+        io.Model.Output(id="edited_model", display_name="model", tooltip="The model without the concept."),
+        io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The text encoder that goes with it."),
+        WeightEditType.Output(id="edit", display_name="edit", tooltip="The edit itself, with its report."),
+        io.String.Output(
+            id="report", display_name="report", tooltip="What the edit does, measured before any picture is made."
+        ),
+    ]
+
+
+def lambda_input() -> io.Input:
+    return io.Float.Input(
+        "lam",
+        display_name="lambda",
+        default=0.0,
+        min=0.0,
+        max=1000.0,
+        step=0.0001,
+        round=False,
+        advanced=True,
+        tooltip="How strongly the old weights are kept. Larger is gentler. 0: chosen for the way of editing.",
+    )
+
+
+def concept_input() -> io.Input:
+    return io.String.Input(
+        "concept", default="van gogh", tooltip="What to remove, as prompts write it: a style, a thing, a name."
+    )
+
+
+def becomes_input() -> io.Input:
+    return io.String.Input(
+        "becomes",
+        default="painting",
+        tooltip='What it becomes. For a style, "painting"; for a character, its kind ("dog"). Empty: the kind\'s own '
+        "default.",
+    )
+
+
+def wanted(concept: str, becomes: str, kind: str, templates: str, concepts) -> tuple[ConceptEdit, ...]:
+    others = tuple(concepts or ())
+    if others and not concept.strip():
+        return others
+    own = ConceptEdit(concept, becomes.strip() or None, kind, template_lines(templates))
+    return combine(others, (own,)).concepts
+
+
+def removed_output(removed: Removed) -> io.NodeOutput:
+    """What the nodes that edit an image model give: MODEL, CLIP, the edit with its report, and the report in words."""
+    text = removed.note + removed.report.text()
+    edit = dataclasses.replace(removed.edit, report=removed.report)
+    return io.NodeOutput(removed.model, removed.clip, edit, text, ui=report_ui(text, removed.report.as_dict()))
+
+
+class RemoveConcept(Node):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_RemoveConcept",
+            display_name="Remove Concept",
+            category="Diff-QuickFix/edit",
+            search_aliases=[
+                *("delete", "erase", "forget", "unlearn", "replace", "censor", "artist", "style", "character"),
+                *("trademark", "concept ablation", "uce", "negative prompt", "sdxl", "illustrious", "pony"),
+            ],
+            has_intermediate_output=True,
+            description=(
+                "Removes or replaces a concept in a model in well under a second of solving, without training. "
+                "Recognises the model and chooses where to edit it. The given MODEL and CLIP are not changed. For "
+                "Stable Diffusion 1.x, 2.x and SDXL with all that is made from it (Illustrious, NoobAI, Pony)."
+            ),
+            inputs=[
+                *model_inputs(),
+                concept_input(),
+                becomes_input(),
+                kind_input(),
+                strength_input(),
+                io.Combo.Input(
+                    "way",
+                    options=list(WAYS),
+                    default=WAYS[0],
+                    advanced=True,
+                    tooltip="Where the model is edited. auto: what is known to work best for this model and kind. "
+                    "image model: where the text enters it. text encoder: the paper's way, for Stable Diffusion 1.x "
+                    "and 2.x.",
+                ),
+                lambda_input(),
+                preserve_input(),
+                templates_input(),
+                preserve_mode_input(),
+                concepts_input(),
+            ],
+            outputs=outputs(),
+        )
+
+    @classmethod
+    @reporting
+    def execute(
+        cls,
+        model,
+        clip,
+        concept: str,
+        becomes: str,
+        kind: str,
+        strength: float,
+        way: str = WAYS[0],
+        lam: float = 0.0,
+        preserve: str = "",
+        templates: str = "",
+        preserve_mode: str = PRESERVE_MODES[0],
+        concepts=None,
+    ) -> io.NodeOutput:
+        removed = remove_concept(
+            (model, clip),
+            wanted(concept, becomes, kind, templates, concepts),
+            way,
+            lam,
+            (preserve, preserve_mode),
+            strength,
+            progress=progress_bar(),
+        )
+        return removed_output(removed)

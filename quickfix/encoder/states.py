@@ -1,0 +1,154 @@
+"""The text states that an image model is given, as a tower whose one linear map is the identity.
+
+A door of an image model is a linear map W whose input c is a function of the prompt alone. The edit that takes the
+output at every source state c to what W gives at its target state c* is, for every W,
+
+    dW = W X,   X = (C* - C) C^T (lam I + C C^T + beta P P^T)^-1
+
+(``solver/closed_form.py`` with W = I), so one map X of the text states serves all doors that read them.
+
+States of several encoders that stand side by side (SDXL) are of different sizes, and those of the first token are far
+larger than all others. Keys are therefore the states times :attr:`StateTower.scale`, with which each encoder's part has
+the same mean square, and a whole key without the first token that of 1: lambda is relative to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..solver.low_rank import LowRank
+from .token_table import TokenTable
+from .towers import AttentionStates, Ids, TowerError
+
+STATES = "text states"
+"""What stands for the weight's name in an edit of the text states."""
+
+# Token ids, each row as long as the context, to states (n, length, width).
+ReadStates = Callable[[Sequence[Sequence[int]]], torch.Tensor]
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class StateTower:
+    """The text states of an image model, as a tower.
+
+    Attributes:
+        read: gives the states of prompts, from token ids as long as ``context_length``.
+        pad_token: fills what is shorter, where nothing behind it is asked for.
+        width: of the states.
+        context_length: positions of a prompt.
+        scale: (width,), what keys are of the states.
+        tokens: the token embeddings of the encoder that cuts the prompts.
+        encoder: the family of image models, a name of ``families.doors.FAMILIES``.
+        causal: whether a state depends on nothing that stands behind it in its prompt.
+        device: where everything is computed.
+    """
+
+    read: ReadStates
+    pad_token: int
+    width: int
+    context_length: int
+    scale: torch.Tensor
+    tokens: TokenTable
+    encoder: str
+    causal: bool = True
+    device: torch.device = _CPU
+
+    @staticmethod
+    def out_proj_name(layer: int) -> str:
+        """:data:`STATES`, whatever the layer."""
+        return STATES
+
+    def require_layer(self, layer: int) -> None:
+        """Refuse another layer than 0 (TowerError): text states have none."""
+        if layer != 0:
+            raise TowerError(f"An edit of the doors has no layer {layer}; leave it at 0.")
+
+    def weight(self, name: str) -> torch.Tensor:
+        """The identity (width, width)."""
+        if name != STATES:
+            raise TowerError(f"The doors of an image model read text states; there is no weight {name} among them.")
+        return torch.eye(self.width, device=self.device)
+
+    @torch.no_grad()
+    def attention_inputs(self, ids: Ids, layer: int, positions: range | None = None) -> torch.Tensor:
+        """The keys of some prompts, (n, positions, width) in fp32.
+
+        Raises:
+            TowerError: prompts longer than the context, states of another shape or not finite.
+        """
+        self.require_layer(layer)
+        rows = torch.as_tensor(ids, dtype=torch.long)
+        count, length = rows.shape
+        if not 1 <= length <= self.context_length:
+            raise TowerError(f"Token ids have shape {tuple(rows.shape)}; expected 1 to {self.context_length} tokens.")
+        padding = rows.new_full((count, self.context_length - length), self.pad_token)
+        states = self.read(torch.cat((rows, padding), dim=1).tolist()) if count else torch.zeros(0, length, self.width)
+        if tuple(states.shape[::2]) != (count, self.width) or states.shape[1] < length:
+            raise TowerError(
+                f"The text encoder gave states of shape {tuple(states.shape)} for {count} prompts of {length} tokens; "
+                f"expected {self.width} wide ones, one for each token."
+            )
+        positions = range(length) if positions is None else positions
+        keys = states[:, positions.start : positions.stop].to(self.device, torch.float32) * self.scale.to(self.device)
+        if not torch.isfinite(keys).all():
+            raise TowerError("The text encoder gives states that hold NaN or infinity; its weights are damaged.")
+        return keys
+
+    def attention_states(self, ids: Ids, layer: int) -> AttentionStates:
+        """The keys, twice: as what is edited, and, without the first token, as what they are measured against."""
+        keys = self.attention_inputs(ids, layer)
+        residual = keys.clone()
+        residual[:, 0] = 0
+        return AttentionStates(keys, residual)
+
+    def finish(self, residual: torch.Tensor, layer: int) -> torch.Tensor:
+        """The keys as they are: nothing stands behind them."""
+        return residual
+
+    def untrained_tokens(self, tokens: Iterable[int]) -> frozenset[int]:
+        """:meth:`TokenTable.untrained` of the encoder's tokens."""
+        return self.tokens.untrained(tokens)
+
+    def mean_embeddings(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """:meth:`TokenTable.means` of the encoder's tokens."""
+        return self.tokens.means(rows)
+
+    def in_weight(self, update: LowRank) -> LowRank:
+        """A map of the keys as the map X of the states: S^-1 X' S with S the scale; the rows of down orthonormal."""
+        scale = self.scale.to(update.up)
+        basis, mixing = torch.linalg.qr((update.down * scale).double().T)
+        return LowRank((update.up / scale[:, None]).double() @ mixing.T, basis.T).to(update.up.dtype)
+
+    def in_keys(self, update: LowRank) -> LowRank:
+        """A map of the states as the map of the keys: S X S^-1; the rows of down orthonormal."""
+        scale = self.scale.to(update.up)
+        basis, mixing = torch.linalg.qr((update.down / scale).double().T)
+        return LowRank((update.up * scale[:, None]).double() @ mixing.T, basis.T).to(update.up.dtype)
+
+
+def state_scale(states: torch.Tensor, counted: torch.Tensor, parts: Sequence[int]) -> torch.Tensor:
+    """The scale (width,) with which some states have parts of equal mean square, together of 1.
+
+    Args:
+        states: (n, positions, width) of everyday captions.
+        counted: (n, positions) of bool, the positions that count: words and ends, never the first token.
+        parts: widths of what stands side by side, as long as ``width`` together.
+
+    Raises:
+        TowerError: parts that do not fit, or one that is zero.
+    """
+    if sum(parts) != states.shape[-1]:
+        raise TowerError(f"Text states are {states.shape[-1]} wide; expected {' + '.join(map(str, parts))}.")
+    rows = states[counted].double()
+    sizes = [part.square().sum(1).mean().sqrt() for part in rows.split(list(parts), dim=1)]
+    if not all(size > 0 for size in sizes):
+        raise TowerError("A text encoder gives states of zeros for everyday captions; its weights are damaged.")
+    shares = [
+        states.new_full((part,), 1.0 / (float(size) * len(parts) ** 0.5))
+        for part, size in zip(parts, sizes, strict=True)
+    ]
+    return torch.cat(shares).float()
