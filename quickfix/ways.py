@@ -42,8 +42,9 @@ def way_of(family: Family, kind: str, name: str = AUTO_WAY) -> Way:
     """The way to edit a concept.
 
     Chosen on Shapes, a small Stable Diffusion 1 (``docs/doors-shapes.md``): for a style the doors, at the last subject
-    token alone, leave styles that nobody named where they are; for things and colors the text encoder's first layer
-    harms the fewest others.
+    token alone, leave styles that nobody named where they are. For things and colors the text encoder's first layer
+    takes the concept away whole at the same harm to others; where it holds no single state of a concept, the doors at
+    what follows the subject up to the end of the text.
 
     Args:
         family: of the image model.
@@ -55,7 +56,7 @@ def way_of(family: Family, kind: str, name: str = AUTO_WAY) -> Way:
     """
     if name not in WAYS:
         raise WayError(f"Unknown way {name!r}; expected one of {', '.join(WAYS)}.")
-    doors = DOORS if kind == "style" else dataclasses.replace(DOORS, positions=POSITIONS[1])
+    doors = DOORS if kind == "style" else dataclasses.replace(DOORS, positions=POSITIONS[2])
     if name == BY_ENCODER and family.name not in _CAUSAL_STATE:
         raise WayError(
             f"The text encoders of {family.title} hold no single state of a concept that an edit could change "

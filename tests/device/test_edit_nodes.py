@@ -104,7 +104,7 @@ def test_no_node_moves_the_encoder(reach, edit, traffic, name):
 @pytest.mark.parametrize("name", ["used", "with a LoRA, behind an edit", "little memory"])
 def test_the_other_nodes_say_what_they_say_on_the_cpu(reach, run, shapes, on_cpu, folders, monkeypatch, pack, name):
     clip, own, edit = reach(name), shapes[1], on_cpu()
-    monkeypatch.setattr("pack_under_test.nodes.host.text_encoder._ROOM", 0)
+    monkeypatch.setattr("pack_under_test.nodes.host.base_weights._ROOM", 0)
     saved = run("SaveEditAsLoRA", edit, "edit", "kohya", 1.0, "fp32").args[0]
     found, wanted = (run("LoadEdit", one, saved, 0.8).args for one in (clip, own))
     same_text(found[2], wanted[2])
