@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -99,6 +99,7 @@ class Place:
 REASONS = {
     "picture": "depends on the picture",
     "time": "depends on the time step",
+    "guidance": "is the guidance",
     "door": "is what a door gives, changed further on its way: edit the door",
     "before": "is the prompt's alone, but what it gives is mixed before a door reads it: edit the door",
 }
@@ -110,8 +111,8 @@ class Refusal:
 
     Attributes:
         path: a regular expression of module paths, in either tree.
-        reason: a key of :data:`REASONS`: their input depends on the picture, or not on it but on the time step, or on
-            the prompt alone but behind or before a door.
+        reason: a key of :data:`REASONS`: their input depends on the picture, or not on it but on the time step, or is
+            the guidance, or depends on the prompt alone but stands behind or before a door.
     """
 
     path: str
@@ -143,6 +144,11 @@ class Sign:
 
 
 Front = Callable[[Any, Tensor, Mapping[str, Any]], Tensor]
+
+
+def states_as_they_are(module: nn.Module | None, states: Tensor, extras: Mapping[str, Any]) -> Tensor:
+    """The conditioning's states, of a family whose doors read them as they are."""
+    return states
 
 
 @dataclass(frozen=True)
@@ -205,6 +211,11 @@ class Family:
         """Whose names the parameters have, one of :data:`TREES`; "" where they are not this family's."""
         return next((sign.tree for sign in self.signs if sign.fits(shapes)), "")
 
+    @property
+    def front_of(self) -> Front:
+        """What makes the states that the text doors read; :func:`states_as_they_are` where nothing does."""
+        return self.fronts.get("text", states_as_they_are)
+
     def doors(self, shapes: Shapes) -> tuple[Door, ...]:
         """All doors of a model, in the order in which they run, pooled ones last.
 
@@ -224,6 +235,8 @@ class Family:
         self, shapes: Shapes, *, kinds: Sequence[str] | None = None, names: str | None = None
     ) -> tuple[Door, ...]:
         """The doors of some kinds whose names fit one of several patterns.
+
+        Keys and values of one fused weight, both chosen, are one door, of the kind "value": a weight is named once.
 
         Args:
             kinds: of :data:`DOOR_KINDS`; None: the family's default kinds, or all where names are given.
@@ -393,6 +406,23 @@ def _found(places: Iterable[Place], shapes: Shapes, tree: str) -> Iterator[tuple
                 **names,
             )
             yield (place.kind == "pooled", place.order, *numbers, index), door
+
+
+def _by_name(doors: Iterable[Door]) -> dict[str, list[Door]]:
+    found: dict[str, list[Door]] = {}
+    for door in doors:
+        found.setdefault(door.name, []).append(door)
+    return found
+
+
+def _one_of(doors: Sequence[Door]) -> Door:
+    """The door of all chosen rows of a weight, which stand beside each other."""
+    if len(doors) == 1:
+        return doors[0]
+    rows = [door.rows or (0, door.shape[0]) for door in doors]
+    first, end = min(start for start, _ in rows), max(end for _, end in rows)
+    whole = (first, end) == (0, doors[0].shape[0])
+    return replace(doors[0], kind="value", rows=None if whole else (first, end), diffusers="", part=None)
 
 
 def _rows_of(part: tuple[int, int], height: int) -> tuple[int, int]:

@@ -31,7 +31,8 @@ _VECTOR = Place("pooled", "vector_in.in_layer", "time_text_embed.text_embedder.l
 _REFUSED = (
     Refusal(r"vector_in\.out_layer|time_text_embed\.text_embedder\.linear_2", "door"),
     Refusal(r"(double_blocks\.0\.txt_attn\.qkv|transformer_blocks\.0\.attn\.add_[qkv]_proj)", "time"),
-    Refusal(r"(time_in|guidance_in|time_text_embed|time_guidance_embed|distilled_guidance_layer)\..*", "time"),
+    Refusal(r"guidance_in\..*|.*\.guidance_embedder\..*", "guidance"),
+    Refusal(r"(time_in|time_text_embed|time_guidance_embed|distilled_guidance_layer)\..*", "time"),
     Refusal(r".*(_mod|modulation|_modulation_img|_modulation_txt)\.(lin|linear)|final_layer\.adaLN.*", "time"),
     Refusal(r".*\.norm1?(_context)?\.linear|norm_out\.linear", "time"),
     Refusal(r"(double|single)_blocks\.\d+\..*|(single_)?transformer_blocks\.\d+\..*", "picture"),
@@ -47,6 +48,10 @@ _CHROMA, _YAK = "distilled_guidance_layer.in_proj.weight", "double_blocks.0.img_
 _SINGLE = "single_transformer_blocks.0.attn.to_q.weight"
 # Of the text encoder that LongCat reads.
 _QWEN25_7B = 3584
+
+
+def _is_longcat(shapes: Mapping[str, Any]) -> bool:
+    return max(width_of(shapes, "txt_in.weight"), width_of(shapes, "context_embedder.weight")) == _QWEN25_7B
 
 
 def _has_norm(shapes: Mapping[str, Any]) -> bool:
@@ -146,11 +151,12 @@ LONGCAT = Family(
     "Stock settings use a guidance of 4 or so, with which a negative prompt works.",
     (_ENTRANCE,),
     (
+        Sign("comfyui", _TREE, (_VECTOR_IN, _CHROMA, _FLUX2, _YAK), test=_is_longcat),
         Sign(
-            "comfyui",
-            _TREE,
-            (_VECTOR_IN, _CHROMA, _FLUX2, _YAK),
-            test=lambda s: width_of(s, "txt_in.weight") == _QWEN25_7B,
+            "diffusers",
+            (*_DIFFUSERS, _SINGLE),
+            (_TEXT_EMBEDDER, _CHROMA, _FLUX2_DIFFUSERS, "context_embedder_norm.weight"),
+            test=_is_longcat,
         ),
     ),
     _REFUSED,
@@ -165,7 +171,10 @@ OVIS = Family(
     True,
     "Stock settings use a guidance of 5 or so, with which a negative prompt works.",
     (_ENTRANCE,),
-    (Sign("comfyui", (*_TREE, _YAK), (_VECTOR_IN, _CHROMA, _FLUX2), test=_has_norm),),
+    (
+        Sign("comfyui", (*_TREE, _YAK), (_VECTOR_IN, _CHROMA, _FLUX2), test=_has_norm),
+        Sign("diffusers", (*_DIFFUSERS, _SINGLE, "context_embedder_norm.weight"), (_TEXT_EMBEDDER,)),
+    ),
     _REFUSED,
     fronts={"text": _normed},
 )

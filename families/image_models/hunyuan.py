@@ -55,9 +55,8 @@ HUNYUAN_IMAGE = Family(
         Refusal(
             r"(txt_in\.individual_token_refiner|context_embedder\.token_refiner).*blocks\.0\.(self_)?attn\.\w+", "door"
         ),
-        Refusal(
-            r"(txt_in\.(t_embedder|individual)|context_embedder|time_in|time_r_in|guidance_in|time_guid).*", "time"
-        ),
+        Refusal(r"guidance_in\..*|.*\.guidance_embedder\..*", "guidance"),
+        Refusal(r"(txt_in\.(t_embedder|individual)|context_embedder|time_in|time_r_in|time_guid).*", "time"),
         Refusal(r"double_blocks\.0\.txt_attn\.qkv|transformer_blocks\.0\.attn\.add_[qkv]_proj", "time"),
         Refusal(
             r".*(_mod|modulation)\.lin|final_layer\.adaLN.*|.*\.norm1?(_context)?\.linear|norm_out\.linear", "time"

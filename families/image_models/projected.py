@@ -101,6 +101,4 @@ PIXART = Family(
     ),
     ("value",),
     {"text": _pixart_embedded},
-    # No pipeline of diffusers loads a LoRA of PixArt; ComfyUI reads these names.
-    "transformer.",
 )

@@ -127,7 +127,8 @@ def _pooled_width(shapes: Shapes) -> int:
 def _is_refiner(shapes: Shapes) -> bool:
     """Its one text encoder gives the states and the pooled vector, both equally wide."""
     width = _pooled_width(shapes)
-    four_levels = "input_blocks.9.0.op.weight" in shapes or "down_blocks.3.resnets.0.conv1.weight" in shapes
+    four_levels = sum(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name) is not None for name in shapes) == 3
+    four_levels = four_levels or "down_blocks.3.resnets.0.conv1.weight" in shapes
     return bool(width) and four_levels and width - 5 * _WIDTH_OF_A_SIZE == _context(shapes)
 
 
