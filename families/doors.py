@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .family import DOOR_KINDS, LORA_NAMINGS, Door, DoorError, Family, Shapes, describe
-from .image_models import unet
+from .image_models import cosmos, flux, hunyuan, krea, lumina, mmdit, projected, unet
 
 __all__ = [
     "DOOR_KINDS",
@@ -17,7 +17,30 @@ __all__ = [
     "family_of",
 ]
 
-FAMILIES: tuple[Family, ...] = (unet.SDXL, unet.SDXL_REFINER, unet.SD1, unet.SD2)
+FAMILIES: tuple[Family, ...] = (
+    unet.SDXL,
+    unet.SDXL_REFINER,
+    unet.SD1,
+    unet.SD2,
+    cosmos.ANIMA,
+    cosmos.COSMOS,
+    lumina.Z_IMAGE,
+    lumina.LUMINA2,
+    lumina.NEWBIE,
+    flux.FLUX,
+    flux.CHROMA,
+    flux.FLUX2,
+    flux.KLEIN_4B,
+    flux.KLEIN_9B,
+    flux.LONGCAT,
+    flux.OVIS,
+    krea.KREA2,
+    mmdit.QWEN_IMAGE,
+    mmdit.SD3,
+    projected.WAN,
+    projected.PIXART,
+    hunyuan.HUNYUAN_IMAGE,
+)
 
 
 def family_of(shapes: Shapes) -> Family:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,7 +39,12 @@ class Door:
         bias: whether the map has one.
         rows: (first, end) of the rows of a fused weight that are this door's; None where all are.
         columns: (first, end) of the columns that the prompt's vector fills; None where all are.
+        reads: what its input is; doors that read the same share one map of it. "text" for the states of
+            :meth:`Family.front`, "pooled" for the vector of the whole prompt; more in families that have two doors
+            behind each other.
         comfyui, diffusers: the module's path in each tree; "" where that tree has no such module.
+        part: (index, count) of the equal parts of ComfyUI's fused weight, of which this door is one; diffusers has a
+            module for each. None where the weight is not fused.
     """
 
     name: str
@@ -48,8 +53,10 @@ class Door:
     bias: bool
     rows: tuple[int, int] | None = None
     columns: tuple[int, int] | None = None
+    reads: str = "text"
     comfyui: str = field(default="", compare=False)
     diffusers: str = field(default="", compare=False)
+    part: tuple[int, int] | None = field(default=None, compare=False)
 
     @property
     def weight(self) -> str:
@@ -69,17 +76,18 @@ class Place:
 
     Attributes:
         comfyui, diffusers: the paths; "" where the tree has no such module.
-        rows, columns: the door's part of the weight, computed from its (d_out, d_in).
-        fused: the rows are part of a weight of ComfyUI's alone; diffusers has a module of its own for them.
+        columns: those that the prompt's vector fills, computed from the weight's (d_out, d_in).
+        part: (index, count) of the equal parts of ComfyUI's fused weight; diffusers has a module for each.
+        reads: what the doors read; "": "pooled" of pooled doors, else "text".
         order: doors of a lower order come first; those of one order go block by block.
     """
 
     kind: str
     comfyui: str
     diffusers: str = ""
-    rows: Callable[[tuple[int, int]], tuple[int, int]] | None = None
     columns: Callable[[tuple[int, int]], tuple[int, int]] | None = None
-    fused: bool = False
+    part: tuple[int, int] | None = None
+    reads: str = ""
     order: int = 0
 
     def path(self, tree: str) -> str:
@@ -87,13 +95,24 @@ class Place:
         return self.comfyui if tree == "comfyui" else self.diffusers
 
 
+# Why a linear map is no door, as the end of a sentence about its input.
+REASONS = {
+    "picture": "depends on the picture",
+    "time": "depends on the time step",
+    "guidance": "is the guidance",
+    "door": "is what a door gives, changed further on its way: edit the door",
+    "before": "is the prompt's alone, but what it gives is mixed before a door reads it: edit the door",
+}
+
+
 @dataclass(frozen=True)
 class Refusal:
-    """Linear maps that read more than the prompt.
+    """Linear maps that are no doors.
 
     Attributes:
         path: a regular expression of module paths, in either tree.
-        reason: what their input depends on, as the end of a sentence.
+        reason: a key of :data:`REASONS`: their input depends on the picture, or not on it but on the time step, or is
+            the guidance, or depends on the prompt alone but stands behind or before a door.
     """
 
     path: str
@@ -133,15 +152,32 @@ def states_as_they_are(module: nn.Module | None, states: Tensor, extras: Mapping
 
 
 @dataclass(frozen=True)
+class LoraRows:
+    """Where a door's rows stand in the module of a LoRA file.
+
+    Attributes:
+        taken: (first, end) of the rows of the door's own weight.
+        put: (first, end) of the same rows in the file's module; its other rows are zero.
+        height: of the file's module.
+    """
+
+    taken: tuple[int, int]
+    put: tuple[int, int]
+    height: int
+
+
+@dataclass(frozen=True)
 class Family:
     """Image models of one architecture.
 
     Attributes:
         name: "sdxl", "anima", "z-image", "flux", ...
         title: what people call them.
-        attention: how the text encoder reads, "causal" or "bidirectional"; of several, those of the text states.
+        attention: how the states that the doors read were made, by the text encoder and by what stands between it and
+            the doors: "causal" (a token knows what stands before it) or "bidirectional".
         encoders: the token streams (the keys of ComfyUI's ``clip.tokenize(text)``) whose states the doors read, in the
             order in which they stand in the conditioning.
+        positions: the token streams by which the doors' states are counted, where they are not ``encoders``.
         layout: one of :data:`LAYOUTS`: the states of several encoders stand beside each other (SDXL: width by width) or
             behind each other (along the sequence).
         pooled: how the vector is made that the pooled doors read; "" where there is none.
@@ -151,7 +187,7 @@ class Family:
         signs: what shows that a tree is this family's, one for each form in which it is found.
         refused: linear maps that look like doors and are none.
         default_kinds: the kinds that are edited where nobody chooses.
-        front_of: makes the states that the text doors read out of the conditioning; see :meth:`front`.
+        fronts: makes what doors read out of the conditioning, by :attr:`Door.reads`; as it is where there is none.
         diffusers_prefix: what diffusers puts before module names in LoRA files; None where it loads none of the family.
     """
 
@@ -167,12 +203,18 @@ class Family:
     signs: tuple[Sign, ...] = field(repr=False)
     refused: tuple[Refusal, ...] = field(default=(), repr=False)
     default_kinds: tuple[str, ...] = ("entrance", "pooled")
-    front_of: Front = field(default=states_as_they_are, repr=False)
+    fronts: Mapping[str, Front] = field(default_factory=dict, repr=False, hash=False)
     diffusers_prefix: str | None = None
+    positions: tuple[str, ...] = ()
 
     def tree(self, shapes: Shapes) -> str:
         """Whose names the parameters have, one of :data:`TREES`; "" where they are not this family's."""
         return next((sign.tree for sign in self.signs if sign.fits(shapes)), "")
+
+    @property
+    def front_of(self) -> Front:
+        """What makes the states that the text doors read; :func:`states_as_they_are` where nothing does."""
+        return self.fronts.get("text", states_as_they_are)
 
     def doors(self, shapes: Shapes) -> tuple[Door, ...]:
         """All doors of a model, in the order in which they run, pooled ones last.
@@ -194,6 +236,8 @@ class Family:
     ) -> tuple[Door, ...]:
         """The doors of some kinds whose names fit one of several patterns.
 
+        Keys and values of one fused weight, both chosen, are one door, of the kind "value": a weight is named once.
+
         Args:
             kinds: of :data:`DOOR_KINDS`; None: the family's default kinds, or all where names are given.
             names: shell patterns divided by commas or spaces, of paths in either tree.
@@ -214,6 +258,12 @@ class Family:
                 f"No door of {self.title} fits kinds {', '.join(wanted) or 'none'} and names {names or '*'}; "
                 f"this model has {there}."
             )
+        reads = {door.reads: door for door in chosen if door.reads != "pooled"}
+        if len(reads) > 1:
+            names_found = " and ".join(door.name for door in reads.values())
+            raise DoorError(
+                f"{names_found} stand behind each other: what one gives, the other reads. Edit one of them."
+            )
         return chosen
 
     def door(self, shapes: Shapes, name: str) -> Door:
@@ -229,18 +279,40 @@ class Family:
         self._refuse(name, doors, shapes)
         raise DoorError(f"{self.title} has no linear map {name!r}; its doors are {_some([d.name for d in doors])}.")
 
-    def front(self, module: nn.Module | None, states: Tensor, extras: Mapping[str, Any] | None = None) -> Tensor:
-        """The states that the text doors read, (n, tokens, width), made by the model's own modules without a picture.
+    def front(
+        self,
+        module: nn.Module | None,
+        states: Tensor,
+        extras: Mapping[str, Any] | None = None,
+        reads: str = "text",
+    ) -> Tensor:
+        """What doors read, made out of the conditioning by the model's own modules without a picture.
+
+        The model's modules compute in the precision and on the device of the states: hand them over as the model would
+        get them.
 
         Args:
-            module: the image model; None will do where the doors read the conditioning as it is.
-            states: the conditioning's text states, (n, tokens, width).
+            module: the image model, in ComfyUI's or diffusers' tree; None will do where doors read the conditioning
+                as it is.
+            states: the conditioning's text states, (n, tokens, width), or the pooled vectors, (n, width).
             extras: what else the conditioning holds for the text, by ComfyUI's names.
+            reads: :attr:`Door.reads` of the doors.
+
+        Returns:
+            (n, tokens, width) that the doors read, or (n, width); ``columns`` of a pooled door are these.
 
         Raises:
-            DoorError: the module or something that the family needs is missing.
+            DoorError: the model is missing, or is not of this family.
         """
-        return self.front_of(module, states, extras or {})
+        front = self.fronts.get(reads)
+        if front is None:
+            return states
+        if module is None:
+            raise DoorError(f"The doors of {self.title} read what its own modules make of the prompt: give the model.")
+        try:
+            return front(module, states, extras or {})
+        except AttributeError as error:
+            raise DoorError(f"{type(module).__name__} is not of {self.title}: {error}") from error
 
     def lora_name(self, door: Door, naming: str) -> str:
         """What a LoRA file calls a door's module, without ``.lora_up.weight`` and so on.
@@ -261,20 +333,26 @@ class Family:
                 )
             return f"{self.diffusers_prefix}{door.diffusers}"
         if not door.comfyui:
-            raise DoorError(
-                f"{door.name} is part of a larger matrix in ComfyUI's {self.title}. Save with the naming "
-                '"diffusers", which ComfyUI reads as well.'
-            )
+            raise DoorError(f"ComfyUI's {self.title} has no module for {door.name}.")
         return (
             f"diffusion_model.{door.comfyui}" if naming == "comfyui" else f"lora_unet_{door.comfyui}".replace(".", "_")
         )
 
-    def lora_rows(self, door: Door, naming: str) -> tuple[int, int] | None:
-        """The rows of a door's weight that the module of :meth:`lora_name` covers; None: the whole weight.
+    def lora_rows(self, door: Door, naming: str) -> LoraRows:
+        """Where a door's rows stand in the module that :meth:`lora_name` names.
 
-        A file in diffusers' names has a module of its own for each part of a weight that ComfyUI keeps fused.
+        Raises:
+            DoorError: as :meth:`lora_name` does.
         """
-        return door.rows if naming == "diffusers" and door.rows is not None else None
+        self.lora_name(door, naming)
+        first, end = door.rows or (0, door.shape[0])
+        size = end - first
+        if door.part is None:
+            return LoraRows((first, end), (first, end), door.shape[0])
+        index, count = door.part
+        if naming == "diffusers":
+            return LoraRows((first, end), (0, size), size)
+        return LoraRows((first, end), (index * size, (index + 1) * size), count * size)
 
     def _refuse(self, pattern: str, doors: tuple[Door, ...], shapes: Shapes) -> None:
         """Raise where a pattern fits linear maps of the model and none of them is a door."""
@@ -287,7 +365,7 @@ class Family:
         reason = next((r.reason for r in self.refused for name in fitting if re.fullmatch(r.path, name)), "")
         raise DoorError(
             f"{_some(fitting)} of {self.title} cannot be edited: "
-            + (f"its input {reason}" if reason else "it is not known as a map of the prompt alone")
+            + (f"its input {REASONS[reason]}" if reason else "it is not known as a map of the prompt alone")
             + f". The doors are {_some([door.name for door in doors])}."
         )
 
@@ -315,20 +393,42 @@ def _found(places: Iterable[Place], shapes: Shapes, tree: str) -> Iterator[tuple
             shape = tuple(int(size) for size in shapes[f"{path}.weight"])
             if len(shape) != 2:
                 raise DoorError(f"{path}.weight has the shape {shape}; expected a matrix of two dimensions.")
-            whole = tree == "diffusers" and place.fused
             names = {other: place.path(other).replace("{}", "%d") % numbers for other in TREES if place.path(other)}
-            if whole:
-                names.pop("comfyui", None)
             door = Door(
                 path,
                 place.kind,
                 (shape[0], shape[1]),
                 f"{path}.bias" in shapes,
-                rows=place.rows((shape[0], shape[1])) if place.rows and not whole else None,
+                rows=_rows_of(place.part, shape[0]) if place.part and tree == "comfyui" else None,
                 columns=place.columns((shape[0], shape[1])) if place.columns else None,
+                reads=place.reads or ("pooled" if place.kind == "pooled" else "text"),
+                part=place.part,
                 **names,
             )
             yield (place.kind == "pooled", place.order, *numbers, index), door
+
+
+def _by_name(doors: Iterable[Door]) -> dict[str, list[Door]]:
+    found: dict[str, list[Door]] = {}
+    for door in doors:
+        found.setdefault(door.name, []).append(door)
+    return found
+
+
+def _one_of(doors: Sequence[Door]) -> Door:
+    """The door of all chosen rows of a weight, which stand beside each other."""
+    if len(doors) == 1:
+        return doors[0]
+    rows = [door.rows or (0, door.shape[0]) for door in doors]
+    first, end = min(start for start, _ in rows), max(end for _, end in rows)
+    whole = (first, end) == (0, doors[0].shape[0])
+    return replace(doors[0], kind="value", rows=None if whole else (first, end), diffusers="", part=None)
+
+
+def _rows_of(part: tuple[int, int], height: int) -> tuple[int, int]:
+    """The rows of one of several equal parts of a weight."""
+    index, count = part
+    return index * height // count, (index + 1) * height // count
 
 
 def _paths(template: str, shapes: Shapes) -> Iterator[tuple[tuple[int, ...], str]]:

@@ -10,7 +10,7 @@ checked by perturbation of small models with random weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ..family import Family, Place, Refusal, Shapes, Sign, width_of
 
@@ -19,28 +19,25 @@ _WIDTH_OF_A_SIZE = 256
 _POOLED = ("label_emb.0.0", "add_embedding.linear_1")
 
 
-def unet_places(shapes: Shapes, tree: str) -> tuple[Place, ...]:
+def _places(shapes: Shapes, tree: str) -> tuple[Place, ...]:
     """Keys and values of the cross-attentions, block by block in the order in which they run."""
     blocks = list(_comfyui_blocks(shapes) if tree == "comfyui" else _diffusers_blocks(shapes))
+    ends = [(kind, f".transformer_blocks.{{}}.attn2.to_{kind[0]}") for kind in ("key", "value")]
     return tuple(
-        Place(
-            kind,
-            *(f"{path}.transformer_blocks.{{}}.attn2.to_{kind[0]}" for path in paths),
-            order=order,
-        )
-        for order, paths in enumerate(blocks)
-        for kind in ("key", "value")
+        Place(kind, comfyui + end, diffusers + end, order=order)
+        for order, (comfyui, diffusers) in enumerate(blocks)
+        for kind, end in ends
     )
 
 
 def _sdxl_places(shapes: Shapes, tree: str) -> tuple[Place, ...]:
     sizes = 6 * _WIDTH_OF_A_SIZE
-    return (*unet_places(shapes, tree), Place("pooled", *_POOLED, columns=lambda shape: (0, shape[1] - sizes)))
+    return (*_places(shapes, tree), Place("pooled", *_POOLED, columns=lambda shape: (0, shape[1] - sizes)))
 
 
 def _refiner_places(shapes: Shapes, tree: str) -> tuple[Place, ...]:
     sizes = 5 * _WIDTH_OF_A_SIZE
-    return (*unet_places(shapes, tree), Place("pooled", *_POOLED, columns=lambda shape: (0, shape[1] - sizes)))
+    return (*_places(shapes, tree), Place("pooled", *_POOLED, columns=lambda shape: (0, shape[1] - sizes)))
 
 
 # --- what both trees call a block ------------------------------------------------------------------------------------
@@ -130,7 +127,8 @@ def _pooled_width(shapes: Shapes) -> int:
 def _is_refiner(shapes: Shapes) -> bool:
     """Its one text encoder gives the states and the pooled vector, both equally wide."""
     width = _pooled_width(shapes)
-    four_levels = "input_blocks.9.0.op.weight" in shapes or "down_blocks.3.resnets.0.conv1.weight" in shapes
+    four_levels = sum(re.fullmatch(r"input_blocks\.\d+\.0\.op\.weight", name) is not None for name in shapes) == 3
+    four_levels = four_levels or "down_blocks.3.resnets.0.conv1.weight" in shapes
     return bool(width) and four_levels and width - 5 * _WIDTH_OF_A_SIZE == _context(shapes)
 
 
@@ -148,21 +146,19 @@ def _is_sd2(shapes: Shapes) -> bool:
     return _reads_text(shapes) and _context(shapes) == 1024
 
 
-def _signs(test: object) -> tuple[Sign, ...]:
+def _signs(test: Callable[[Shapes], bool]) -> tuple[Sign, ...]:
     return (
-        Sign("comfyui", ("input_blocks.0.0.weight",), test=test),  # type: ignore[arg-type]
-        Sign("diffusers", ("conv_in.weight",), test=test),  # type: ignore[arg-type]
+        Sign("comfyui", ("input_blocks.0.0.weight",), test=test),
+        Sign("diffusers", ("conv_in.weight",), test=test),
     )
 
 
 _REFUSED = (
-    Refusal(r".*\.attn2\.to_(q|out\.0)", "depends on the picture and the time step"),
-    Refusal(
-        r".*\.(attn1|ff|proj_in|proj_out|in_layers|out_layers|emb_layers)\b.*",
-        "depends on the picture or the time step",
-    ),
-    Refusal(r"time_embed(ding)?\..*", "is the time step"),
-    Refusal(r"label_emb\.0\.2|add_embedding\.linear_2", "is what the pooled door before it gives, bent; edit that one"),
+    Refusal(r"(time_embed\.0|time_embedding\.linear_1)", "time"),
+    Refusal(r"(label_emb\.0\.2|add_embedding\.linear_2)", "door"),
+    Refusal(r".*\.attn2\.to_(q|out\.0)", "picture"),
+    Refusal(r".*\.(attn1|ff|proj_in|proj_out|conv_shortcut|skip_connection|conv1|conv2)\b.*", "picture"),
+    Refusal(r".*\.(emb_layers\.1|time_emb_proj)", "time"),
 )
 _WORKS = "Stock settings use a guidance of 8 or so, with which a negative prompt works."
 
@@ -175,7 +171,7 @@ SD1 = Family(
     "",
     True,
     _WORKS,
-    unet_places,
+    _places,
     _signs(_is_sd1),
     _REFUSED,
     ("value",),
@@ -190,7 +186,7 @@ SD2 = Family(
     "",
     True,
     _WORKS,
-    unet_places,
+    _places,
     _signs(_is_sd2),
     _REFUSED,
     ("value",),
