@@ -22,8 +22,10 @@ from ...quickfix import ConceptEdit, EditSettings, TextTower, WeightEdit, comput
 from ...text.prompts import PromptTokenizer
 from .. import architecture as shape
 from ..pipeline import ShapesPipeline, load_pipeline
-from ..scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, Scene, caption, held_out, sample_scenes
 from ..scorer import PROBES, ShapesScorer
+from ..worlds.captions import caption
+from ..worlds.catalog import SHAPES
+from ..worlds.world import PLAIN, Scene, held_out, sample_scenes
 
 Reading = dict[str, list[str]]
 
@@ -44,7 +46,7 @@ def quality(pipeline: ShapesPipeline, scorer: ShapesScorer, prompts: int, *, see
     Each attribute is read alone, and "in context": among captions that differ in this attribute only.
     """
     rng = np.random.default_rng(seed)
-    scenes = sample_scenes(rng, prompts, unseen=True)
+    scenes = sample_scenes(SHAPES, rng, prompts, unseen=True)
     texts = [caption(scene, rng)[0] for scene in scenes]
     pictures = pipeline.paint(texts, range(prompts))
     reading = read_all(scorer, pictures)
@@ -60,7 +62,9 @@ def edit_prompts(style: str, number: int, *, seed: int = 2) -> list[Scene]:
     rng = np.random.default_rng(seed)
     scenes: list[Scene] = []
     while len(scenes) < number:
-        object_, color, background = (str(rng.choice(tuple(values))) for values in (OBJECTS, COLORS, BACKGROUNDS))
+        object_, color, background = (
+            str(rng.choice(tuple(values))) for values in (SHAPES.objects, SHAPES.colors, SHAPES.backgrounds)
+        )
         scene = Scene(object_, color, background, style)
         if held_out(scene):
             scenes.append(scene)
@@ -105,7 +109,7 @@ def edit_effect(
     own = edit_prompts(style, prompts)
     rest = [
         s
-        for i, other in enumerate([*(s for s in STYLES if s != style), PLAIN])
+        for i, other in enumerate([*(s for s in SHAPES.styles if s != style), PLAIN])
         for s in edit_prompts(other, max(1, prompts // 4), seed=3 + i)
     ]
     scenes = own + rest
