@@ -22,6 +22,7 @@ class LoadShapesDemo(Node):
                     "variant",
                     options=list(shapes.VARIANTS),
                     default=next(iter(shapes.VARIANTS)),
+                    optional=True,
                     tooltip=(
                         "Shapes is built like Stable Diffusion 1.5. Shapes XL is built like SDXL, with two text "
                         "encoders, and knows 24 things, 12 colors and 20 styles; the pack's upload leaves out its "

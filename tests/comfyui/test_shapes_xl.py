@@ -9,7 +9,7 @@ import comfy.samplers
 import comfy.sdxl_clip
 import pytest
 import torch
-from diff_quickfix.demo_model.architecture import SHAPES_XL, WEIGHTS
+from diff_quickfix.demo_model.architecture import SHAPES_XL
 from diff_quickfix.demo_model.autoencoder import Autoencoder
 from diff_quickfix.demo_model.clip import Clip
 from diff_quickfix.demo_model.pipeline import load_xl_pipeline
@@ -126,7 +126,9 @@ def test_stock_samplers_and_the_vae_paint_with_it(loaded, pipeline):
 def test_missing_weights_are_told_with_where_they_are(run, nodes, untrained, monkeypatch):
     from pack_under_test.nodes.host import shapes
 
-    monkeypatch.setitem(shapes.VARIANTS, "Shapes XL", dataclasses.replace(untrained, folder=WEIGHTS / "nowhere"))
+    monkeypatch.setitem(
+        shapes.VARIANTS, "Shapes XL", dataclasses.replace(untrained, folder=shapes.shape.WEIGHTS / "nowhere")
+    )
     with pytest.raises(
         FileNotFoundError,
         match=r"unet\.safetensors in .*upload: copy the folder demo_model/weights/nowhere from .*git clone",
