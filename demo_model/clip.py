@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -26,7 +26,8 @@ class Clip(torch.nn.Module):
         self.logit_scale = torch.nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def text_towers(self) -> list[CLIPTextModelWithProjection]:
-        return [self.get_submodule(name) for name in self._architecture.texts]
+        """The text towers in the architecture's order."""
+        return [cast(CLIPTextModelWithProjection, self.get_submodule(name)) for name in self._architecture.texts]
 
     def embed_texts(self, tokenizer: Any, texts: Sequence[str]) -> list[torch.Tensor]:
         """Each text tower's embeddings (n, projection) of texts, not normalised."""

@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 from ..text.vocabulary import clip_tokenizer
 from . import architecture as shape
 from .clip import Clip, load_clip
-from .weights import tokenize
 from .worlds.captions import caption, plural
 from .worlds.catalog import SHAPES
 from .worlds.world import PLAIN, Scene
@@ -46,13 +45,13 @@ class ShapesScorer:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights of both towers."""
-        towers = {"text": self._clip.text, "vision": self._clip.vision}
+        towers = {"text": self._clip.text_towers()[0], "vision": self._clip.vision}
         return {f"{name}.{key}": value for name, one in towers.items() for key, value in one.state_dict().items()}
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit text embeddings, (n, projection)."""
-        return normalize(self._clip.text(input_ids=tokenize(self._tokenizer, texts, length=None)).text_embeds, dim=-1)
+        return normalize(self._clip.embed_texts(self._tokenizer, texts)[0], dim=-1)
 
     def embed_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
         """Unit image embeddings, (n, projection); differentiable in the pictures.

@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from . import architecture as shape
 
 REPOSITORY = "https://github.com/diff-quickfix/diff-quickfix"
-PARTS = ("clip", "autoencoder", "unet")
 
 # In a CLIP's state, behind a text tower's name: the embedding table, its trained rows, and their token ids.
 TABLE = ".text_model.embeddings.token_embedding.weight"

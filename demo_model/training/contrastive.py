@@ -60,7 +60,9 @@ def _reading(
     """Cross entropy of the linear readers, summed over the attributes; of what a caption says where ``said`` tells."""
     total = guesses.new_zeros(())
     for index, guess in enumerate(guesses.split(sizes, dim=1)):
-        known = torch.tensor([said is None or ATTRIBUTES[index] in words for words in said or [()] * len(codes)])
+        known = torch.ones(len(codes), dtype=torch.bool)
+        if said is not None:
+            known = torch.tensor([ATTRIBUTES[index] in words for words in said])
         if known.any():
             total = total + F.cross_entropy(guess[known], codes[known, index])
     return total

@@ -43,7 +43,7 @@ class ReaderRecipe:
     warm: str = ""
 
 
-RECIPES = {"shapes": ReaderRecipe(), "xl": ReaderRecipe(pictures=16_000, steps=2_400, warm="shapes")}
+RECIPES = {"shapes": ReaderRecipe(), "xl": ReaderRecipe(pictures=16_000, steps=3_600, warm="shapes")}
 
 
 def labels(world: World, scenes: Sequence[Scene]) -> dict[str, torch.Tensor]:
