@@ -68,7 +68,7 @@ def _files_of(name: str, folder: Path) -> list[Path]:
         if shape.WEIGHTS in folder.parents:
             remedy = (
                 f"They are no part of the pack's upload: copy the folder demo_model/weights/{folder.name} from "
-                f"{REPOSITORY}, or install the pack with `git clone`."
+                f"{REPOSITORY}, or run `make train MODEL=xl` in a clone of it."
             )
         raise FileNotFoundError(f"Shapes' weights are missing: {', '.join(missing)} in {folder}. {remedy}")
     return [there[stem] for stem in wanted]

@@ -25,8 +25,8 @@ class LoadShapesDemo(Node):
                     optional=True,
                     tooltip=(
                         "Shapes is built like Stable Diffusion 1.5. Shapes XL is built like SDXL, with two text "
-                        "encoders, and knows 24 things, 12 colors and 20 styles; the pack's upload leaves out its "
-                        "weights, the repository has them."
+                        "encoders, and knows 24 things, 12 colors and 20 styles; its weights are no part of the "
+                        "pack's upload."
                     ),
                 ),
             ],

@@ -131,6 +131,6 @@ def test_missing_weights_are_told_with_where_they_are(run, nodes, untrained, mon
     )
     with pytest.raises(
         FileNotFoundError,
-        match=r"unet\.safetensors in .*upload: copy the folder demo_model/weights/nowhere from .*git clone",
+        match=r"unet\.safetensors in .*upload: copy the folder demo_model/weights/nowhere from .*make train",
     ):
         run("LoadShapesDemo", variant="Shapes XL")
