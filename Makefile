@@ -1,6 +1,7 @@
 # Every target does its own set-up (scripts/bootstrap.py); only Python 3.11+ and a package index are needed, and Node.js
 # with npm for test and lint.
 PYTHON ?= python3
+MODEL ?= shapes
 IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 CHECKED = $(PYTHON) scripts/bootstrap.py run --typescript
@@ -50,11 +51,11 @@ study-edits: ## edit the demo model in many ways and judge the verdicts by its p
 	@$(IN) python -m diff_quickfix.demo_model.studies.edits paint --out build/edits
 	@$(IN) python -m diff_quickfix.demo_model.studies.edits judge --out build/edits
 
-train-reader: ## train the reader that judges the demo model's pictures (ten minutes) into build/reader
-	@$(IN) python -m diff_quickfix.demo_model.training.reader --out build/reader
+train-reader: ## train the reader that judges the demo model's pictures (ten minutes) into build/reader; MODEL as for train
+	@$(IN) python -m diff_quickfix.demo_model.training.reader --model $(MODEL) --out build/reader-$(MODEL)
 
-train: ## train the demo model from nothing (hours on two cores) into build/shapes
-	@$(IN) python -m diff_quickfix.demo_model.training.train all --out build/shapes
+train: ## train the demo model from nothing (hours on two cores) into build/shapes; MODEL=xl trains Shapes XL
+	@$(IN) python -m diff_quickfix.demo_model.training.train all --model $(MODEL) --out build/$(MODEL)
 
 clean: ## remove what the targets above wrote into the clone
 	rm -rf build demo-output .hypothesis tests/.hypothesis .ruff_cache .mypy_cache

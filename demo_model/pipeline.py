@@ -1,10 +1,10 @@
-"""Shapes outside ComfyUI: diffusers and transformers objects, and a plain sampling loop over them."""
+"""The miniatures outside ComfyUI: diffusers and transformers objects, and a plain sampling loop over them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,24 +12,40 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..text.vocabulary import clip_tokenizer
 from . import architecture as shape
+from .architecture import SHAPES_SD1, SHAPES_XL, Architecture
 from .autoencoder import Autoencoder
-from .weights import WEIGHTS, load_part, tokenize
+from .clip import Clip, load_clip
+from .weights import load_part, tokenize
 
 
 @dataclass(frozen=True)
-class ShapesPipeline:
-    """The parts: transformers' CLIP tokenizer and text model, diffusers' UNet and scheduler, and the autoencoder."""
+class Conditioning:
+    """What a UNet reads of prompts: states (n, 77, width), and diffusers' further inputs, each of n rows."""
+
+    states: torch.Tensor
+    added: dict[str, torch.Tensor]
+
+    def beside(self, nothing: Conditioning) -> Conditioning:
+        """Rows of the empty prompt, then these."""
+        rows = len(self.states)
+        return Conditioning(
+            torch.cat([nothing.states.expand(rows, -1, -1), self.states]),
+            {name: torch.cat([nothing.added[name].expand(rows, -1), value]) for name, value in self.added.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Painter(ABC):
+    """The parts that all miniatures share: diffusers' UNet and scheduler, the autoencoder, and CLIP's tokenizer."""
 
     tokenizer: Any
-    text_encoder: CLIPTextModel
     unet: Any
     scheduler: Any
     autoencoder: Autoencoder
 
-    def encode(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Text states of shape (n, 77, width)."""
-        with torch.no_grad():
-            return self.text_encoder(tokenize(self.tokenizer, prompts)).last_hidden_state
+    @abstractmethod
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        """What the UNet reads of prompts."""
 
     def initial_noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """One latent of noise for each seed, independent of how they are batched."""
@@ -53,36 +69,81 @@ class ShapesPipeline:
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, batch: int
     ) -> Iterator[torch.Tensor]:
         self.scheduler.set_timesteps(steps)
-        nothing = self.encode([""])
+        nothing = self.condition([""])
         for start in range(0, len(prompts), batch):
-            states = self.encode(prompts[start : start + batch])
-            context = torch.cat([nothing.expand(len(states), -1, -1), states])
+            given = self.condition(prompts[start : start + batch]).beside(nothing)
             latents = self.initial_noise(seeds[start : start + batch])
             for step in self.scheduler.timesteps:
-                unguided, guided = self.unet(torch.cat([latents, latents]), step, context).sample.chunk(2)
+                both = torch.cat([latents, latents])
+                drawn = self.unet(both, step, given.states, added_cond_kwargs=given.added or None).sample
+                unguided, guided = drawn.chunk(2)
                 noise = unguided + guidance * (guided - unguided)
                 latents = self.scheduler.step(noise, step, latents).prev_sample
             yield self.autoencoder.decode(latents).add(1).div(2).clamp(0, 1)
 
 
-def load_pipeline(folder: Path = WEIGHTS) -> ShapesPipeline:
+@dataclass(frozen=True)
+class ShapesPipeline(Painter):
+    """Shapes, with transformers' CLIP text model."""
+
+    text_encoder: CLIPTextModel
+
+    def encode(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Text states of shape (n, 77, width)."""
+        with torch.no_grad():
+            return self.text_encoder(tokenize(self.tokenizer, prompts)).last_hidden_state
+
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        return Conditioning(self.encode(prompts), {})
+
+
+@dataclass(frozen=True)
+class ShapesXLPipeline(Painter):
+    """Shapes XL, with both of its text towers."""
+
+    clip: Clip
+
+    @torch.no_grad()
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        states, pooled = self.clip.condition(self.tokenizer, prompts)
+        assert pooled is not None
+        side = shape.IMAGE_SIZE
+        sizes = torch.tensor([side, side, 0, 0, side, side]).expand(len(prompts), -1)
+        return Conditioning(states, {"text_embeds": pooled, "time_ids": sizes})
+
+
+def load_pipeline(architecture: Architecture = SHAPES_SD1) -> ShapesPipeline:
     """Shapes in fp32 on the CPU. Needs diffusers and transformers.
 
     Raises:
         FileNotFoundError: the weights or the CLIP vocabulary are missing.
     """
-    from diffusers import DDIMScheduler, UNet2DConditionModel
-
-    text = CLIPTextModel(CLIPTextConfig(**shape.TEXT_CONFIG))
+    text = CLIPTextModel(CLIPTextConfig(**architecture.texts["text"].config))
     prefix = "text.text_model."
-    state = {k.removeprefix(prefix): v for k, v in load_part("clip", folder).items() if k.startswith(prefix)}
+    state = load_part("clip", architecture.folder)
     # transformers 5 dropped the "text_model." level from this class; it is the same module underneath.
     inner = getattr(text, "text_model", text)
-    inner.load_state_dict(state)
-    unet: Any = UNet2DConditionModel(**shape.UNET_CONFIG)
-    unet.load_state_dict(load_part("unet", folder))
+    inner.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    return ShapesPipeline(*_shared_parts(architecture), text.eval().requires_grad_(False))
+
+
+def load_xl_pipeline(architecture: Architecture = SHAPES_XL) -> ShapesXLPipeline:
+    """Shapes XL in fp32 on the CPU. Needs diffusers and transformers.
+
+    Raises:
+        FileNotFoundError: the weights or the CLIP vocabulary are missing.
+    """
+    return ShapesXLPipeline(*_shared_parts(architecture), load_clip(architecture))
+
+
+def _shared_parts(architecture: Architecture) -> tuple[Any, Any, Any, Autoencoder]:
+    """The fields of :class:`Painter`."""
+    from diffusers import DDIMScheduler, UNet2DConditionModel
+
+    unet: Any = UNet2DConditionModel(**architecture.unet)
+    unet.load_state_dict(load_part("unet", architecture.folder))
     autoencoder = Autoencoder()
-    autoencoder.load_state_dict(load_part("autoencoder", folder))
-    for module in (text, unet, autoencoder):
+    autoencoder.load_state_dict(load_part("autoencoder", architecture.shared))
+    for module in (unet, autoencoder):
         module.eval().requires_grad_(False)
-    return ShapesPipeline(clip_tokenizer(), text, unet, DDIMScheduler(**shape.SCHEDULER_CONFIG), autoencoder)
+    return clip_tokenizer(), unet, DDIMScheduler(**shape.SCHEDULER_CONFIG), autoencoder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,16 +11,17 @@ from torch.nn.functional import normalize
 from ..text.vocabulary import clip_tokenizer
 from . import architecture as shape
 from .clip import Clip, load_clip
-from .scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, Scene, caption, plural
-from .weights import WEIGHTS, tokenize
+from .worlds.captions import caption, plural
+from .worlds.catalog import SHAPES
+from .worlds.world import PLAIN, Scene
 
 # For each attribute, its values and the prompts whose mean embedding stands for a value.
 PROBES: dict[str, dict[str, tuple[str, ...]]] = {
-    "object": {v: (f"a {v}", f"a red {v}", f"a blue {v} on grass", f"two {plural(v)}") for v in OBJECTS},
-    "color": {v: (f"a {v} shape", f"a {v} shape on sand", f"two {v} shapes") for v in COLORS},
-    "background": {v: (f"a shape {v}", f"{v}, a shape", f"a red circle {v}") for v in BACKGROUNDS},
+    "object": {v: (f"a {v}", f"a red {v}", f"a blue {v} on grass", f"two {plural(v)}") for v in SHAPES.objects},
+    "color": {v: (f"a {v} shape", f"a {v} shape on sand", f"two {v} shapes") for v in SHAPES.colors},
+    "background": {v: (f"a shape {v}", f"{v}, a shape", f"a red circle {v}") for v in SHAPES.backgrounds},
     "style": {
-        **{v: (f"a shape in the style of {v}", f"a {v} painting of a shape") for v in STYLES},
+        **{v: (f"a shape in the style of {v}", f"a {v} painting of a shape") for v in SHAPES.styles},
         PLAIN: ("a painting of a shape", "a shape, painting"),
     },
 }
@@ -32,12 +32,11 @@ class ShapesScorer:
 
     Args:
         clip: the towers; the shipped ones unless given.
-        folder: where their weights lie.
         tokenizer: CLIP's, of transformers; the one that :func:`~..text.vocabulary.clip_tokenizer` finds unless given.
     """
 
-    def __init__(self, clip: Clip | None = None, folder: Path = WEIGHTS, tokenizer: Any = None) -> None:
-        self._clip = clip or load_clip(folder)
+    def __init__(self, clip: Clip | None = None, tokenizer: Any = None) -> None:
+        self._clip = clip or load_clip()
         self._tokenizer = tokenizer or clip_tokenizer()
         self._probes = {
             attribute: torch.stack([normalize(self.embed_texts(texts).mean(0), dim=0) for texts in values.values()])
@@ -46,13 +45,13 @@ class ShapesScorer:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights of both towers."""
-        towers = {"text": self._clip.text, "vision": self._clip.vision}
+        towers = {"text": self._clip.text_towers()[0], "vision": self._clip.vision}
         return {f"{name}.{key}": value for name, one in towers.items() for key, value in one.state_dict().items()}
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit text embeddings, (n, projection)."""
-        return normalize(self._clip.text(input_ids=tokenize(self._tokenizer, texts, length=None)).text_embeds, dim=-1)
+        return normalize(self._clip.embed_texts(self._tokenizer, texts)[0], dim=-1)
 
     def embed_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
         """Unit image embeddings, (n, projection); differentiable in the pictures.

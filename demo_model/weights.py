@@ -19,22 +19,23 @@ from safetensors.torch import load_file
 
 from . import architecture as shape
 
-WEIGHTS = Path(__file__).parent / "weights"
-PARTS = ("clip", "autoencoder", "unet")
+REPOSITORY = "https://github.com/diff-quickfix/diff-quickfix"
 
-# In a CLIP's state: the embedding table, its trained rows, and their token ids.
-TABLE = "text.text_model.embeddings.token_embedding.weight"
-TABLE_ROWS, TABLE_IDS = "text.token_rows", "text.token_ids"
+# In a CLIP's state, behind a text tower's name: the embedding table, its trained rows, and their token ids.
+TABLE = ".text_model.embeddings.token_embedding.weight"
+TABLE_ROWS, TABLE_IDS = ".token_rows", ".token_ids"
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], *, length: int | None = shape.CONTEXT_LENGTH) -> torch.Tensor:
-    """Token ids of shape (n, length), padded with EOS; ``length=None`` cuts at the longest text."""
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], *, length: int | None = shape.CONTEXT_LENGTH, pad: int = shape.EOS
+) -> torch.Tensor:
+    """Token ids of shape (n, length), padded with ``pad``; ``length=None`` cuts at the longest text."""
     rows = tokenizer(list(texts), truncation=True, max_length=shape.CONTEXT_LENGTH)["input_ids"]
     width = length or max(map(len, rows))
-    return torch.tensor([row + [shape.EOS] * (width - len(row)) for row in rows])
+    return torch.tensor([row + [pad] * (width - len(row)) for row in rows])
 
 
-def load_part(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
+def load_part(name: str, folder: Path = shape.WEIGHTS) -> dict[str, torch.Tensor]:
     """One part's tensors in fp32, with the embedding table restored.
 
     Raises:
@@ -42,11 +43,11 @@ def load_part(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
     """
     state = {key: value for path in _files_of(name, folder) for key, value in load_file(path).items()}
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    if TABLE_ROWS in state:
-        rows, ids = state.pop(TABLE_ROWS), state.pop(TABLE_IDS)
+    for tower in [key.removesuffix(TABLE_ROWS) for key in state if key.endswith(TABLE_ROWS)]:
+        rows, ids = state.pop(tower + TABLE_ROWS), state.pop(tower + TABLE_IDS)
         table = torch.zeros(shape.VOCABULARY, rows.shape[1])
         table[ids.long()] = rows
-        state[TABLE] = table
+        state[tower + TABLE] = table
     return state
 
 
@@ -63,8 +64,11 @@ def _files_of(name: str, folder: Path) -> list[Path]:
     wanted = [f"{name}-{number:05}-of-{count:05}" for number in range(1, count + 1)] or [name]
     missing = [f"{stem}.safetensors" for stem in wanted if stem not in there]
     if missing:
-        raise FileNotFoundError(
-            f"Shapes' weights are missing: {', '.join(missing)} in {folder}. "
-            "Install the pack again, or run `make train`."
-        )
+        remedy = "Install the pack again, or run `make train`."
+        if shape.WEIGHTS in folder.parents:
+            remedy = (
+                f"They are no part of the pack's upload: copy the folder demo_model/weights/{folder.name} from "
+                f"{REPOSITORY}, or run `make train MODEL=xl` in a clone of it."
+            )
+        raise FileNotFoundError(f"Shapes' weights are missing: {', '.join(missing)} in {folder}. {remedy}")
     return [there[stem] for stem in wanted]

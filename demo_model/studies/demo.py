@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..scenes import PLAIN, STYLES, Scene
 from ..scorer import ShapesScorer
+from ..worlds.catalog import SHAPES
+from ..worlds.world import PLAIN, Scene
 from .evaluate import edit_prompts, prompt_of
 from .server import Server, ServerError, running_server
 
@@ -46,7 +47,7 @@ class Comparison:
 def demo_scenes(own: int, others: int) -> list[Scene]:
     """Held-out scenes: some of the style to be edited away, and some of each other style and of none."""
     scenes = edit_prompts(EDITED, own)
-    for index, style in enumerate([*(style for style in STYLES if style != EDITED), PLAIN]):
+    for index, style in enumerate([*(style for style in SHAPES.styles if style != EDITED), PLAIN]):
         scenes += edit_prompts(style, others, seed=10 + index)
     return scenes
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from ...quickfix import EditReport
-from ..reader import VALUES
+from ..worlds.catalog import SHAPES
 
 HARM, NOISE, LEFT = 10.0, 5.0, 25.0
 _Z = 1.96
@@ -107,7 +107,8 @@ def outcome(
     """
     (attribute, source), (before, after) = edited, readings
     right = {
-        kind: [place for place, scene in enumerate(scenes) if before[kind][place] == scene[kind]] for kind in VALUES
+        kind: [place for place, scene in enumerate(scenes) if before[kind][place] == scene[kind]]
+        for kind in SHAPES.values
     }
     own = {place for place, scene in enumerate(scenes) if attribute and scene[attribute] == source}
     lost = {}

@@ -26,8 +26,10 @@ import torch
 from ...output.files import whole_file
 from ...quickfix import ConceptEdit, EditSettings, WeightEdit, compute_edit, preset
 from ..pipeline import ShapesPipeline, load_pipeline
-from ..reader import VALUES, Reader
-from ..scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, Scene, caption, held_out, sample_scenes
+from ..reader import Reader
+from ..worlds.captions import caption
+from ..worlds.catalog import SHAPES
+from ..worlds.world import Scene, held_out, sample_scenes
 from .edit_table import Outcome, outcome, table, tally
 from .evaluate import prompt_of, shapes_tower, with_edit
 
@@ -37,7 +39,11 @@ _PROMPTS = "prompts.json"
 EACH, OWN = 4, 4
 # Captions for each value that the preserve set "broad" names.
 BROAD = 12
-KINDS: dict[str, tuple[str, ...]] = {"style": STYLES, "object": OBJECTS, "color": tuple(COLORS)}
+KINDS: dict[str, tuple[str, ...]] = {
+    "style": tuple(SHAPES.styles),
+    "object": tuple(SHAPES.objects),
+    "color": tuple(SHAPES.colors),
+}
 """What is edited: attribute to its values."""
 NAMING = ("as it is", "unnamed", "half", "broad")
 """What a preserve set says of the neighbours, the other values of the edited attribute: as the preset has it; none of
@@ -106,7 +112,7 @@ class Trial:
         rng = np.random.default_rng(11)
         found: list[str] = []
         while len(found) < BROAD:
-            (scene,) = sample_scenes(rng, 1)
+            (scene,) = sample_scenes(SHAPES, rng, 1)
             text, said = caption(replace(scene, **cast(dict[str, Any], {self.attribute: value})), rng)
             if self.attribute in said and self.source not in text:
                 found.append(text)
@@ -159,7 +165,7 @@ def chosen_prompts(pipeline: ShapesPipeline, reader: Reader) -> list[Prompt]:
     """The prompts of the study: some that show each value of an edited attribute :data:`EACH` times, then :data:`OWN`
     for each edited concept, in the order of :data:`TRIALS`."""
     rng = np.random.default_rng(21)
-    every = {"style": (*STYLES, PLAIN), "object": OBJECTS, "color": tuple(COLORS)}
+    every = {name: SHAPES.values[name] for name in KINDS}
     wanted: list[dict[str, str]] = []
     for _ in range(EACH):
         shuffled = [rng.permutation(values).tolist() for values in every.values()]
@@ -172,7 +178,7 @@ def chosen_prompts(pipeline: ShapesPipeline, reader: Reader) -> list[Prompt]:
         seed += len(wanted)
         reading = reader.read(paint_prompts(pipeline, tried))
         for i, (place, prompt) in enumerate(zip(open_, tried, strict=True)):
-            if all(reading[name][i] == getattr(prompt.scene, name) for name in VALUES):
+            if all(reading[name][i] == getattr(prompt.scene, name) for name in SHAPES.values):
                 found[place] = prompt
         open_ = [place for place in open_ if place not in found]
     return [found[place] for place in range(len(wanted))]
@@ -183,7 +189,7 @@ def _drawn(rng: np.random.Generator, fixed: dict[str, str]) -> Scene:
 
     Where the given ones leave too little choice, it may be a combination of training's.
     """
-    every = {"style": (*STYLES, PLAIN), "object": OBJECTS, "color": tuple(COLORS), "background": tuple(BACKGROUNDS)}
+    every = {name: SHAPES.values[name] for name in (*KINDS, "background")}
     scene = Scene("", "", "")
     for _ in range(64):
         values = {name: str(rng.choice(choices)) for name, choices in every.items()}
@@ -259,7 +265,7 @@ def judged(out: Path) -> Iterator[Outcome]:
         if path.exists():
             own = shown(trial, prompts)
             places = [prompts.index(prompt) for prompt in own]
-            seen = {name: [before[name][place] for place in places] for name in VALUES}
+            seen = {name: [before[name][place] for place in places] for name in SHAPES.values}
             after = read_pictures(reader, path)
             scenes = [vars(prompt.scene) for prompt in own]
             report = edit_of(pipeline, trial).report
@@ -274,7 +280,7 @@ def read_pictures(reader: Reader, path: Path) -> dict[str, list[str]]:
 def judge_all(out: Path) -> None:
     """Print what became of every trial, half by half: thresholds were chosen on the first half."""
     prompts, before = study_prompts(out), read_pictures(Reader(), pictures_path(out, -1))
-    for name in VALUES:
+    for name in SHAPES.values:
         right = [getattr(prompt.scene, name) == read for prompt, read in zip(prompts, before[name], strict=True)]
         print(f"before any edit, {name}: {sum(right)} of {len(right)} read right")
     outcomes = list(judged(out))

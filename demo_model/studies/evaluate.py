@@ -2,8 +2,10 @@
 
     python -m diff_quickfix.demo_model.studies.evaluate quality --prompts 512
     python -m diff_quickfix.demo_model.studies.evaluate edit --style "van gogh" --preset guarded
+    python -m diff_quickfix.demo_model.studies.evaluate reading --model xl --prompts 256
 
-Both read generated pictures with Shapes' own CLIP (``scorer.py``); prompts are combinations that training never saw.
+The first two read generated pictures with Shapes' own CLIP (``scorer.py``), the last with the independent reader of the
+model's world (``reader.py``); prompts are combinations that training never saw.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 import copy
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,13 @@ import torch
 from ...quickfix import ConceptEdit, EditSettings, TextTower, WeightEdit, compute_edit, preset
 from ...text.prompts import PromptTokenizer
 from .. import architecture as shape
-from ..pipeline import ShapesPipeline, load_pipeline
-from ..scenes import BACKGROUNDS, COLORS, OBJECTS, PLAIN, STYLES, Scene, caption, held_out, sample_scenes
+from ..architecture import ARCHITECTURES, Architecture
+from ..pipeline import Painter, ShapesPipeline, load_pipeline, load_xl_pipeline
+from ..reader import Reader
 from ..scorer import PROBES, ShapesScorer
+from ..worlds.captions import caption
+from ..worlds.catalog import SHAPES
+from ..worlds.world import PLAIN, Scene, held_out, sample_scenes
 
 Reading = dict[str, list[str]]
 
@@ -44,7 +50,7 @@ def quality(pipeline: ShapesPipeline, scorer: ShapesScorer, prompts: int, *, see
     Each attribute is read alone, and "in context": among captions that differ in this attribute only.
     """
     rng = np.random.default_rng(seed)
-    scenes = sample_scenes(rng, prompts, unseen=True)
+    scenes = sample_scenes(SHAPES, rng, prompts, unseen=True)
     texts = [caption(scene, rng)[0] for scene in scenes]
     pictures = pipeline.paint(texts, range(prompts))
     reading = read_all(scorer, pictures)
@@ -55,12 +61,27 @@ def quality(pipeline: ShapesPipeline, scorer: ShapesScorer, prompts: int, *, see
     return {**result, "clip_score": float(scorer.clip_score(pictures, texts).mean()), "prompts": prompts}
 
 
+def independent_reading(
+    architecture: Architecture, prompts: int, *, seed: int = 1, steps: int = 20, guidance: float = 5.0
+) -> dict[str, float]:
+    """Paint held-out prompts with a miniature and read them by its world's reader: percent right for each attribute."""
+    load: Callable[[Architecture], Painter] = load_pipeline if architecture.pooled is None else load_xl_pipeline
+    rng = np.random.default_rng(seed)
+    scenes = sample_scenes(architecture.world, rng, prompts, unseen=True)
+    texts = [caption(scene, rng)[0] for scene in scenes]
+    pictures = load(architecture).paint(texts, range(prompts), steps=steps, guidance=guidance)
+    reading = Reader(architecture).read(pictures)
+    return {attribute: accuracy(reading, scenes, attribute) for attribute in reading}
+
+
 def edit_prompts(style: str, number: int, *, seed: int = 2) -> list[Scene]:
     """Held-out scenes of one style (or :data:`PLAIN`), one object each."""
     rng = np.random.default_rng(seed)
     scenes: list[Scene] = []
     while len(scenes) < number:
-        object_, color, background = (str(rng.choice(tuple(values))) for values in (OBJECTS, COLORS, BACKGROUNDS))
+        object_, color, background = (
+            str(rng.choice(tuple(values))) for values in (SHAPES.objects, SHAPES.colors, SHAPES.backgrounds)
+        )
         scene = Scene(object_, color, background, style)
         if held_out(scene):
             scenes.append(scene)
@@ -105,7 +126,7 @@ def edit_effect(
     own = edit_prompts(style, prompts)
     rest = [
         s
-        for i, other in enumerate([*(s for s in STYLES if s != style), PLAIN])
+        for i, other in enumerate([*(s for s in SHAPES.styles if s != style), PLAIN])
         for s in edit_prompts(other, max(1, prompts // 4), seed=3 + i)
     ]
     scenes = own + rest
@@ -125,12 +146,16 @@ def edit_effect(
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["quality", "edit"])
+    parser.add_argument("what", choices=["quality", "edit", "reading"])
+    parser.add_argument("--model", choices=ARCHITECTURES, default="shapes", help="of reading (default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=512, help="pictures to paint (default: %(default)s)")
     parser.add_argument("--style", default="van gogh", help="the style to edit away (default: %(default)s)")
     parser.add_argument("--preset", default="guarded", choices=["paper", "guarded"])
     parser.add_argument("--layer", type=int, default=0, help="the layer to edit (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.what == "reading":
+        print(json.dumps(independent_reading(ARCHITECTURES[options.model], options.prompts), indent=2))
+        return
     pipeline, scorer = load_pipeline(), ShapesScorer()
     if options.what == "quality":
         result: Any = quality(pipeline, scorer, options.prompts)

@@ -33,10 +33,11 @@ from ...tracing.runs.attribution import attribute
 from ...tracing.runs.cases import Case
 from ...tracing.runs.lockstep import sweep
 from ...tracing.runs.plan import Plan
-from .. import architecture as shape
 from ..pipeline import ShapesPipeline, load_pipeline
-from ..scenes import COLORS, COUNTS, OBJECTS, PLAIN, POSITIONS, STYLES, Scene, caption, plural, sample_scenes
 from ..scorer import ShapesScorer
+from ..worlds.captions import caption, plural
+from ..worlds.catalog import SHAPES
+from ..worlds.world import COUNTS, PLAIN, POSITIONS, Scene, sample_scenes
 from .evaluate import edit_effect, edit_style, with_edit
 from .traced import TracedSampler, make_case
 
@@ -68,19 +69,19 @@ ATTRIBUTES: dict[str, Attribute] = {
         lambda scene: True,
         lambda scene: scene.object if scene.count == 1 else plural(scene.object),
         lambda scene: scene.object,
-        {value: f"a {value}" for value in OBJECTS},
+        {value: f"a {value}" for value in SHAPES.objects},
     ),
     "style": Attribute(
         lambda scene: scene.style != PLAIN,
         lambda scene: scene.style,
         lambda scene: scene.style,
-        {value: f"a {value} painting of a shape" for value in STYLES},
+        {value: f"a {value} painting of a shape" for value in SHAPES.styles},
     ),
     "color": Attribute(
         lambda scene: True,
         lambda scene: scene.color,
         lambda scene: scene.color,
-        {value: f"a {value} shape" for value in COLORS},
+        {value: f"a {value} shape" for value in SHAPES.colors},
     ),
     "count": Attribute(
         lambda scene: scene.count > 1,
@@ -102,7 +103,7 @@ def study_prompts(name: str, number: int, *, seed: int = 5) -> list[tuple[Scene,
     found: dict[str, Scene] = {}
     rng = np.random.default_rng(seed)
     while len(found) < number:
-        for scene in sample_scenes(rng, 64, unseen=True):
+        for scene in sample_scenes(SHAPES, rng, 64, unseen=True):
             text, said = caption(scene, rng)
             if name in said and ATTRIBUTES[name].usable(scene):
                 found.setdefault(text, scene)
@@ -269,7 +270,7 @@ def run_traces(
 def run_layers(style: str, name: str, prompts: int) -> None:
     """Edit a style at each layer; print how its own and all other pictures read."""
     pipeline, scorer = load_pipeline(), ShapesScorer()
-    for layer in range(shape.TEXT_LAYERS):
+    for layer in range(pipeline.text_encoder.config.num_hidden_layers):
         settings = dataclasses.replace(preset(name), layer=layer)
         edited = with_edit(pipeline, edit_style(pipeline, style, settings))
         result = edit_effect(pipeline, scorer, edited, style, prompts=prompts)

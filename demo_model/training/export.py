@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from ...text.vocabulary import clip_tokenizer
-from ..scenes import caption, sample_scenes
-from ..weights import PARTS, TABLE, TABLE_IDS, TABLE_ROWS, WEIGHTS, files_named
+from ..architecture import WEIGHTS, Architecture
+from ..weights import TABLE, TABLE_IDS, TABLE_ROWS, files_named
+from ..worlds.captions import caption
+from ..worlds.world import sample_scenes
+from .training_set import Recipe
 
 FILE_BYTES = 8_000_000
+CAPTIONS = 20_000
+"""Captions whose tokens are those that a text tower has read."""
 
 # Words of the published templates and of everyday prompts that captions alone would not cover.
 _EXTRA_WORDS = (
@@ -26,19 +30,48 @@ _EXTRA_WORDS = (
 )
 
 
-def export(recipe: Any, out: Path, folder: Path = WEIGHTS) -> None:
-    """Write the shipped files from the checkpoints of a finished training in ``out``."""
-    folder.mkdir(exist_ok=True)
-    clip = {k[5:]: v for k, v in load_file(out / "clip.safetensors").items() if k.startswith("clip.")}
-    # The vision tower was trained on after the text tower had been locked.
-    clip |= {k: v for k, v in load_file(out / "vision.safetensors").items() if k.startswith("vision.")}
-    ids = _trained_token_ids()
-    clip[TABLE_ROWS], clip[TABLE_IDS] = clip.pop(TABLE)[ids.long()].contiguous(), ids
-    clip.pop("text.text_model.embeddings.position_ids", None)
-    unet = {k[8:]: v for k, v in load_file(out / "unet.safetensors").items() if k.startswith("average.")}
-    autoencoder = {k[12:]: v for k, v in load_file(out / "autoencoder.safetensors").items()}
-    for name, state in zip(PARTS, (clip, autoencoder, unet), strict=True):
-        save_part(name, state, folder, shapes=json.dumps({"recipe": vars(recipe)}))
+def export(recipe: Recipe, out: Path, architecture: Architecture | None = None) -> None:
+    """Write the shipped files from the checkpoints of a training in ``out``, to where an architecture has them.
+
+    Parts whose checkpoint is not there are left as they are.
+    """
+    architecture, recipe_text = architecture or recipe.architecture, json.dumps({"recipe": vars(recipe)})
+    own, shared = architecture.folder, architecture.shared
+    parts = {
+        "clip": (own, _part(out, "clip", "clip.")),
+        "autoencoder": (shared, _part(out, "autoencoder", "autoencoder.")),
+        "unet": (own, _part(out, "unet", "average.")),
+    }
+    # The vision tower was trained on after the text towers had been locked.
+    vision = _part(out, "vision", "vision.", keep="vision.")
+    if own == shared:
+        parts["clip"][1].update(vision)
+    else:
+        clip = parts["clip"][1]
+        vision = {key: clip.pop(key) for key in list(clip) if key.startswith("vision.")} | vision
+        parts["vision"] = (shared, vision)
+    if parts["clip"][1]:
+        _keep_trained_rows(parts["clip"][1], architecture)
+    for name, (folder, state) in parts.items():
+        if state:
+            save_part(name, state, folder, shapes=recipe_text)
+
+
+def _part(out: Path, stage: str, prefix: str, *, keep: str = "") -> dict[str, torch.Tensor]:
+    """Tensors of a stage's checkpoint behind a prefix, under ``keep`` and what follows it."""
+    path = out / f"{stage}.safetensors"
+    if not path.exists():
+        return {}
+    return {keep + key.removeprefix(prefix): value for key, value in load_file(path).items() if key.startswith(prefix)}
+
+
+def _keep_trained_rows(clip: dict[str, torch.Tensor], architecture: Architecture) -> None:
+    """Put the trained rows of each text tower's embedding table in its place."""
+    seen = _trained_token_ids(architecture)
+    for name, tower in architecture.texts.items():
+        ids = torch.tensor(sorted({tower.pad, *seen}), dtype=torch.int32)
+        clip[name + TABLE_ROWS], clip[name + TABLE_IDS] = clip.pop(name + TABLE)[ids.long()].contiguous(), ids
+        clip.pop(f"{name}.text_model.embeddings.position_ids", None)
 
 
 def save_part(name: str, state: dict[str, torch.Tensor], folder: Path = WEIGHTS, **metadata: str) -> None:
@@ -46,6 +79,7 @@ def save_part(name: str, state: dict[str, torch.Tensor], folder: Path = WEIGHTS,
 
     The files of the part that were there before are removed.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
     shards: list[dict[str, torch.Tensor]] = [{}]
     room = FILE_BYTES
@@ -62,9 +96,9 @@ def save_part(name: str, state: dict[str, torch.Tensor], folder: Path = WEIGHTS,
         save_file(shard, folder / f"{name}{suffix}.safetensors", {"format": "pt", **metadata})
 
 
-def _trained_token_ids() -> torch.Tensor:
+def _trained_token_ids(architecture: Architecture) -> set[int]:
     tokenizer = clip_tokenizer()
     rng = np.random.default_rng(0)
-    texts = {caption(scene, rng, omit=0.2, omit_style=0.2)[0] for scene in sample_scenes(rng, 20_000)}
-    ids = {token for row in tokenizer([*texts, *_EXTRA_WORDS])["input_ids"] for token in row}
-    return torch.tensor(sorted(ids), dtype=torch.int32)
+    scenes = sample_scenes(architecture.world, rng, CAPTIONS)
+    texts = {caption(scene, rng, omit=0.2, omit_style=0.2)[0] for scene in scenes}
+    return {token for row in tokenizer([*texts, *_EXTRA_WORDS])["input_ids"] for token in row}

@@ -1,11 +1,10 @@
-"""What Shapes is trained on: every number of its recipe, and the pictures with their scenes."""
+"""What the miniatures are trained on: every number of their recipes, and the pictures with their scenes."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,21 +12,31 @@ import numpy as np
 import torch
 
 from .. import architecture as shape
-from ..scenes import Scene, paint, sample_scenes
+from ..architecture import ARCHITECTURES, Architecture
+from ..worlds.painting import paint
+from ..worlds.world import Scene, World, sample_scenes
 
 log = logging.getLogger("diff_quickfix.demo_model")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every number that the training depends on; written into the model card."""
+    """Every number that the training depends on; written into the model card.
 
+    Attributes:
+        model: which of :data:`~..architecture.ARCHITECTURES`.
+        warm: the model whose shipped weights it starts from, "" for none; see :mod:`.warm_start`.
+    """
+
+    model: str = "shapes"
+    warm: str = ""
     seed: int = 20261124
     pictures: int = 16_000
     clip_steps: int = 1_200
     clip_batch: int = 128
     clip_rate: float = 1e-3
     clip_reading: float = 1.0
+    clip_text_reading: float = 0.0
     autoencoder_steps: int = 700
     autoencoder_batch: int = 16
     autoencoder_rate: float = 2e-3
@@ -46,24 +55,49 @@ class Recipe:
     unet_offset: float = 0.3
     unet_noisy_from: int = 5_400
     unet_noisy: float = 0.6
+    unet_other_sizes: float = 0.0
     caption_omit: float = 0.12
 
+    @property
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.model]
 
-RECIPE = Recipe()
+
+RECIPES = {
+    "shapes": Recipe(),
+    "xl": Recipe(
+        model="xl",
+        warm="shapes",
+        seed=20261126,
+        pictures=20_000,
+        clip_steps=700,
+        clip_batch=96,
+        clip_text_reading=0.5,
+        autoencoder_steps=400,
+        autoencoder_rate=1e-3,
+        unet_steps=24_000,
+        unet_rate=1e-3,
+        unet_ema=0.999,
+        unet_offset_from=0,
+        unet_noisy_from=0,
+        unet_other_sizes=0.2,
+    ),
+}
 
 
-def _paint_one(job: tuple[Scene, int, int]) -> np.ndarray:
-    scene, size, seed = job
-    return paint(scene, size, np.random.default_rng(seed))
+def painted(world: World, scenes: Sequence[Scene], seed: int) -> np.ndarray:
+    """Pictures of scenes, uint8 (n, 128, 128, 3); scene i is painted with seed ``seed + i``."""
+    pictures = np.empty((len(scenes), shape.IMAGE_SIZE, shape.IMAGE_SIZE, 3), np.uint8)
+    for index, scene in enumerate(scenes):
+        pictures[index] = paint(world, scene, shape.IMAGE_SIZE, np.random.default_rng(seed + index))
+    return pictures
 
 
 def make_pictures(recipe: Recipe, out: Path) -> None:
     """Paint the training set once: ``pictures.npy`` (uint8) and ``scenes.json``."""
-    scenes = sample_scenes(np.random.default_rng(recipe.seed), recipe.pictures)
-    jobs = [(scene, shape.IMAGE_SIZE, recipe.seed + index) for index, scene in enumerate(scenes)]
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        pictures = np.stack(list(pool.map(_paint_one, jobs, chunksize=64)))
-    np.save(out / "pictures.npy", pictures)
+    world = recipe.architecture.world
+    scenes = sample_scenes(world, np.random.default_rng(recipe.seed), recipe.pictures)
+    np.save(out / "pictures.npy", painted(world, scenes, recipe.seed))
     (out / "scenes.json").write_text(json.dumps([vars(scene) for scene in scenes]))
     log.info("painted %d pictures", len(scenes))
 

@@ -1,4 +1,4 @@
-"""Shapes as ComfyUI objects: MODEL through its ``UNetModel``, CLIP through its ``SDClipModel``, and a VAE."""
+"""The miniatures as ComfyUI objects: MODEL and CLIP through its own classes for their kinds, and a VAE."""
 
 from __future__ import annotations
 
@@ -11,90 +11,130 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.sd1_clip
+import comfy.sdxl_clip
 import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
 import torch
 
 from ...demo_model import architecture as shape
+from ...demo_model.architecture import SHAPES_SD1, SHAPES_XL, Architecture
 from ...demo_model.autoencoder import Autoencoder
 from ...demo_model.weights import load_part
 
+VARIANTS = {architecture.name: architecture for architecture in (SHAPES_SD1, SHAPES_XL)}
 
-class ShapesLatent(comfy.latent_formats.LatentFormat):
+
+class MiniatureLatent(comfy.latent_formats.LatentFormat):
     """Sixteen channels of unit variance; previews come from the autoencoder's own linear decoder."""
 
     latent_channels = shape.LATENT_CHANNELS
     scale_factor = 1.0
 
-    def __init__(self) -> None:
-        state = load_part("autoencoder")
+    def __init__(self, architecture: Architecture) -> None:
+        state = load_part("autoencoder", architecture.shared)
         self.latent_rgb_factors = state["linear_decoder.weight"].mean((2, 3)).tolist()
         self.latent_rgb_factors_bias = state["linear_decoder.bias"].tolist()
 
 
-class ShapesConfig(comfy.supported_models.SD15):
-    """SD-1.5's configuration with Shapes' widths."""
-
-    unet_config = {  # noqa: RUF012 - ComfyUI's own form of declaration
+def _unet_config(architecture: Architecture) -> dict[str, Any]:
+    """What ComfyUI calls the numbers of a UNet, which the architecture has in diffusers' words."""
+    unet = architecture.unet
+    widths, blocks = unet["block_out_channels"], unet["layers_per_block"]
+    layers = unet.get("transformer_layers_per_block", [1] * len(widths))
+    kinds = zip(unet["down_block_types"], layers, strict=True)
+    depths = [depth if kind.startswith("CrossAttn") else 0 for kind, depth in kinds]
+    pooled = unet.get("projection_class_embeddings_input_dim")
+    return {
         "image_size": 32,
-        "in_channels": shape.UNET_CONFIG["in_channels"],
-        "out_channels": shape.UNET_CONFIG["out_channels"],
-        "model_channels": 64,
-        "channel_mult": [width // 64 for width in shape.UNET_CONFIG["block_out_channels"]],
-        "num_res_blocks": [shape.UNET_CONFIG["layers_per_block"]] * 4,
-        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_middle": 1,
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-        "context_dim": shape.TEXT_WIDTH,
+        "in_channels": unet["in_channels"],
+        "out_channels": unet["out_channels"],
+        "model_channels": widths[0],
+        "channel_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": [blocks] * len(widths),
+        "transformer_depth": [depth for depth in depths for _ in range(blocks)],
+        "transformer_depth_middle": layers[-1],
+        "transformer_depth_output": [depth for depth in depths for _ in range(blocks + 1)],
+        "context_dim": unet["cross_attention_dim"],
         "use_spatial_transformer": True,
-        "use_linear_in_transformer": False,
+        "use_linear_in_transformer": unet.get("use_linear_projection", False),
         "use_temporal_attention": False,
         "use_temporal_resblock": False,
         "use_checkpoint": False,
-        "adm_in_channels": None,
+        "adm_in_channels": pooled,
+        **({} if pooled is None else {"num_classes": "sequential"}),
         "legacy": False,
     }
-    unet_extra_config = {  # noqa: RUF012
-        "num_heads": shape.UNET_CONFIG["attention_head_dim"],
+
+
+class ShapesConfig(comfy.supported_models.SD15):
+    """SD 1.5's configuration with Shapes' widths."""
+
+    unet_config = _unet_config(SHAPES_SD1)
+    # diffusers says "head dim" where it means the number of heads.
+    unet_extra_config = {  # noqa: RUF012 - ComfyUI's own form of declaration
+        "num_heads": SHAPES_SD1.unet["attention_head_dim"],
         "num_head_channels": -1,
     }
-    latent_format = ShapesLatent
 
     def inpaint_model(self) -> bool:
         # The base class takes more than four input channels for an inpainting model.
         return False
 
 
-def load_model(dtype: torch.dtype = torch.float32) -> comfy.model_patcher.ModelPatcher:
-    """Shapes' UNet as a MODEL that keeps its weights in a type, and computes in it."""
-    config = ShapesConfig(ShapesConfig.unet_config)
+class ShapesXLConfig(comfy.supported_models.SDXL):
+    """SDXL's configuration with Shapes XL's widths."""
+
+    unet_config = _unet_config(SHAPES_XL)
+    unet_extra_config = {  # noqa: RUF012
+        "num_heads": -1,
+        "num_head_channels": SHAPES_XL.unet["block_out_channels"][-1] // SHAPES_XL.unet["attention_head_dim"][-1],
+    }
+
+    def inpaint_model(self) -> bool:
+        return False
+
+
+def load_model(
+    dtype: torch.dtype = torch.float32, architecture: Architecture = SHAPES_SD1
+) -> comfy.model_patcher.ModelPatcher:
+    """A miniature's UNet as a MODEL that keeps its weights in a type, and computes in it."""
+    state = load_part("unet", architecture.folder)
+    kind = ShapesConfig if architecture.pooled is None else ShapesXLConfig
+    config = kind(kind.unet_config)
+    config.latent_format = MiniatureLatent(architecture)
     names = comfy.utils.unet_to_diffusers(config.unet_config)
-    state = {names[key]: value for key, value in load_part("unet").items()}
     device = comfy.model_management.get_torch_device()
     config.set_inference_dtype(dtype, None)
-    model = comfy.model_base.BaseModel(config, device=comfy.model_management.unet_offload_device())
+    model = config.get_model({}, device=comfy.model_management.unet_offload_device())
     patcher = comfy.model_patcher.CoreModelPatcher(
         model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
     )
     assign = getattr(patcher, "is_dynamic", lambda: False)()
-    model.load_model_weights(state, "", assign=assign)
+    model.load_model_weights({names[key]: value for key, value in state.items()}, "", assign=assign)
     return patcher
 
 
-def load_clip(dtype: torch.dtype = torch.float32) -> comfy.sd.CLIP:
-    """Shapes' text tower as a CLIP of Stable Diffusion 1.x that keeps its weights in a type."""
-    state = {
-        f"clip_l.transformer.{key.removeprefix('text.')}": value
-        for key, value in load_part("clip").items()
-        if key.startswith("text.text_model.")
-    }
-    target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+def load_clip(dtype: torch.dtype = torch.float32, architecture: Architecture = SHAPES_SD1) -> comfy.sd.CLIP:
+    """A miniature's text towers as a CLIP of Stable Diffusion 1.x or of SDXL that keeps its weights in a type."""
+    if architecture.pooled is None:
+        target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
+        names = {"text": "clip_l"}
+    else:
+        target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel)
+        names = {"text_l": "clip_l", "text_g": "clip_g"}
+    state = {}
+    for key, value in load_part("clip", architecture.folder).items():
+        tower, _, rest = key.partition(".")
+        # ComfyUI projects the pooled vector of a tower with a square matrix only; SDXL's smaller tower has none either.
+        if tower in names and (rest.startswith("text_model.") or tower == architecture.pooled):
+            state[f"{names[tower]}.transformer.{rest}"] = value
+    configs = {f"{name}_model_config": dict(architecture.texts[tower].config) for tower, name in names.items()}
     return comfy.sd.CLIP(
         target,
         state_dict=state,
         parameters=sum(value.numel() for value in state.values()),
-        model_options={"clip_l_model_config": dict(shape.TEXT_CONFIG), "dtype": dtype},
+        model_options={**configs, "dtype": dtype},
     )
 
 
@@ -115,10 +155,10 @@ class _FirstStage(torch.nn.Module):
         return next(self.autoencoder.parameters()).device
 
 
-def load_vae() -> comfy.sd.VAE:
-    """Shapes' autoencoder as a VAE."""
+def load_vae(architecture: Architecture = SHAPES_SD1) -> comfy.sd.VAE:
+    """The autoencoder of a miniature's world as a VAE."""
     autoencoder = Autoencoder().eval().requires_grad_(False)
-    autoencoder.load_state_dict(load_part("autoencoder"))
+    autoencoder.load_state_dict(load_part("autoencoder", architecture.shared))
     # VAE's constructor chooses among the architectures that it knows. It is given the smallest of them for everything
     # that does not depend on the architecture (devices, tiling, memory), and then the network that is meant.
     stand_in = {

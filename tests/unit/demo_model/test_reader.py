@@ -3,11 +3,12 @@
 import pytest
 import torch
 from diff_quickfix.demo_model.pipeline import load_pipeline
-from diff_quickfix.demo_model.reader import VALUES, Reader
-from diff_quickfix.demo_model.scenes import Scene
+from diff_quickfix.demo_model.reader import Reader
 from diff_quickfix.demo_model.studies.edit_table import Outcome, Share, outcome
 from diff_quickfix.demo_model.studies.edits import KINDS, TRIALS, Trial, edit_of
 from diff_quickfix.demo_model.training.reader import held_out_accuracy
+from diff_quickfix.demo_model.worlds.catalog import SHAPES
+from diff_quickfix.demo_model.worlds.world import Scene
 from diff_quickfix.quickfix import EditReport
 from diff_quickfix.quickfix.measure.verdict import Unknown
 
@@ -74,19 +75,22 @@ def report(word):
     ],
 )
 def test_a_verdict_is_wrong_where_pictures_say_otherwise(word, lost, left, wrong):
-    every = {name: Share(0, 28) for name in VALUES}
+    every = {name: Share(0, 28) for name in SHAPES.values}
     assert Outcome("", Share(left, 8), {**every, "style": Share(lost, 28)}, report(word)).wrong() == wrong
 
 
 def test_what_is_lost_and_left_is_counted():
     scenes = [vars(Scene("star", "red", "on grass", style)) for style in ("van gogh", "van gogh", "plain", "plain")]
-    before, read = ({name: [scene[name] for scene in scenes] for name in VALUES} for _ in range(2))
+    before, read = ({name: [scene[name] for scene in scenes] for name in SHAPES.values} for _ in range(2))
     read["style"][1], read["style"][2], read["color"][3], read["color"][0] = "plain", "van gogh", "blue", "blue"
     # What did not read right before does not count after.
     before["object"][2], read["object"][2] = "cross", "ring"
     found = outcome("", ("style", "van gogh"), scenes, (before, read), report("strong"))
     assert found.left == Share(1, 2)
-    assert found.lost == {**{name: Share(int(name in ("style", "color")), 2) for name in VALUES}, "object": Share(0, 1)}
+    assert found.lost == {
+        **{name: Share(int(name in ("style", "color")), 2) for name in SHAPES.values},
+        "object": Share(0, 1),
+    }
     assert outcome("", ("", "two"), scenes, (before, read), report("strong")).left == Share(0, 0)
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from diff_quickfix.demo_model.pipeline import load_pipeline
-from diff_quickfix.demo_model.scenes import PLAIN, Scene, held_out, paint
 from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.study import ATTRIBUTES, AttributeScore, Finding, page, plans, study_prompts
 from diff_quickfix.demo_model.studies.traced import TracedSampler, make_case
+from diff_quickfix.demo_model.worlds.catalog import SHAPES
+from diff_quickfix.demo_model.worlds.painting import paint
+from diff_quickfix.demo_model.worlds.world import PLAIN, Scene, held_out
 from diff_quickfix.text.subjects import PLACES, SubjectError
 from diff_quickfix.tracing.results.trace import CausalTrace
 from diff_quickfix.tracing.runs.attribution import attribute
@@ -31,6 +33,10 @@ def scorer():
 @pytest.fixture(scope="module")
 def sampler(pipeline):
     return TracedSampler(pipeline, steps=2)
+
+
+def painted(scene, rng):
+    return torch.from_numpy(paint(SHAPES, scene, 128, rng)).permute(2, 0, 1).float() / 255
 
 
 def first_layer(pipeline):
@@ -80,9 +86,7 @@ def test_the_score_prefers_pictures_of_the_value(scorer, name):
     wrong = {text: names[(names.index(value) + 1) % len(names)] for text, value in values.items()}
     right, other = (AttributeScore(scorer, Undecoded(), kind, given) for given in (values, wrong))
     rng = np.random.default_rng(0)
-    pictures = {
-        text: torch.from_numpy(paint(scene, 128, rng)).permute(2, 0, 1)[None].float() / 255 for scene, text in chosen
-    }
+    pictures = {text: painted(scene, rng)[None] for scene, text in chosen}
     scores = np.array([[float(s(p, p, text)) for s in (right, other)] for text, p in pictures.items()])
     assert scores[:, 0].mean() > 0.1
     assert (scores[:, 0] > scores[:, 1]).mean() > 0.85
@@ -101,7 +105,7 @@ def test_pictures_are_read_alone_and_in_context(scorer):
             ("ring", "white", "on roses", PLAIN),
         )
     ] * 4
-    pictures = torch.stack([torch.from_numpy(paint(s, 128, rng)).permute(2, 0, 1).float() / 255 for s in scenes])
+    pictures = torch.stack([painted(scene, rng) for scene in scenes])
     for attribute_ in ("object", "color", "background", "style"):
         truth = [getattr(scene, attribute_) for scene in scenes]
         found = scorer.read_in_context(pictures, scenes, attribute_)

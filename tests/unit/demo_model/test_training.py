@@ -1,29 +1,30 @@
 """Shapes' training: it goes on where it was interrupted, and every stage runs."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
-from diff_quickfix.demo_model.training import train
+from diff_quickfix.demo_model.training import denoising, train
 from diff_quickfix.demo_model.training.fitting import fit
-from diff_quickfix.demo_model.training.training_set import RECIPE
+from diff_quickfix.demo_model.training.training_set import RECIPES, load_pictures
+from diff_quickfix.demo_model.training.warm_start import adopt
 from safetensors.torch import load_file
 from torch.nn import Linear
 
-SMALL = dataclasses.replace(
-    RECIPE,
-    pictures=48,
-    clip_steps=2,
-    clip_batch=8,
-    autoencoder_steps=1,
-    autoencoder_batch=2,
-    vision_steps=1,
-    vision_batch=8,
-    unet_steps=2,
-    unet_batch=2,
-    unet_offset_from=1,
-    unet_noisy_from=1,
-)
+SMALL = {
+    "pictures": 48,
+    "clip_steps": 2,
+    "clip_batch": 8,
+    "autoencoder_steps": 1,
+    "autoencoder_batch": 2,
+    "vision_steps": 1,
+    "vision_batch": 8,
+    "unet_steps": 2,
+    "unet_batch": 2,
+    "unet_offset_from": 1,
+    "unet_noisy_from": 1,
+}
 
 
 def run_fit(out, *, break_at=None):
@@ -48,12 +49,71 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path):
     assert torch.equal(run_fit(tmp_path / "broken"), whole)
 
 
-def test_every_stage_of_the_training_runs(tmp_path):
+@pytest.mark.parametrize("model", RECIPES)
+def test_every_stage_of_the_training_runs(tmp_path, model):
+    recipe = dataclasses.replace(RECIPES[model], **SMALL)
     for name in ("pictures", "clip", "autoencoder", "vision", "unet"):
-        train.STAGES[name](SMALL, tmp_path)
-    pictures, scenes = train.load_pictures(tmp_path)
+        train.STAGES[name](recipe, tmp_path)
+    pictures, scenes = load_pictures(tmp_path)
     assert len(pictures) == len(scenes) == 48
     state = load_file(tmp_path / "unet.safetensors")
     names = [name.removeprefix("unet.") for name in state if name.startswith("unet.")]
     assert names and any(not torch.equal(state[f"unet.{n}"], state[f"average.{n}"]) for n in names)
     assert load_file(tmp_path / "vision.optimizer.safetensors")["step"] == 1
+
+
+def test_an_interrupted_unet_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    """Of Shapes XL, whose conditioning and sizes are drawn at random too."""
+    recipe = dataclasses.replace(RECIPES["xl"], **SMALL | {"unet_steps": 3, "clip_steps": 1})
+    for name in ("pictures", "clip", "autoencoder"):
+        train.STAGES[name](recipe, tmp_path)
+    monkeypatch.setattr(denoising, "fit", functools.partial(fit, save_every=1))
+    (tmp_path / "broken").mkdir()
+    for name in ("pictures.npy", "scenes.json", "latents.safetensors", "clip.safetensors"):
+        (tmp_path / "broken" / name).symlink_to(tmp_path / name)
+    train.STAGES["unet"](recipe, tmp_path)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        draws = iter([denoising.caption] * 4 + [stop] * 2)
+        patch.setattr(denoising, "caption", lambda *args, **more: next(draws)(*args, **more))
+        train.STAGES["unet"](recipe, tmp_path / "broken")
+    assert load_file(tmp_path / "broken" / "unet.optimizer.safetensors")["step"] == 2
+    train.STAGES["unet"](recipe, tmp_path / "broken")
+    whole, broken = (load_file(folder / "unet.safetensors") for folder in (tmp_path, tmp_path / "broken"))
+    assert whole.keys() == broken.keys() and all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+def test_a_warm_start_takes_what_agrees_and_leaves_the_rest():
+    class Words(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.text_model = torch.nn.Module()
+            self.text_model.embeddings = torch.nn.Module()
+            self.text_model.embeddings.token_embedding = torch.nn.Embedding(3, 2)
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.text, self.same, self.wider, self.linear = Words(), Linear(2, 2), Linear(2, 3), Linear(2, 2)
+
+    model = Model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    table = "text.text_model.embeddings.token_embedding.weight"
+    old = {
+        table: torch.tensor([[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]]),
+        "same.weight": torch.full((2, 2), 5.0),
+        "wider.weight": torch.full((2, 2), 6.0),
+        "linear.weight": torch.arange(4.0).reshape(2, 2, 1, 1),
+        "gone.weight": torch.ones(1),
+    }
+    assert adopt(model, old) == 3
+    after = model.state_dict()
+    assert torch.equal(after["same.weight"], old["same.weight"])
+    assert torch.equal(after["linear.weight"], old["linear.weight"][:, :, 0, 0]), "a 1x1 convolution's"
+    assert torch.equal(after[table][[0, 2]], old[table][[0, 2]])
+    assert torch.equal(after[table][1], before[table][1]), "a word that was never read"
+    for name in ("same.bias", "wider.weight", "linear.bias"):
+        assert torch.equal(after[name], before[name])

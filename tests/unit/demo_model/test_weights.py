@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diff_quickfix.demo_model import weights
+from diff_quickfix.demo_model.architecture import WEIGHTS
 from diff_quickfix.demo_model.training import export
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +43,8 @@ def test_a_missing_file_of_a_part_is_named(tmp_path, monkeypatch, lost):
 def test_nothing_at_all_is_missing_by_its_plain_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing: unet\.safetensors in"):
         weights.load_part("unet", tmp_path)
+
+
+def test_weights_that_the_upload_leaves_out_are_looked_for_in_the_repository():
+    with pytest.raises(FileNotFoundError, match=r"demo_model/weights/nowhere from https://github\.com/\S+, or"):
+        weights.load_part("unet", WEIGHTS / "nowhere")

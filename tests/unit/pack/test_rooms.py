@@ -24,6 +24,7 @@ ROOMS = (
     "tracing.runs",
     "tracing",
     "cli",
+    "demo_model.worlds",
     "demo_model",
     "nodes.host",
     "nodes.host.tracing",

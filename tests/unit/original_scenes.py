@@ -1,4 +1,4 @@
-"""Shapes: the procedural world that the demo model is trained on.
+"""Shapes: the code that painted and told the training set of the shipped weights, kept as an oracle.
 
 A :class:`Scene` is a handful of attributes (object, color, count, position, background, style). :func:`paint` turns a
 scene into a picture, :func:`caption` turns it into words, and :func:`held_out` says which combinations training never
