@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .family import DOOR_KINDS, LORA_NAMINGS, Door, DoorError, Family, Shapes, describe
+from .door import DOOR_KINDS, Door, DoorError, Shapes, describe
+from .family import LORA_NAMINGS, Family
 from .image_models import cosmos, flux, hunyuan, krea, lumina, mmdit, projected, unet
 
 __all__ = [

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..family import Family, Place, Refusal, Sign
+from ..door import Place, Refusal, Sign
+from ..family import Family
 
 
 def _adapted(module: Any, states: Tensor, extras: Mapping[str, Any]) -> Tensor:

@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..family import Family, Place, Refusal, Sign, width_of
+from ..door import Place, Refusal, Sign, width_of
+from ..family import Family
 
 
 def _normed(module: Any, states: Tensor, extras: Mapping[str, Any]) -> Tensor:

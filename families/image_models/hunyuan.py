@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..family import Family, Place, Refusal, Sign
+from ..door import Place, Refusal, Sign
+from ..family import Family
 
 
 def _is_image(shapes: Mapping[str, Any]) -> bool:

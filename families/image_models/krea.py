@@ -13,7 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..family import DoorError, Family, Place, Refusal, Sign
+from ..door import DoorError, Place, Refusal, Sign
+from ..family import Family
 
 
 def _fused(module: Any, states: Tensor, extras: Mapping[str, Any]) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..family import Family, Place, Refusal, Sign
+from ..door import Place, Refusal, Sign
+from ..family import Family
 
 
 def _normed(module: Any, states: Tensor, extras: Mapping[str, Any]) -> Tensor:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from ..family import Family, Place, Refusal, Shapes, Sign, width_of
+from ..door import Place, Refusal, Shapes, Sign, width_of
+from ..family import Family
 
 # ComfyUI embeds each of SDXL's sizes, crops and scores in so many numbers.
 _WIDTH_OF_A_SIZE = 256
@@ -93,8 +94,7 @@ def _diffusers_blocks(shapes: Shapes) -> Iterator[tuple[str, str]]:
 
 
 def _numbers(shapes: Shapes, pattern: str) -> list[int]:
-    compiled = re.compile(pattern)
-    return sorted({int(found.group(1)) for name in shapes if (found := compiled.match(name))})
+    return sorted({int(found.group(1)) for name in shapes if (found := re.match(pattern, name))})
 
 
 # --- which of them it is ---------------------------------------------------------------------------------------------
