@@ -11,7 +11,15 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 
 from ..families.clip import ENCODERS, NAMINGS, Encoder
 from ..output.json_records import to_json
-from .concepts.built_in import EVERYDAY, HELD_OUT_TEMPLATES, PLAIN_WORDS, PRESERVE_SETS, PRESERVED, preserve_set
+from .concepts.built_in import (
+    EVERYDAY,
+    FINAL_CAPTIONS,
+    HELD_OUT_TEMPLATES,
+    PLAIN_WORDS,
+    PRESERVE_SETS,
+    PRESERVED,
+    preserve_set,
+)
 from .concepts.changes import Changes, parse_changes
 from .concepts.concept import ConceptEdit
 from .concepts.lists import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
@@ -50,6 +58,7 @@ __all__ = [
     "DOORS",
     "ENCODERS",
     "EVERYDAY",
+    "FINAL_CAPTIONS",
     "GUARDED",
     "HELD_OUT_TEMPLATES",
     "KNOWN_NAMES",

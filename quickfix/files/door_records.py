@@ -105,7 +105,8 @@ def door_updates(
             raise RecordError(f"the factors of {door.name[:80]} have the shapes {tuple(up.shape)}, {tuple(down.shape)}")
         whole = torch.zeros(door.shape[0], part.rank)
         try:
-            whole[slice(*(rows or (None,)))] = up[:, : part.rank]
+            first, end = rows or (0, door.shape[0])
+            whole[first:end] = up[:, : part.rank]
         except RuntimeError as error:
             raise RecordError(f"the factors of {door.name[:80]} have {len(up)} rows") from error
         found.append(DoorUpdate(door, whole))

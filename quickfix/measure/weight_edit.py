@@ -166,7 +166,7 @@ class WeightEdit:
         found: dict[str, torch.Tensor] = {}
         for update in self.doors:
             factors, rows = self.factors(update), family.lora_rows(update.door, naming)
-            up = factors.up if rows is None else factors.up[slice(*rows)]
+            up = factors.up if rows is None else factors.up[rows[0] : rows[1]]
             found |= _module(family.lora_name(update.door, naming), LowRank(up, factors.down), dtype)
         return found
 
