@@ -31,7 +31,8 @@ class ConceptEditList(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["many concepts", "remove styles", "bulk edit", "csv"],
             description=(
-                "Many concepts to edit at once, one on each line or from a file. Give them to Diff-QuickFix Edit."
+                "Many concepts to edit at once, one on each line or from a file. Give them to Remove Concept or to "
+                "Diff-QuickFix Edit."
             ),
             inputs=[
                 io.String.Input(
@@ -53,7 +54,7 @@ class ConceptEditList(Node):
                 ConceptEditsType.Output(
                     id="concepts",
                     display_name="concepts",
-                    tooltip="For Diff-QuickFix Edit, or for another Add Concept Edit.",
+                    tooltip="For a node that edits, or for another Add Concept Edit.",
                 ),
                 io.String.Output(
                     id="report",

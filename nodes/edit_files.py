@@ -25,7 +25,7 @@ class SaveEditAsLoRA(Node):
                 "are numbered and nothing is overwritten; LoRA loaders see them in output/loras."
             ),
             inputs=[
-                WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit or Load Edit."),
+                WeightEditType.Input("edit", tooltip="From Remove Concept or another node that edits, or Load Edit."),
                 io.String.Input(
                     "name", default="diff-quickfix/edit", tooltip='Beginning of the file\'s name; "/" makes a folder.'
                 ),

@@ -84,7 +84,7 @@ def preserve_input() -> io.Input:
         multiline=True,
         optional=True,
         placeholder="preserve: prompts that must keep their meaning, one on each line, e.g. a photo of a dog",
-        tooltip="Prompts that must keep their meaning, one on each line; added to the preset's own. A "
+        tooltip="Prompts that must keep their meaning, one on each line; added to the built-in ones. A "
         'line "" is the empty prompt. Preserve Set and Collateral Radar make such lists.',
     )
 
@@ -96,7 +96,7 @@ def preserve_mode_input() -> io.Input:
         default=PRESERVE_MODES[0],
         optional=True,
         tooltip="How the prompts of `preserve` are kept. soft: moving costs. hard: they do not move at "
-        "all; for a few prompts, about nine at most. The preset's own are always kept softly.",
+        "all; for a few prompts, about nine at most. The built-in ones are always kept softly.",
     )
 
 
@@ -115,7 +115,7 @@ def concepts_input() -> io.Input:
         "concepts",
         optional=True,
         tooltip="More concepts, from Concept Edit List or Add Concept Edit, edited in the same solve. With "
-        "them, `source` may be empty.",
+        "them, this node's own may be empty.",
     )
 
 

@@ -57,7 +57,7 @@ class PreserveSet(Node):
                 io.String.Output(
                     id="preserve",
                     display_name="preserve",
-                    tooltip="The prompts, one on each line, for Diff-QuickFix Edit's `preserve`.",
+                    tooltip="The prompts, one on each line, for `preserve` of the nodes that edit.",
                 )
             ],
         )
@@ -101,7 +101,7 @@ class CollateralRadar(Node):
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder that the edit was computed for, edited or not."),
-                WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit."),
+                WeightEditType.Input("edit", tooltip="From Remove Concept or another node that edits."),
                 io.Int.Input("hits", default=20, min=1, max=1000, tooltip="How many of the worst hits to list."),
                 io.String.Input(
                     "names",
@@ -117,7 +117,7 @@ class CollateralRadar(Node):
                 io.String.Output(
                     id="preserve",
                     display_name="preserve",
-                    tooltip="What is worth preserving, for the `preserve` of another Diff-QuickFix Edit.",
+                    tooltip="What is worth preserving, for the `preserve` of another node that edits.",
                 ),
             ],
         )
@@ -143,7 +143,7 @@ class EditReportNode(Node):
             has_intermediate_output=True,
             description="Shows the report of an edit as text, as JSON and as a picture.",
             inputs=[
-                WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit."),
+                WeightEditType.Input("edit", tooltip="From Remove Concept or another node that edits."),
                 io.Int.Input("width", default=900, min=400, max=4000, step=50, tooltip="Width in pixels."),
             ],
             outputs=[

@@ -94,7 +94,7 @@ class RemoveConcept(Node):
             ],
             has_intermediate_output=True,
             description=(
-                "Removes or replaces a concept in a model in well under a second of solving, without training. "
+                "Removes or replaces a concept in a model by one solve in closed form, without training. "
                 "Recognises the model and chooses where to edit it. The given MODEL and CLIP are not changed. For "
                 "Stable Diffusion 1.x, 2.x and SDXL with all that is made from it (Illustrious, NoobAI, Pony)."
             ),

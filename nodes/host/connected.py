@@ -15,7 +15,7 @@ _SOURCES = {
     "LATENT": "Empty Latent Image",
     "CORRUPTION": "Corrupt Prompt",
     "CAUSAL_TRACE": "a causal trace or Load Trace",
-    "WEIGHT_EDIT": "Diff-QuickFix Edit or Load Edit",
+    "WEIGHT_EDIT": "Remove Concept, Diff-QuickFix Edit or Load Edit",
     "CONCEPT_EDITS": "Concept Edit List",
     "IMAGE_SCORER": "Load CLIP Scorer",
 }
