@@ -6,12 +6,11 @@ from .api import ComfyExtension, io
 from .change import ChangeEdit
 from .concepts import AddConceptEdit, ConceptEditList
 from .corrupt import CorruptPrompt, RestoreTextState, RestoreUNetState
-from .doors import ApplyEditToConditioning, EditImageModel
 from .edit import DiffQuickFixEdit
 from .edit_files import LoadEdit, SaveEditAsLoRA
 from .find import FindLambda, FindTarget
 from .guard import CollateralRadar, EditReportNode, PreserveSet
-from .remove_concept import RemoveConcept
+from .remove_concept import ApplyEditToConditioning, EditImageModel, RemoveConcept
 from .score import ClipScore, ClipVisionScorer, LoadClipScorer, ShapesScorerNode
 from .shapes import LoadShapesDemo
 from .trace import CausalTraceText, CausalTraceUNet

@@ -7,9 +7,9 @@ import dataclasses
 from ..quickfix import Changes, TowerError, compute_edit, parse_changes, require_fit
 from .api import ConceptEditsType, Node, WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import clip_input, strength_input
-from .host.ledgers import MOST_CONCEPTS, keep_ledger, ledger_of
+from .host.editing.ledgers import MOST_CONCEPTS, keep_ledger, ledger_of
+from .host.editing.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
 from .host.progress import progress_bar
-from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
 
 
 class ChangeEdit(Node):

@@ -20,8 +20,8 @@ from .edit_inputs import (
     templates_input,
     wanted_concepts,
 )
+from .host.editing.text_encoder import apply_edit, open_text_encoder, stored_report
 from .host.progress import progress_bar
-from .host.text_encoder import apply_edit, open_text_encoder, stored_report
 
 
 class DiffQuickFixEdit(Node):

@@ -7,9 +7,9 @@ import dataclasses
 from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit
 from .api import Node, WeightEditType, edit_output, io, report_ui, reporting, schema
 from .edit_inputs import clip_input, strength_input
-from .host.concept_removal import apply_stored
+from .host.editing.concept_removal import apply_stored
+from .host.editing.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
 from .host.files import free_lora, lora_files, lora_path
-from .host.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
 
 
 class SaveEditAsLoRA(Node):

@@ -21,8 +21,8 @@ from .edit_inputs import (
     templates_input,
     wanted_concepts,
 )
+from .host.editing.text_encoder import open_text_encoder
 from .host.progress import progress_bar
-from .host.text_encoder import open_text_encoder
 
 _NAMED = 20
 

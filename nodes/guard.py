@@ -7,7 +7,7 @@ import json
 from ..quickfix import KNOWN_NAMES, PRESERVE_SETS, prompts_of_text, scan, text_of_prompts
 from ..quickfix.measure.charts import draw_report
 from .api import Node, WeightEditType, image_of, io, report_ui, reporting, schema
-from .host.concept_removal import tower_of
+from .host.editing.concept_removal import tower_of
 from .host.inputs import NO_FILE, modified, read_text_file, text_files
 from .host.progress import progress_bar
 

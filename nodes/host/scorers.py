@@ -14,9 +14,9 @@ from torch.nn.functional import normalize
 
 from ...demo_model.scorer import ShapesScorer
 from ...tracing.scores.clip import ClipScorer, ScorerError
+from .editing.text_encoder import only_encoder
 from .identity import clip_parts, patcher_parts
 from .objects import Clip, ClipVision
-from .text_encoder import only_encoder
 
 # Kinds of ComfyUI's model folders in which a CLIP of transformers' format may lie.
 _KINDS = ("clip_vision", "text_encoders", "diffusers")

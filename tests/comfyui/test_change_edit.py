@@ -28,7 +28,7 @@ def kept(nodes):
     """The ledgers that are kept, none of them at the start."""
     import sys
 
-    ledgers = sys.modules["pack_under_test.nodes.host.ledgers"]._KEPT
+    ledgers = sys.modules["pack_under_test.nodes.host.editing.ledgers"]._KEPT
     ledgers.clear()
     return ledgers
 

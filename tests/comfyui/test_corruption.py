@@ -76,7 +76,7 @@ def test_sd2s_encoder_is_restored_and_edited(nodes, sd2, corrupt, edit):
 
 
 def test_the_editors_tower_pads_as_sd2_does(sd2, pack):
-    from pack_under_test.nodes.host.text_encoder import open_text_encoder
+    from pack_under_test.nodes.host.editing.text_encoder import open_text_encoder
 
     encoder = open_text_encoder(sd2)
     ids = encoder.tokenizer.tokenize(PROMPT).ids

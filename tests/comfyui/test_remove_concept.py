@@ -63,8 +63,8 @@ def value_doors(edit):
 
 
 def test_states_are_those_that_the_stock_node_gives(objects, pack, inference):
-    from pack_under_test.nodes.host.image_model import open_image_model
-    from pack_under_test.nodes.host.text_states import open_text_states
+    from pack_under_test.nodes.host.editing.image_model import open_image_model
+    from pack_under_test.nodes.host.editing.text_states import open_text_states
 
     model, clip = objects
     opened = open_text_states(clip, open_image_model(model).family)

@@ -66,7 +66,7 @@ def test_the_lora_of_an_edit_loads_in_the_stock_loader_and_gives_the_same_text(s
 
 
 def test_the_editors_tower_computes_what_comfyui_computes(shapes, pack):
-    from pack_under_test.nodes.host.text_encoder import open_text_encoder
+    from pack_under_test.nodes.host.editing.text_encoder import open_text_encoder
 
     _, clip, _ = shapes
     encoder = open_text_encoder(clip)

@@ -34,7 +34,7 @@ def accelerator(pack, monkeypatch):
     has_memory(monkeypatch, 2**40)
     # It computes in fp64, as CUDA does, and its tensors are of a class of their own.
     monkeypatch.setattr(f"{pack.__name__}.quickfix.encoder.tower._WITH_FP64", ("cpu", DEVICE.type))
-    host = importlib.import_module(f"{pack.__name__}.nodes.host.base_weights")
+    host = importlib.import_module(f"{pack.__name__}.nodes.host.editing.base_weights")
     monkeypatch.setattr(host, "_PLAIN", (*host._PLAIN, Pretended))
     monkeypatch.setattr(management, "LORA_COMPUTE_DTYPES", {})
     yield management

@@ -75,7 +75,7 @@ def test_an_edit_is_that_of_the_cpu(reach, edit, shapes, on_cpu, name):
 
 def test_where_an_edit_is_computed(reach, pack, monkeypatch):
     """Where most of the weights lie, if there is room and fp64; and a whole encoder is never moved."""
-    from pack_under_test.nodes.host.text_encoder import open_text_encoder
+    from pack_under_test.nodes.host.editing.text_encoder import open_text_encoder
 
     def device(clip):
         return open_text_encoder(clip).tower.device.type
@@ -104,7 +104,7 @@ def test_no_node_moves_the_encoder(reach, edit, traffic, name):
 @pytest.mark.parametrize("name", ["used", "with a LoRA, behind an edit", "little memory"])
 def test_the_other_nodes_say_what_they_say_on_the_cpu(reach, run, shapes, on_cpu, folders, monkeypatch, pack, name):
     clip, own, edit = reach(name), shapes[1], on_cpu()
-    monkeypatch.setattr("pack_under_test.nodes.host.base_weights._ROOM", 0)
+    monkeypatch.setattr("pack_under_test.nodes.host.editing.base_weights._ROOM", 0)
     saved = run("SaveEditAsLoRA", edit, "edit", "kohya", 1.0, "fp32").args[0]
     found, wanted = (run("LoadEdit", one, saved, 0.8).args for one in (clip, own))
     same_text(found[2], wanted[2])

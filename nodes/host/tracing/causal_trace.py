@@ -22,10 +22,10 @@ from ....tracing.results.examples import examples_of
 from ....tracing.runs.lockstep import Score, Sweep, sweep
 from ....tracing.runs.plan import Plan
 from ....tracing.scores.latent import LATENT_DISTANCE, latent_distance
+from ..editing.text_encoder import only_encoder
 from ..identity import clip_parts, identities, patcher_parts, vae_parts
 from ..objects import Clip, Conditioning, ImageScorer, Latent, Model, Vae
 from ..progress import duration, say
-from ..text_encoder import only_encoder
 from .corrupted import CorruptedPrompt, CorruptionSettings, corrupt_prompt, first_layer, parse_prompts
 from .memory import rows_that_fit
 from .sampling import InitialLatent, SamplerSettings, make_painter

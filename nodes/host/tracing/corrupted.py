@@ -17,9 +17,9 @@ from ....text.prompts import PromptTokenizer, TokenizedPrompt
 from ....text.subjects import SubjectError, places
 from ....tracing.runs.cases import Case, Restoration, encode_rows
 from ....tracing.runs.corruption import Corruption, CorruptionError, gaussian, replacement
+from ..editing.text_encoder import only_encoder
 from ..objects import Clip, Conditioning
 from ..prompt_parts import PromptPart, cut_prompt, find_in_parts, tokenize_naming
-from ..text_encoder import only_encoder
 
 EXTENTS = ("subject", "whole prompt")
 

@@ -10,8 +10,8 @@ import comfy.model_management
 import comfy.utils
 import torch
 
-from ...quickfix import device_of_most
-from .objects import Patcher
+from ....quickfix import device_of_most
+from ..objects import Patcher
 
 # Quantized weights are tensors of other types.
 _PLAIN = (torch.Tensor, torch.nn.Parameter)

@@ -10,9 +10,9 @@ import weakref
 
 import torch
 
-from ...quickfix import Ledger, WeightEdit
-from .objects import Clip
-from .progress import progress_bar
+from ....quickfix import Ledger, WeightEdit
+from ..objects import Clip
+from ..progress import progress_bar
 from .text_encoder import TextEncoder
 
 # Ledgers of CLIP-L are about 40 MB each.

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...families.doors import DoorError, family_named
-from ...quickfix import (
+from ....families.doors import DoorError, family_named
+from ....quickfix import (
     DOORS,
     WAYS,
     ConceptEdit,
@@ -21,10 +21,10 @@ from ...quickfix import (
     prompts_of_text,
     way_of,
 )
-from ...quickfix.edit import report_at
-from ...text.prompts import PromptTokenizer
+from ....quickfix.edit import report_at
+from ....text.prompts import PromptTokenizer
+from ..objects import Clip, Model
 from .image_model import ImageModel, foreign_doors_note, open_image_model, patch_doors, stored_door_report
-from .objects import Clip, Model
 from .text_encoder import apply_edit, open_text_encoder, stored_report
 from .text_states import TextStates, open_text_states
 

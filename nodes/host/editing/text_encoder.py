@@ -12,11 +12,11 @@ import comfy.utils
 import torch
 from comfy.patcher_extension import CallbacksMP
 
-from ...quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final, weight_hash
-from ...quickfix.edit import report_at
-from ...text.prompts import PromptTokenizer
+from ....quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final, weight_hash
+from ....quickfix.edit import report_at
+from ....text.prompts import PromptTokenizer
+from ..objects import Clip
 from .base_weights import BaseWeights, is_dynamic
-from .objects import Clip
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...families.doors import family_named
-from ...families.family import states_as_they_are
-from ...quickfix import WeightEdit
-from .objects import Conditioning
+from ....families.doors import family_named
+from ....families.family import states_as_they_are
+from ....quickfix import WeightEdit
+from ..objects import Conditioning
 
 
 class ConditioningError(ValueError):

@@ -10,10 +10,10 @@ import comfy.model_management
 import torch
 from comfy.weight_adapter import LoRAAdapter
 
-from ...families.doors import Door, Family, family_of
-from ...quickfix import EditReport, WeightEdit, weight_hash
+from ....families.doors import Door, Family, family_of
+from ....quickfix import EditReport, WeightEdit, weight_hash
+from ..objects import Model
 from .base_weights import BaseWeights, is_dynamic
-from .objects import Model
 
 _PREFIX = "diffusion_model."
 

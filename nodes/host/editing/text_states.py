@@ -10,10 +10,10 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ...families.doors import Family
-from ...quickfix import EVERYDAY, StateTower, TokenTable, state_scale
-from ...text.prompts import PromptTokenizer
-from .objects import Clip
+from ....families.doors import Family
+from ....quickfix import EVERYDAY, StateTower, TokenTable, state_scale
+from ....text.prompts import PromptTokenizer
+from ..objects import Clip
 
 # Prompts encoded at once, and everyday captions by which the sizes of states are known.
 _BATCH, _SIZED_BY = 16, 16

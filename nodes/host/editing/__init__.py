@@ -1,0 +1,1 @@
+"""MODEL, CLIP and CONDITIONING, as the editing nodes read and patch them."""
