@@ -223,7 +223,7 @@ class Family:
             f"diffusion_model.{door.comfyui}" if naming == "comfyui" else f"lora_unet_{door.comfyui}".replace(".", "_")
         )
 
-    def lora_rows(self, door: Door, naming: str) -> LoraRows:
+    def lora_place(self, door: Door, naming: str) -> LoraRows:
         """Where a door's rows stand in the module that :meth:`lora_name` names.
 
         Raises:
@@ -238,6 +238,20 @@ class Family:
         if naming == "diffusers":
             return LoraRows((first, end), (0, size), size)
         return LoraRows((first, end), (index * size, (index + 1) * size), count * size)
+
+    def lora_rows(self, door: Door, naming: str) -> tuple[int, int] | None:
+        """The rows of a door's weight that the module of :meth:`lora_name` covers, alone; None: the whole weight.
+
+        Raises:
+            DoorError: the module covers more than the door's weight (see :meth:`lora_place`), or as :meth:`lora_name`.
+        """
+        place = self.lora_place(door, naming)
+        if place.height > door.shape[0]:
+            raise DoorError(
+                f"{self.lora_name(door, naming)} is a fused weight of {place.height} rows, and {door.name} holds "
+                f"{door.shape[0]} of them. An edit of a model in diffusers' names has no LoRA under ComfyUI's here."
+            )
+        return None if place.height == door.shape[0] else place.taken
 
     def _refuse(self, pattern: str, doors: tuple[Door, ...], shapes: Shapes) -> None:
         """Raise where a pattern fits linear maps of the model and none of them is a door."""

@@ -20,7 +20,7 @@ class Case:
         config: of its class in ``comfy.supported_models``.
         latent: (channels, ...) of a picture.
         width: of the text states.
-        pooled: of the pooled vector as the model gets it, under its name among the model's arguments.
+        pooled: what the model calls its pooled vector, and the width of the conditioning's.
         arguments: other arguments of the model, by a seed of the text.
         shrink: makes the built model smaller.
     """
@@ -200,7 +200,7 @@ _COSMOS = {
 _IMAGE, _FRAMES = (4, 8, 8), (4, 1, 8, 8)
 
 CASES = {
-    "sdxl": Case("SDXL", _POOLED_UNET, _IMAGE, 32, ("y", 16 + 6 * 256)),
+    "sdxl": Case("SDXL", _POOLED_UNET, _IMAGE, 32, ("y", 16)),
     "sdxl-refiner": Case(
         "SDXLRefiner",
         {
@@ -213,7 +213,7 @@ CASES = {
         },
         (4, 16, 16),
         32,
-        ("y", 32 + 5 * 256),
+        ("y", 32),
     ),
     "sd1": Case("SD15", _UNET, _IMAGE, 32),
     "sd2": Case("SD20", {**_UNET, "model_channels": 64, "context_dim": 1024}, _IMAGE, 1024),

@@ -42,7 +42,11 @@ def inputs(name, **seeds):
     seed = {one: 1 for one in SINGLE} | seeds
     given = case.arguments(seed["text"])
     if case.pooled[0]:
-        given[case.pooled[0]] = drawn(300 + seed["pooled"], 1, case.pooled[1])
+        vector = drawn(300 + seed["pooled"], 1, case.pooled[1])
+        # As ComfyUI makes it out of the conditioning's, with SDXL's sizes behind it.
+        given[case.pooled[0]] = (
+            built(name).encode_adm(pooled_output=vector, device="cpu") if "y" in case.pooled else vector
+        )
     if "guidance" in given:
         given["guidance"] = given["guidance"] + seed["guidance"]
     context = drawn(200 + seed["text"], 1, TOKENS, case.width)
@@ -158,14 +162,14 @@ def test_the_front_makes_what_the_first_door_reads(case):
     _, named = inputs(case)
     for reads in {door.reads for door in family.doors(shapes_of(case))}:
         door = next(door for door in family.doors(shapes_of(case)) if door.reads == reads)
-        given = named[CASES[case].pooled[0]] if reads == "pooled" else named["context"]
+        given = drawn(301, 1, CASES[case].pooled[1]) if reads == "pooled" else named["context"]
         # As a conditioning holds them.
         extras = {name: value.flatten() for name, value in named.items() if name.startswith("t5xxl")}
         with torch.no_grad():
             states = family.front(module, given, extras, reads)
-        assert states.shape[-1] == door.shape[1]
-        fed = read[door.name][0].reshape(-1, door.shape[1])
-        assert torch.allclose(states.reshape(-1, door.shape[1]), fed, atol=1e-6, rtol=1e-6), door.name
+        assert states.shape[-1] == door.width
+        fed = read[door.name][0].reshape(-1, door.shape[1])[:, slice(*(door.columns or (None,)))]
+        assert torch.allclose(states.reshape(-1, door.width), fed, atol=1e-6, rtol=1e-6), door.name
 
 
 def test_an_edit_of_the_doors_is_an_edit_of_what_they_read(case):
@@ -214,7 +218,7 @@ def test_lora_names_reach_the_doors(case):
     for door in family.doors(shapes_of(case)):
         for naming in ("kohya", "comfyui"):
             assert known[family.lora_name(door, naming)] == f"diffusion_model.{door.weight}"
-            rows = family.lora_rows(door, naming)
+            rows = family.lora_place(door, naming)
             assert rows.put == rows.taken == (door.rows or (0, door.shape[0])) and rows.height == door.shape[0]
         # diffusers' names, as ComfyUI's own tables translate them; all of the families where both have the module.
         for name in (f"lora_unet_{door.diffusers}".replace(".", "_"), f"transformer.{door.diffusers}"):

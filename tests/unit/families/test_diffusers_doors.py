@@ -48,7 +48,7 @@ def test_its_lora_loader_takes_the_written_names(name):
     doors = [door for door in family.doors(shapes_of(name)) if door.reads in ("text", "pooled")]
     state = {}
     for number, door in enumerate(doors):
-        rows = family.lora_rows(door, "diffusers")
+        rows = family.lora_place(door, "diffusers")
         state[f"{family.lora_name(door, 'diffusers')}.lora_A.weight"] = torch.full((2, door.shape[1]), number + 1.0)
         state[f"{family.lora_name(door, 'diffusers')}.lora_B.weight"] = torch.full((rows.height, 2), number + 1.0)
     read = getattr(lora_pipeline, case.loader).lora_state_dict(dict(state))
@@ -73,6 +73,9 @@ def test_where_it_loads_none_the_naming_is_refused(name):
 def test_parts_of_a_fused_weight_are_put_in_their_rows():
     family = family_named("pixart")
     doors = {door.kind: door for door in family.doors(shapes_of("pixart"))}
-    key, value = (family.lora_rows(doors[kind], "comfyui") for kind in ("key", "value"))
+    key, value = (family.lora_place(doors[kind], "comfyui") for kind in ("key", "value"))
     assert (key.taken, key.put, key.height) == ((0, 64), (0, 64), 128)
     assert (value.taken, value.put, value.height) == ((0, 64), (64, 128), 128)
+    # A caller that knows rows of the door's own weight alone is told, and writes no module of half the height.
+    with pytest.raises(DoorError, match="fused weight of 128 rows"):
+        family.lora_rows(doors["value"], "comfyui")

@@ -139,8 +139,9 @@ def test_keys_and_values_of_a_fused_weight_are_doors_of_their_rows():
     both = family.select(shapes, kinds=("value", "key"))
     # A weight is patched once: two patches of one name would be one.
     assert [(door.name, door.rows) for door in both] == [(f"blocks.{n}.cross_attn.kv_linear", None) for n in range(2)]
-    rows = family.lora_rows(both[0], "kohya")
+    rows = family.lora_place(both[0], "kohya")
     assert (rows.taken, rows.put, rows.height) == ((0, 128), (0, 128), 128)
+    assert family.lora_rows(both[0], "kohya") is None
 
 
 def test_doors_behind_each_other_are_not_chosen_together():
