@@ -97,6 +97,12 @@ def _trials() -> Iterator[DoorTrial]:
     for concept in concepts[1:]:
         for positions in (later, padded):
             yield DoorTrial(Trial(*concept), positions, contexts=True)
+    others = [("style", "bridget riley", "painting"), ("style", "yayoi kusama", "painting")]
+    for naming in ("unnamed", "as it is"):
+        yield from (DoorTrial(Trial(*concept, naming=naming), last) for concept in others)
+    others = [("object", "heart", "square"), ("object", "ring", "cross")]
+    others += [("color", "green", "yellow"), ("color", "purple", "white")]
+    yield from (DoorTrial(Trial(*concept), later) for concept in others)
     for concept in concepts:
         yield DoorTrial(Trial(*concept), padded, hold=True)
         yield DoorTrial(Trial(*concept), padded, lam=1e-2)
@@ -138,7 +144,9 @@ def judged(pipeline: ShapesPipeline, reader: Reader, out: Path, trial: DoorTrial
     seen = {name: [before[name][prompts.index(prompt)] for prompt in own] for name in SHAPES.values}
     after = reader.read(paint_prompts(dataclasses.replace(pipeline, unet=unet), own))
     edited = (trial.base.attribute, trial.base.source)
-    return outcome(trial.name, edited, [vars(prompt.scene) for prompt in own], (seen, after), edit.report)
+    doors = sum(name.endswith("attn2.to_v") for name, _ in unet.named_modules())
+    report = dataclasses.replace(edit.report, doors=doors)
+    return outcome(trial.name, edited, [vars(prompt.scene) for prompt in own], (seen, after), report)
 
 
 def row(one: Outcome) -> str:

@@ -88,19 +88,18 @@ def door_updates(
     states, pooled = stored[0].value(), None if stored[1] is None else stored[1].value()
     try:
         known = family_named(family)
-        keys = {_name(known, door, naming): door for door in doors}
-    except (DoorError, TypeError) as error:
+        keys = {_name(known, door, naming): (door, known.lora_rows(door, naming)) for door in doors}
+    except (DoorError, TypeError, ValueError, ZeroDivisionError) as error:
         raise RecordError(str(error)) from error
     wanted = {f"{key}.{part}" for key in keys for part in _MODULE}
     if len(keys) != len(doors) or wanted != set(tensors):
         raise RecordError(f"it holds {len(tensors)} tensors; expected the {len(wanted)} of its {len(doors)} doors")
     found = []
-    for key, door in keys.items():
+    for key, (door, rows) in keys.items():
         part = pooled if door.kind == "pooled" else states
         if part is None or door.width != part.down.shape[1]:
             raise RecordError(f"the map of {door.name[:80]} is missing or of another width")
         up, down = module_factors(key, tensors)
-        rows = known.lora_rows(door, naming)
         if up.shape[1] != max(1, part.rank) or down.shape[1] != door.shape[1]:
             raise RecordError(f"the factors of {door.name[:80]} have the shapes {tuple(up.shape)}, {tuple(down.shape)}")
         whole = torch.zeros(door.shape[0], part.rank)

@@ -12,7 +12,7 @@ from ...output.figures import as_pixels, new_figure, shorten
 from ..solver.spectrum import DRIFT_LIMIT, LambdaCurve
 from .report import EditReport
 from .target_ranking import Candidate, TargetRanking
-from .verdict import HARMFUL_DRIFT, LOST, WEAK_EFFICACY
+from .verdict import HARMFUL_DRIFT, LOST, weak_line
 
 _GOOD, _BAD, _NEUTRAL, _MARK = "#2f6f8f", "#c8553d", "#8a8a8a", "#d1002f"
 _COLORS = {"strong": "#2e7d4f", "weak": "#b7791f", "harmful": _BAD, "unknown": _NEUTRAL}
@@ -163,7 +163,7 @@ class _Panel(NamedTuple):
 
 
 def _panels(report: EditReport) -> list[_Panel]:
-    reached = _Panel(_reached_bars(report), _GOOD, 1.0, WEAK_EFFICACY, "share; left of the line an edit is weak")
+    reached = _Panel(_reached_bars(report), _GOOD, 1.0, weak_line(report), "share; left of the line an edit is weak")
     moved = _Panel(
         _moved_bars(report),
         _BAD,

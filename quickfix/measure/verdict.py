@@ -10,6 +10,8 @@ without a preserve set, 21 edits; 12 prompts of it and 21 of other styles and no
 * ``WEAK_EFFICACY``. At an efficacy of 57 % and above none of the 12 prompts read as van gogh any more; at 45 % two did,
   at 43 % eight, at 29 % and below all. Of the 22 edits that the line was drawn by later (``docs/verdicts-shapes.md``),
   one of 47 % left a third of its concept and one of 68 % a ninth. Of the other 22, two of 53 % left 30 %.
+* ``WEAK_AT_DOORS``, the same line for edits of an image model's doors. Of 43 of them (``docs/doors-shapes.md``) those of
+  efficacies up to 61 % left 20 % to 100 % of their concept, and those from 70 % on at most 20 %.
 * ``WEAK_GENERALITY``, lower than that: where van gogh was gone it was 34 % to 69 %, which is 7 to 63 points below
   efficacy. A third is below all that worked.
 * What rounding leaves of an edit weighs like a strength. At strengths from 1 down to 0.6 an edit of efficacy 84 % left
@@ -33,6 +35,7 @@ from .rounding import StorageRounding
 
 HARMFUL_DRIFT = DRIFT_LIMIT
 WEAK_EFFICACY = 0.55
+WEAK_AT_DOORS = 0.7
 WEAK_GENERALITY = 1 / 3
 LOST = 0.5
 LOST_SHARE = 0.1
@@ -201,6 +204,9 @@ class Measured(Protocol):
     @property
     def chosen(self) -> Chosen | None: ...
 
+    @property
+    def doors(self) -> int: ...
+
 
 class Finding(NamedTuple):
     """A reason for a verdict, or what to do about the one before it."""
@@ -300,8 +306,14 @@ def _any_free(report: Measured, hits: Sequence[str]) -> bool:
     return any(hit not in kept for hit in hits)
 
 
+def weak_line(report: Measured) -> float:
+    """The efficacy below which an edit is weak."""
+    return WEAK_AT_DOORS if report.doors else WEAK_EFFICACY
+
+
 def _weakness(report: Measured, efficacy: float) -> Iterator[Finding]:
-    weak = efficacy < WEAK_EFFICACY
+    line = weak_line(report)
+    weak = efficacy < line
     if weak:
         yield Finding(WEAK, {"reached": f"{efficacy:.0%}"})
         yield from _reach_farther(report)
@@ -312,7 +324,7 @@ def _weakness(report: Measured, efficacy: float) -> Iterator[Finding]:
         yield Finding(ADD_MORE_TEMPLATES if kind == "custom" else ADD_TEMPLATES, {})
         yield from _lower_lambda(report.chosen)
     reach = 1.0 if weak else efficacy
-    if report.storage is not None and report.storage.realised * reach < WEAK_EFFICACY:
+    if report.storage is not None and report.storage.realised * reach < line:
         yield Finding(WEAK_ROUNDED, {"left": f"{report.storage.realised:.0%}"})
         yield Finding(USE_FP32, {})
 

@@ -213,6 +213,8 @@ def report_of(**changes):
         ({"efficacy": None, "unknown": Unknown((), (), (("a", "b"),), 0)}, "unknown", ("not tell 'a' from 'b'",)),
         ({"unknown": Unknown(("x",), (), (), 3)}, "weak", ("does not know 'x'",)),
         ({"unknown": Unknown(("x",), (), (), 3), "drift": 0.3}, "harmful", ("move by 30%",)),
+        ({"efficacy": 0.69, "doors": 70}, "weak", ("only 69% of the way",)),
+        ({"efficacy": 0.7, "doors": 70}, "strong", ()),
         ({"generality": (("style", 0.2), ("object", 0.1))}, "weak", ("10% of the way (object)", "templates")),
         ({"storage": StorageRounding(0.8, 0.7, 0.2)}, "weak", ("20% of the edit survives", "fp32")),
         ({"efficacy": 0.3, "storage": StorageRounding(0.8, 0.7, 0.2)}, "weak", ("30% of the way", "20% of the edit")),
