@@ -155,7 +155,7 @@ SHAPES_XL = Architecture(
         "addition_time_embed_dim": SIZE_WIDTH,
         "projection_class_embeddings_input_dim": _WIDTH_G + SIZES * SIZE_WIDTH,
     },
-    folder=WEIGHTS / "xl",
+    folder=WEIGHTS / "gallery" / "xl",
     shared=WEIGHTS / "gallery",
 )
 """Shapes XL: two CLIP text towers, penultimate states, pooled vector and sizes, a UNet of three levels."""

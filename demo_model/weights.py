@@ -66,8 +66,9 @@ def _files_of(name: str, folder: Path) -> list[Path]:
     if missing:
         remedy = "Install the pack again, or run `make train`."
         if shape.WEIGHTS in folder.parents:
+            inside = folder.relative_to(shape.WEIGHTS).as_posix()
             remedy = (
-                f"They are no part of the pack's upload: copy the folder demo_model/weights/{folder.name} from "
+                f"They are no part of the pack's upload: copy the folder demo_model/weights/{inside} from "
                 f"{REPOSITORY}, or run `make train MODEL=xl` in a clone of it."
             )
         raise FileNotFoundError(f"Shapes' weights are missing: {', '.join(missing)} in {folder}. {remedy}")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diff_quickfix.demo_model.architecture import ARCHITECTURES
 from diff_quickfix.demo_model.pipeline import load_pipeline
 from diff_quickfix.demo_model.reader import Reader
 from diff_quickfix.demo_model.studies.edit_table import Outcome, Share, outcome
@@ -18,8 +19,9 @@ def pipeline():
     return load_pipeline()
 
 
-def test_painted_scenes_that_it_never_saw_are_read():
-    assert min(held_out_accuracy(Reader(), 60, seed=91).values()) >= 95
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_painted_scenes_that_it_never_saw_are_read(architecture):
+    assert min(held_out_accuracy(Reader(architecture), 60, seed=91).values()) >= 95
 
 
 @pytest.mark.parametrize("shape", [(3, 128, 128), (1, 3, 64, 64), (1, 1, 128, 128)])

@@ -46,5 +46,5 @@ def test_nothing_at_all_is_missing_by_its_plain_name(tmp_path):
 
 
 def test_weights_that_the_upload_leaves_out_are_looked_for_in_the_repository():
-    with pytest.raises(FileNotFoundError, match=r"demo_model/weights/nowhere from https://github\.com/\S+, or"):
-        weights.load_part("unet", WEIGHTS / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"demo_model/weights/gallery/nowhere from https://github\.com/\S+, or"):
+        weights.load_part("unet", WEIGHTS / "gallery" / "nowhere")
