@@ -33,6 +33,8 @@ const PICKER = { output: "diff_quickfix_tokens", height: 90, load: () => import(
 const KINDS = {
     DiffQuickFix_CausalHeatmap: HEATMAP,
     DiffQuickFix_CorruptPrompt: PICKER,
+    DiffQuickFix_RemoveConcept: REPORT,
+    DiffQuickFix_EditImageModel: REPORT,
     DiffQuickFix_Edit: REPORT,
     DiffQuickFix_LoadEdit: REPORT,
     DiffQuickFix_EditReport: REPORT,

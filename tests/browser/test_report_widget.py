@@ -82,6 +82,29 @@ def test_reports_of_other_versions_show_what_they_hold(page):
         assert page.text_of(BOX) == ["only words"]
 
 
+def test_remove_concept_says_where_it_edited_and_takes_what_to_preserve(page):
+    page.clear()
+    page.add("DiffQuickFix_RemoveConcept", at=(100, 60), size=(460, 820))
+    page.view()
+    way = "edited: the image model (SDXL (a, b)), where its text enters"
+    hits = [["a cat", 0.02]]
+    report = {"verdict": "strong", "efficacy": 0.9, "pooled": 0.8, "doors": 141, "worst_hit": hits}
+    code = "(...report) => window.app.graph._nodes[0].onExecuted({ diff_quickfix_report: report })"
+    page.run(code, f"{way}\nverdict: strong\n", report)
+    page.wait(f"{METERS}.length")
+    # A number of doors is no share of anything.
+    assert page.run(NAMES) == ["efficacy", "pooled vector"]
+    assert f"strong{way}efficacy" in "".join(page.text_of(BOX)[0].splitlines())
+    page.click_on(f"{BOX} button")
+    assert page.wait(widget_of("DiffQuickFix_RemoveConcept", "preserve")) == "a cat"
+    # What a report of another version says is shown as it comes; one that does not say it has no such line.
+    page.run(code, "edited: something else\nverdict: strong\n", report)
+    assert "edited: something else" in page.text_of(BOX)[0]
+    page.run(code, "verdict: strong\n", report)
+    assert "edited" not in page.text_of(BOX)[0].replace("the report in words", "")
+    assert not page.own_complaints()
+
+
 EDIT = node_of("DiffQuickFix_Edit")
 DRAWN = f"{METERS}.length >= 4"
 

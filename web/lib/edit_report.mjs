@@ -1,10 +1,10 @@
-// Reports on the nodes themselves: of "Diff-QuickFix Edit" with verdict, bars and the prompts that were hit most, of its
+// Reports on the nodes themselves: of nodes that edit with verdict, bars and the prompts that were hit most, of their
 // companions in words.
 import { askedFor, askedNow, isStrange, noteQueued } from "./asked.mjs";
 import { entriesOf, fieldsOf } from "./data.mjs";
 import { button, element, farType } from "./dom.mjs";
 import { keep, setWidget, widgetOf } from "./node.mjs";
-import { named, parse } from "./report_model.mjs";
+import { named, parse, wayOf } from "./report_model.mjs";
 import { t } from "./texts.mjs";
 import { isFed } from "./wires.mjs";
 
@@ -88,8 +88,9 @@ function full(node, text, model) {
     const plain = element("pre", { style: { margin: "0", whiteSpace: "pre-wrap", font: MONO } }, text.slice(0, LONGEST));
     if (!model) return [plain];
     const details = element("details", {}, element("summary", { style: { cursor: "pointer" } }, t("the report in words")), plain);
+    const way = wayOf(text);
     return [
-        verdictLine(model, model.verdict), ...model.measures.map(bar), ...hitList(node, t("Names like it, hit most:"), model.neighbours),
+        verdictLine(model, model.verdict), ...(way ? [element("div", {}, way)] : []), ...model.measures.map(bar), ...hitList(node, t("Names like it, hit most:"), model.neighbours),
         ...hitList(node, t("Hit most:"), model.worst), details,
     ];
 }

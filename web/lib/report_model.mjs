@@ -5,7 +5,16 @@ import { t, term } from "./texts.mjs";
 /** @type {string[]} */
 const KNOWN = [
     term("efficacy"), term("specificity"), term("drift"), term("empty prompt drift"), term("generality"), term("strong"), term("weak"),
-    term("harmful"), term("unknown"),
+    term("harmful"), term("unknown"), term("pooled vector"),
+];
+// How a report says where a model was edited, and why there.
+const WAYS = [
+    term("edited: the text encoder"),
+    term("edited: the text encoder, which harms other things least when they are named"),
+    term("edited: the image model ({family})"),
+    term("edited: the image model ({family}), where its text enters"),
+    term("edited: the image model ({family}), where its text enters, which leaves other styles in place even where nobody names them"),
+    term("edited: the image model ({family}), where its text enters, the way for this family: its text encoders hold no single state of a concept"),
 ];
 
 const MEASURES = 12;
@@ -27,7 +36,10 @@ const LONGEST = 1000;
 export const named = (name) => (KNOWN.includes(name) ? t(name) : name);
 
 // What is no share of anything, and so no bar.
-const OTHER = new Set(["pairs", "rank", "relative_norm", "nbytes", "condition"]);
+const OTHER = new Set(["pairs", "rank", "relative_norm", "nbytes", "condition", "doors"]);
+// Fields with another name than their measure.
+/** @type {Record<string, string>} */
+const NAMES = { pooled: "pooled vector" };
 // A drift of ten percent is harmful: the bar's end.
 const WORST_DRIFT = 0.1;
 
@@ -45,7 +57,7 @@ function measure([key, value]) {
     if (found === null || OTHER.has(key)) return [];
     const drift = /drift/.test(key);
     const filled = Math.min(1, Math.max(0, drift ? found / WORST_DRIFT : found));
-    const [, name = "", rest = ""] = key.replaceAll("_", " ").match(/^(.*?)( \(.*\))?$/s) ?? [];
+    const [, name = "", rest = ""] = (NAMES[key] ?? key).replaceAll("_", " ").match(/^(.*?)( \(.*\))?$/s) ?? [];
     return [{ name: line(`${named(name)}${rest}`, 40), value: found, good: !drift, filled }];
 }
 
@@ -96,6 +108,20 @@ function verdictOf({ verdict, findings }, tone) {
     if (said === tone) return named(tone);
     const reasons = entriesOf(findings, REASONS).map(reason);
     return !reasons.length || reasons.includes(null) ? said : line(`${named(tone)}: ${reasons.join("; ")}`, LONGEST);
+}
+
+/**
+ * Where a model was edited, in the page's language, by a report's text; "" where that does not say so.
+ * @param {string} text
+ */
+export function wayOf(text) {
+    const said = line(text.slice(0, text.indexOf("\n")), 300);
+    for (const way of WAYS) {
+        const [before = "", after] = way.split("{family}");
+        if (after === undefined ? said !== way : !said.startsWith(before) || !said.endsWith(after)) continue;
+        return t(way, { family: said.slice(before.length, said.length - (after ?? "").length) });
+    }
+    return said.startsWith("edited: ") ? said : "";
 }
 
 /**

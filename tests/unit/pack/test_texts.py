@@ -2,10 +2,14 @@
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from diff_quickfix.families.doors import FAMILIES
 from diff_quickfix.quickfix.measure.verdict import SENTENCES
+from diff_quickfix.quickfix.ways import WAYS, WayError, way_of
+from diff_quickfix.text.captions import KINDS
 
 WEB = Path(__file__).resolve().parents[3] / "web"
 LANGUAGES = ("zh", "ja", "ko", "de", "fr", "es", "ru")
@@ -71,3 +75,19 @@ def test_no_sentence_is_said_past_the_languages():
         rest = CALL.sub("", source)
         said = [double or single for double, single in LITERAL.findall(rest)] + re.findall(r"`([^`]*)`", rest)
         assert not [text for text in said if re.match(r"[A-Z][a-z]+ [a-z]", text)], path.name
+
+
+def test_the_page_knows_whatever_a_report_says_of_where_it_edited():
+    """Every way of every family: one of the sentences that the page has in other languages."""
+    known = {text for text in keys((WEB / "lib" / "report_model.mjs").read_text()) if text.startswith("edited: ")}
+    said = set()
+    for family in FAMILIES:
+        sentences = {f"edited: the image model ({family.title})"}  # Edit Image Model
+        for kind in KINDS:
+            for way in WAYS:
+                with suppress(WayError):
+                    sentences.add(way_of(family, kind, way).text(family))
+        found = {text for text in known if text.format(family=family.title) in sentences}
+        assert len(found) == len(sentences)
+        said |= found
+    assert said == known
