@@ -6,7 +6,7 @@ IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 CHECKED = $(PYTHON) scripts/bootstrap.py run --typescript
 
-.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-trace bench-statistics study study-edits train-reader train clean
+.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-trace bench-statistics study study-edits study-doors train-reader train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ study: ## trace every attribute of the demo model over many prompts into build/s
 study-edits: ## edit the demo model in many ways and judge the verdicts by its pictures, into build/edits (an hour on two cores)
 	@$(IN) python -m diff_quickfix.demo_model.studies.edits paint --out build/edits
 	@$(IN) python -m diff_quickfix.demo_model.studies.edits judge --out build/edits
+
+study-doors: ## edit the demo model at its doors and read its pictures, after study-edits (half an hour on two cores)
+	@$(IN) python -m diff_quickfix.demo_model.studies.doors --out build/edits
 
 train-reader: ## train the reader that judges the demo model's pictures (ten minutes) into build/reader; MODEL as for train
 	@$(IN) python -m diff_quickfix.demo_model.training.reader --model $(MODEL) --out build/reader-$(MODEL)
