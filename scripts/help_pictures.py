@@ -33,6 +33,9 @@ LEFT, TOP = 140, 160  # where the node stands on the page: clear of ComfyUI's ow
 MARGIN, TITLE = 10, 30
 # Which template shows a node, and the titles of the nodes beside it that show what it gives.
 SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "RemoveConcept": ("remove-a-concept", ()),
+    "EditImageModel": ("edit-the-image-model", ()),
+    "ApplyToConditioning": ("edit-the-image-model", ()),
     "LoadShapesDemo": ("remove-a-style", ()),
     "Edit": ("remove-a-style", ()),
     "ConceptEditList": ("remove-many-concepts", ()),

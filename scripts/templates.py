@@ -1,10 +1,11 @@
-"""Keep the templates in workflows/ alike: API prompts from graphs, thumbnails, and versions for Stable Diffusion 1.5.
+"""Keep the templates in workflows/ alike: API prompts from graphs, thumbnails, and versions for one's own models.
 
-    python3 scripts/bootstrap.py run -- python scripts/templates.py            write every template's SD-1.5 version
+    python3 scripts/bootstrap.py run -- python scripts/templates.py            write every template's other versions
     python3 scripts/bootstrap.py run -- python scripts/templates.py NAME ...   paint the thumbnails of these before
 
 A template is a graph in ComfyUI's UI format, as its page saves it. `NAME.json` paints with Shapes, the demo model;
-`NAME-sd15.json` is the same with a checkpoint loader. Change the first, and run this.
+`NAME-sd15.json` is the same with a checkpoint loader, `NAME-sdxl.json`, of some, with SDXL's prompts, size and sampler
+too. Change the first, and run this.
 """
 
 from __future__ import annotations
@@ -15,16 +16,46 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from diff_quickfix.demo_model.studies.server import Server, running_server
 from PIL import Image, ImageDraw, ImageFont
 
 Graph = dict[str, Any]
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
-SUFFIX = "-sd15"
+
+
+class Version(NamedTuple):
+    """What a template needs for a kind of models that people have."""
+
+    checkpoint: str
+    size: int
+    models: str
+    """Whose file to choose, in words."""
+    band: str
+    """What stands above the thumbnail."""
+
+
+SD15, SDXL = "-sd15", "-sdxl"
+VERSIONS = {
+    SD15: Version(
+        "v1-5-pruned-emaonly-fp16.safetensors", 512, "Stable Diffusion 1.x or 2.x file", "Stable Diffusion 1.x / 2.x"
+    ),
+    SDXL: Version(
+        "sd_xl_base_1.0.safetensors", 1024, "SDXL file (SDXL itself, Illustrious, NoobAI, Pony and others)", "SDXL"
+    ),
+}
+# The templates with a version for SDXL: what their prompts say there.
+FOR_SDXL = {
+    "remove-a-concept": {
+        "a red circle on grass, in the style of van gogh": (
+            "a quiet mountain village under a night sky, oil painting in the style of van gogh, highly detailed"
+        ),
+        "": "blurry, low quality, watermark, text",
+    }
+}
+SDXL_SAMPLER = [7, "fixed", 25, 6.0, "dpmpp_2m", "karras", 1.0]
 SHAPES, SCORER, CLIP_SCORER = "DiffQuickFix_LoadShapesDemo", "DiffQuickFix_ShapesScorer", "DiffQuickFix_LoadCLIPScorer"
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 NOTES = ("MarkdownNote", "Note")
 OWN_MODEL = "With your own model"
 BAND = 22  # pixels of a thumbnail
@@ -38,7 +69,18 @@ def read(name: str) -> Graph:
 
 def shapes_templates() -> list[str]:
     """Names of the templates that paint with Shapes, from which the others are made."""
-    return sorted(path.stem for path in FOLDER.glob("*.json") if not path.stem.endswith(SUFFIX))
+    return sorted(path.stem for path in FOLDER.glob("*.json") if not path.stem.endswith(tuple(VERSIONS)))
+
+
+def suffixes(name: str) -> list[str]:
+    """The ends of the names of a template's other versions."""
+    return [SD15, SDXL] if name in FOR_SDXL else [SD15]
+
+
+def every_name() -> list[str]:
+    """The names of all templates."""
+    names = shapes_templates()
+    return [*names, *(name + suffix for name in names for suffix in suffixes(name))]
 
 
 def widget_names(info: dict[str, Any]) -> list[str | None]:
@@ -81,8 +123,16 @@ def prompt_of(graph: Graph, known: dict[str, Any]) -> dict[str, Any]:
     return prompt
 
 
-def for_sd15(graph: Graph) -> Graph:
-    """The same graph with a checkpoint loader at 512 x 512, and without the scorer that knows Shapes alone.
+def other_version(name: str, suffix: str) -> Graph:
+    """A template's version for people's own models."""
+    graph = for_checkpoint(read(name), VERSIONS[suffix])
+    if suffix == SDXL:
+        _as_sdxl_is_used(graph, FOR_SDXL[name])
+    return graph
+
+
+def for_checkpoint(graph: Graph, version: Version) -> Graph:
+    """The same graph with a checkpoint loader at the models' size, and without the scorer that knows Shapes alone.
 
     What the Shapes Scorer fed is fed by the template's Load CLIP Scorer in its place, if it has one, and else by
     nothing: a trace then measures latents.
@@ -90,20 +140,34 @@ def for_sd15(graph: Graph) -> Graph:
     graph = copy.deepcopy(graph)
     nodes = {node["id"]: node for node in graph["nodes"]}
     kinds = {node["type"]: node for node in graph["nodes"]}
-    _use_checkpoint(kinds[SHAPES])
+    _use_checkpoint(kinds[SHAPES], version.checkpoint)
     for node in nodes.values():
         if node["type"] == "EmptyLatentImage":
-            node["widgets_values"][:2] = [512, 512]
+            node["widgets_values"][:2] = [version.size, version.size]
         if node["type"] == "MarkdownNote":
-            node["widgets_values"] = [_sd15_note(node["widgets_values"][0], scored=SCORER in kinds)]
+            node["widgets_values"] = [_own_note(node["widgets_values"][0], version.models, scored=SCORER in kinds)]
     if SCORER in kinds:
         _without_scorer(graph, kinds[SCORER], kinds.get(CLIP_SCORER))
     return graph
 
 
-def _use_checkpoint(loader: Graph) -> None:
+def _as_sdxl_is_used(graph: Graph, prompts: dict[str, str]) -> None:
+    """Prompts and sampling as people use SDXL: one large picture, the edited one beside it."""
+    for node in graph["nodes"]:
+        values = node["widgets_values"]
+        if node["type"] == "CLIPTextEncode":
+            values[0] = prompts[values[0]]
+        elif node["type"] == "KSampler":
+            values[:] = SDXL_SAMPLER
+        elif node["type"] == "EmptyLatentImage":
+            values[2] = 1
+        elif node["type"] == "ImageStitch":
+            values[0] = "right"
+
+
+def _use_checkpoint(loader: Graph, checkpoint: str) -> None:
     loader["type"] = loader["properties"]["Node name for S&R"] = "CheckpointLoaderSimple"
-    loader["widgets_values"] = [CHECKPOINT]
+    loader["widgets_values"] = [checkpoint]
     for output in loader["outputs"]:
         output["name"] = output["name"].upper()
 
@@ -124,14 +188,14 @@ def _without_scorer(graph: Graph, scorer: Graph, heir: Graph | None) -> None:
     graph["nodes"].remove(scorer)
 
 
-def _sd15_note(text: str, *, scored: bool) -> str:
+def _own_note(text: str, models: str, *, scored: bool) -> str:
     """A note without Shapes' scorer, and about a checkpoint where it spoke of the reader's own model."""
     kept = [part for part in text.split("\n\n") if OWN_MODEL not in part and "Shapes Scorer" not in part]
     if OWN_MODEL not in text:
         return "\n\n".join(kept)
     kept.append(
-        "Choose your Stable Diffusion 1.x or 2.x file in *Load Checkpoint*, and name something that it knows in the "
-        "prompts. The picture in the template list was painted with Shapes, the demo model."
+        f"Choose your {models} in *Load Checkpoint*, and name something that it knows in the prompts. The picture in "
+        "the template list was painted with Shapes, the demo model."
     )
     if scored and "CLIP" not in text:
         kept.append(
@@ -180,14 +244,14 @@ def _stacked(rows: list[Image.Image], width: int) -> Image.Image:
     return whole
 
 
-def sd15_picture(path: Path) -> Image.Image:
-    """A template's thumbnail with a band that tells its SD-1.5 version from it."""
+def banded_picture(path: Path, band: str) -> Image.Image:
+    """A template's thumbnail with a band that tells its other version from it."""
     picture = Image.open(path).convert("RGB")
     banded = Image.new("RGB", (picture.width, picture.height + BAND), (40, 40, 46))
     banded.paste(picture, (0, BAND))
     ImageDraw.Draw(banded).text(
         (8, BAND // 2),
-        "Stable Diffusion 1.x / 2.x (pictures: Shapes)",
+        f"{band} (pictures: Shapes)",
         fill="white",
         anchor="lm",
         font=ImageFont.load_default(14),
@@ -208,8 +272,11 @@ def main(names: list[str]) -> int:
     if names:
         paint_thumbnails(names)
     for name in shapes_templates():
-        (FOLDER / f"{name}{SUFFIX}.json").write_text(written(for_sd15(read(name))), encoding="utf-8")
-        sd15_picture(FOLDER / f"{name}.jpg").save(FOLDER / f"{name}{SUFFIX}.jpg", quality=85)
+        for suffix in suffixes(name):
+            path = FOLDER / f"{name}{suffix}.json"
+            path.write_text(written(other_version(name, suffix)), encoding="utf-8")
+            picture = banded_picture(FOLDER / f"{name}.jpg", VERSIONS[suffix].band)
+            picture.save(path.with_suffix(".jpg"), quality=85)
     return 0
 
 

@@ -16,7 +16,9 @@ ENTER = "(() => { window.app.canvas.setGraph(window.app.graph._nodes[0].subgraph
 CROSSINGS = {
     "change-an-edit": (36, 0),
     "compare-traces": (17, 0),
+    "edit-the-image-model": (31, 0),
     "guard-an-edit": (35, 0),
+    "remove-a-concept": (8, 0),
     "remove-a-style": (7, 0),
     "remove-many-concepts": (52, 0),
     "restore-a-layer": (44, 1),
@@ -52,13 +54,13 @@ def test_every_template_is_measured():
 
 
 # The others' SD-1.5 versions have the same layout; in this one a node takes another's place.
-@pytest.mark.parametrize("name", [*CROSSINGS, "score-with-clip" + templates.SUFFIX])
+@pytest.mark.parametrize("name", [*CROSSINGS, "score-with-clip" + templates.SD15])
 def test_the_wires_of_a_template_can_be_followed(page, name):
     graph = templates.read(name)
     load(page, graph)
     assert page.run("window.app.graph._nodes.length") == len(graph["nodes"])
     assert page.run("window.app.graph.reroutes.size") == len(graph["extra"].get("reroutes", []))
-    check_layout(page, *CROSSINGS[name.removesuffix(templates.SUFFIX)])
+    check_layout(page, *CROSSINGS[name.removesuffix(templates.SD15)])
     assert not page.own_complaints()
 
 

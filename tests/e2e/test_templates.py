@@ -1,4 +1,4 @@
-"""The templates as the stock server lists and runs them: those that no other file tests, and the SD-1.5 versions."""
+"""The templates as the stock server lists and runs them: those that no other file tests, and other models' versions."""
 
 import json
 import time
@@ -34,7 +34,7 @@ def styles(server, scorer, outputs, node):
 def test_every_template_is_listed_with_its_picture(server):
     (pack,) = [pack for pack in server.get_json("/workflow_templates") if "diff-quickfix" in pack]
     listed = server.get_json("/workflow_templates")[pack]
-    assert sorted(listed) == sorted([*NAMES, *(name + templates.SUFFIX for name in NAMES)])
+    assert sorted(listed) == sorted(templates.every_name())
     for name in listed:
         assert server.get_json(f"/api/workflow_templates/{pack}/{name}.json")["nodes"]
         assert server.get(f"/api/workflow_templates/{pack}/{name}.jpg").startswith(b"\xff\xd8")
@@ -49,6 +49,31 @@ def test_every_node_has_tooltips_a_help_page_and_a_template(known):
         assert all(options.get("tooltip") for _, options in inputs.values()), name
         assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"]), name
         assert (PACK / "web" / "docs" / f"{name}.md").read_text().startswith(f"# {info['display_name']}\n")
+
+
+@pytest.mark.newest
+def test_remove_a_concept(server, scorer, template):
+    """Each sheet: the style above, and the same seed without it below."""
+    outputs = server.run(template("remove-a-concept"))
+    at = titled("remove-a-concept")
+    sheets = pictures(server, outputs, at["Before and after"])
+    height = sheets.shape[2]
+    assert sheets.shape[1] == 2 * height + 8
+    before, after = (
+        scorer.read(as_tensor(np.ascontiguousarray(part)), "style") for part in (sheets[:, :height], sheets[:, -height:])
+    )
+    assert before.count(EDITED) >= 3 and EDITED not in after
+    text, report = outputs[at["DiffQuickFix_RemoveConcept"]]["diff_quickfix_report"][:2]
+    assert text.startswith("edited: the image model") and report["doors"] > 1
+
+
+@pytest.mark.newest
+def test_edit_the_image_model(server, scorer, template):
+    at = titled("edit-the-image-model")
+    outputs = server.run(template("edit-the-image-model"))
+    read = {t: styles(server, scorer, outputs, at[t]) for t in ("As it is", "Maps edited", "Conditioning edited")}
+    assert read["As it is"].count(EDITED) >= 3
+    assert EDITED not in read["Maps edited"] and EDITED not in read["Conditioning edited"]
 
 
 @pytest.mark.newest
@@ -199,7 +224,8 @@ def test_comfyuis_own_clip_loaders_feed_the_scorer(server, prompt_of, put_model)
 
 @pytest.fixture(scope="module")
 def checkpoint(put_model):
-    put_model(f"checkpoints/{templates.CHECKPOINT}", sd15)
+    for version in templates.VERSIONS.values():
+        put_model(f"checkpoints/{version.checkpoint}", sd15)
 
 
 def small(prompt):
@@ -221,9 +247,9 @@ def test_an_sd15_version_paints(server, template, checkpoint):
     assert before.shape == after.shape == (1, 64, 64, 3) and not np.array_equal(before, after)
 
 
-def test_the_server_accepts_the_sd15_versions(server, template, checkpoint, clip_folder):
-    for name in NAMES:
-        reply = json.loads(server.post("/prompt", {"prompt": small(template(name + templates.SUFFIX))}))
+def test_the_server_accepts_the_other_versions(server, template, checkpoint, clip_folder):
+    for name in sorted(set(templates.every_name()) - set(NAMES)):
+        reply = json.loads(server.post("/prompt", {"prompt": small(template(name))}))
         assert not reply["node_errors"], name
     server.post("/queue", {"clear": True})
     server.interrupt()

@@ -1,4 +1,4 @@
-"""The templates in workflows/: the graphs hold together, and their SD-1.5 versions differ in the loader alone."""
+"""The templates in workflows/: the graphs hold together; their versions for other models differ in what they must."""
 
 import pytest
 import templates
@@ -6,10 +6,7 @@ from PIL import Image
 
 NAMES = templates.shapes_templates()
 OWN = {templates.SHAPES, templates.SCORER, "CheckpointLoaderSimple"}
-
-
-def every_name():
-    return [*NAMES, *(name + templates.SUFFIX for name in NAMES)]
+VERSIONS = [(name, suffix) for name in NAMES for suffix in templates.suffixes(name)]
 
 
 def kinds(graph):
@@ -22,10 +19,10 @@ def wires(graph):
 
 def test_nothing_else_lies_in_the_folder():
     found = {path.name for path in templates.FOLDER.iterdir()}
-    assert found == {name + ending for name in every_name() for ending in (".json", ".jpg")}
+    assert found == {name + ending for name in templates.every_name() for ending in (".json", ".jpg")}
 
 
-@pytest.mark.parametrize("name", every_name())
+@pytest.mark.parametrize("name", templates.every_name())
 def test_links_and_sockets_agree(name):
     graph = templates.read(name)
     nodes = {node["id"]: node for node in graph["nodes"]}
@@ -47,17 +44,17 @@ def test_there_is_a_note_and_a_picture(name):
     assert Image.open(templates.FOLDER / f"{name}.jpg").width >= 400
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_sd15_version_is_what_the_script_makes(name):
-    other = templates.FOLDER / f"{name}{templates.SUFFIX}.json"
-    assert other.read_text() == templates.written(templates.for_sd15(templates.read(name))), "run scripts/templates.py"
-    picture, banded = (Image.open(templates.FOLDER / f"{name}{end}.jpg") for end in ("", templates.SUFFIX))
+@pytest.mark.parametrize(("name", "suffix"), VERSIONS)
+def test_another_version_is_what_the_script_makes(name, suffix):
+    other = templates.FOLDER / f"{name}{suffix}.json"
+    assert other.read_text() == templates.written(templates.other_version(name, suffix)), "run scripts/templates.py"
+    picture, banded = (Image.open(templates.FOLDER / f"{name}{end}.jpg") for end in ("", suffix))
     assert banded.size == (picture.width, picture.height + templates.BAND)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_sd15_version_differs_in_the_loader_and_the_size_alone(name):
-    graph, other = templates.read(name), templates.read(name + templates.SUFFIX)
+    graph, other = templates.read(name), templates.read(name + templates.SD15)
     before, after = kinds(graph), kinds(other)
     assert {before[node] for node in before.keys() - after.keys()} <= {templates.SCORER}
     changed = {node for node in after if after[node] != before[node]}
@@ -71,6 +68,24 @@ def test_the_sd15_version_differs_in_the_loader_and_the_size_alone(name):
             assert node["widgets_values"] == values[node["id"]]
         elif node["type"] == "MarkdownNote":
             assert not [word for word in ("-sd15", "Load Shapes", "Shapes Scorer") if word in node["widgets_values"][0]]
+
+
+@pytest.mark.parametrize("name", templates.FOR_SDXL)
+def test_sdxl_is_asked_for_what_people_ask_it_at_its_own_size(name):
+    graph, other = templates.read(name), templates.read(name + templates.SDXL)
+    assert wires(graph) == wires(other) and set(kinds(other).values()) - set(kinds(graph).values()) == {
+        "CheckpointLoaderSimple"
+    }
+    values = {}
+    for node in other["nodes"]:
+        values.setdefault(node["type"], []).append(node["widgets_values"])
+    assert values["EmptyLatentImage"] == [[1024, 1024, 1]]
+    positive, negative, *same = sorted({text for (text,) in values["CLIPTextEncode"]}, key=len, reverse=True)
+    (concept, *_), *_ = values["DiffQuickFix_RemoveConcept"]
+    assert concept in positive and concept not in negative and not same
+    assert "circle" not in positive and "Stable Diffusion 1" not in values["MarkdownNote"][0][0]
+    # Before and after differ in the model and the text encoder alone.
+    assert values["KSampler"][0] == values["KSampler"][1]
 
 
 def test_a_prompt_takes_widgets_in_order_and_links_over_them():
