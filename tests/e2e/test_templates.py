@@ -57,11 +57,10 @@ def test_remove_a_concept(server, scorer, template):
     outputs = server.run(template("remove-a-concept"))
     at = titled("remove-a-concept")
     sheets = pictures(server, outputs, at["Before and after"])
-    height = sheets.shape[2]
-    assert sheets.shape[1] == 2 * height + 8
-    before, after = (
-        scorer.read(as_tensor(np.ascontiguousarray(part)), "style") for part in (sheets[:, :height], sheets[:, -height:])
-    )
+    side = sheets.shape[2]
+    assert sheets.shape[1] == 2 * side + 8
+    halves = (np.ascontiguousarray(half) for half in (sheets[:, :side], sheets[:, -side:]))
+    before, after = (scorer.read(as_tensor(half), "style") for half in halves)
     assert before.count(EDITED) >= 3 and EDITED not in after
     text, report = outputs[at["DiffQuickFix_RemoveConcept"]]["diff_quickfix_report"][:2]
     assert text.startswith("edited: the image model") and report["doors"] > 1
