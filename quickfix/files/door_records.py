@@ -91,7 +91,7 @@ def door_updates(
     try:
         known = family_named(family)
         keys = [_name(known, door, naming) for door in doors]
-        places = [known.lora_rows(door, naming) for door in doors]
+        places = [known.lora_place(door, naming) for door in doors]
     except (DoorError, TypeError, ValueError, ZeroDivisionError) as error:
         raise RecordError(str(error)) from error
     wanted = {f"{key}.{part}" for key in keys for part in lora_parts(naming)}

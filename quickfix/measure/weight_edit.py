@@ -169,7 +169,7 @@ class WeightEdit:
             )
         modules: dict[str, LowRank] = {}
         for update in self.doors:
-            factors, rows = self.factors(update), family.lora_rows(update.door, naming)
+            factors, rows = self.factors(update), family.lora_place(update.door, naming)
             key = family.lora_name(update.door, naming)
             # Doors of one module, which read the same states, are rows of it.
             up = modules[key].up if key in modules else factors.up.new_zeros(rows.height, factors.rank)
