@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .nodes import DiffQuickFixExtension
+    from .pipelines import PipelineError, remove_concept
     from .quickfix import (
         Changes,
         ConceptEdit,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         EditFileError,
         EditReport,
         EditSettings,
+        ImageModelFile,
         Ledger,
         LedgerError,
         ModelFileError,
@@ -40,10 +42,12 @@ if TYPE_CHECKING:
         TowerError,
         WeightEdit,
         compute_edit,
+        edit_doors,
         find_lambda,
         find_target,
         load_edit,
         measure_edit,
+        open_image_model,
         open_text_encoder,
         parse_changes,
         parse_concepts,
@@ -64,9 +68,11 @@ __all__ = [
     "EditFileError",
     "EditReport",
     "EditSettings",
+    "ImageModelFile",
     "Ledger",
     "LedgerError",
     "ModelFileError",
+    "PipelineError",
     "PromptError",
     "PromptTokenizer",
     "SolveError",
@@ -79,14 +85,17 @@ __all__ = [
     "TowerError",
     "WeightEdit",
     "compute_edit",
+    "edit_doors",
     "find_lambda",
     "find_target",
     "load_edit",
     "measure_edit",
+    "open_image_model",
     "open_text_encoder",
     "parse_changes",
     "parse_concepts",
     "preset",
+    "remove_concept",
     "save_edit",
     "scan",
 ]
@@ -100,6 +109,8 @@ def __getattr__(name: str) -> Any:
         from .text import subjects as room
     elif name in ("PromptError", "PromptTokenizer"):
         from .text import prompts as room
+    elif name in ("PipelineError", "remove_concept"):
+        from . import pipelines as room
     else:
         from . import quickfix as room
     return getattr(room, name)

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from .. import __version__
 
 DESCRIPTION = """\
-Edit a concept of a Stable Diffusion checkpoint's CLIP text encoder in closed form (Diff-QuickFix), without ComfyUI.
-Only the few tensors that an edit needs are read, and the checkpoint itself is never changed."""
+Edit a concept of a Stable Diffusion or SDXL checkpoint in closed form (Diff-QuickFix), without ComfyUI: in the CLIP
+text encoder, or in the image model where text enters it. Only the few tensors that an edit needs are read, and the
+checkpoint itself is never changed."""
 EXAMPLES = """\
 examples:
   diff-quickfix edit sd15.safetensors --edit "van gogh -> painting" --out fix.safetensors
   diff-quickfix edit sd15.safetensors --edits list.txt --apply sd15-fixed.safetensors
+  diff-quickfix edit sdxl.safetensors --edit "van gogh -> painting" --out fix.safetensors
+  diff-quickfix edit sd15.safetensors --edit "van gogh -> painting" --way image-model --apply sd15-fixed.safetensors
   diff-quickfix edit stable-diffusion-v1-5/ --edit "snoopy -> dog" --kind object --json
   diff-quickfix edit stable-diffusion-v1-5/ --edit "van gogh -> painting" --apply sd15-fixed/
   diff-quickfix change sd15.safetensors fix.safetensors --drop "van gogh" --out fix2.safetensors
@@ -25,7 +28,13 @@ examples:
 exit codes: 0 done, 1 error, 2 wrong usage"""
 ENCODERS = ("clip_l", "clip_h", "sdxl_clip_l", "sdxl_clip_g")
 SHORT_ENCODERS = {"clip_g": "sdxl_clip_g"}
-POSITIONS = {"last": "last subject token", "padding": "last subject token and padding"}
+POSITIONS = {
+    "last": "last subject token",
+    "padding": "last subject token and padding",
+    "later": "last subject token and later",
+}
+NAMINGS = ("kohya", "comfyui", "diffusers")
+WAYS = ("text-encoder", "image-model", "auto")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -78,8 +87,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--encoder",
         choices=(*ENCODERS, *SHORT_ENCODERS),
         metavar="NAME",
-        help=f"the text encoder of a model with several ({', '.join(ENCODERS[2:])}); such models hold a concept in "
-        "more places, so that an edit reaches it only in part",
+        help=f"edit this text encoder of a model with several ({', '.join(ENCODERS[2:])}); such models hold a concept "
+        "in more places, so that an edit reaches it only in part",
     )
     parser.add_argument(
         "--tokenizer",
@@ -112,13 +121,27 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
         help="guarded (default): everyday prompts are kept in place; paper: the published settings; auto: guarded, and "
         "lambda is found",
     )
-    settings.add_argument("--layer", type=int, default=0, help="self-attention layer (default 0, the causal state)")
+    settings.add_argument(
+        "--way",
+        choices=WAYS,
+        help="what is edited: the text encoder, the image model where text enters it, or (auto) what was measured best "
+        "for the model and the kind of concept (default: the text encoder; of SDXL the image model)",
+    )
+    settings.add_argument(
+        "--doors",
+        metavar="PATTERN",
+        help='the linear maps of the image model to edit, such as "*attn2.to_v" or "output_blocks.*" (default: the '
+        "values of all cross-attentions, and SDXL's pooled vector); means --way image-model",
+    )
+    settings.add_argument(
+        "--layer", type=int, default=0, help="self-attention layer of the text encoder (default 0, the causal state)"
+    )
     settings.add_argument("--lambda", type=float, dest="lam", help="how strongly the old weight is kept")
     settings.add_argument(
         "--positions",
         choices=POSITIONS,
-        default="padding",
-        help="edit the last subject token alone, or all behind it too (default: padding)",
+        help="edit the last subject token alone, or what stands behind it in the prompt (later) and the padding too "
+        "(default: padding for text encoders; for the image model, what the kind of concept wants)",
     )
     settings.add_argument(
         "--preserve",
@@ -162,16 +185,16 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--apply",
         metavar="PATH",
         help="write a copy of the checkpoint with the edit in it; all other tensors and the metadata stay "
-        "bit-identical. Of a folder: a new folder; or the text encoder's file alone, if PATH ends in .safetensors",
+        "bit-identical. Of a folder: a new folder; or the edited part's file alone, if PATH ends in .safetensors",
     )
     files.add_argument(
         "--link",
         action="store_true",
-        help="a new folder shares all but the text encoder with MODEL by hard links: no disk space, but what writes "
+        help="a new folder shares all but the edited part with MODEL by hard links: no disk space, but what writes "
         "into a file of the one changes the other",
     )
     files.add_argument("--strength", type=float, default=1.0, help="how much of the edit --apply puts in (default 1)")
-    files.add_argument("--naming", choices=("kohya", "comfyui"), default="kohya", help="names in the LoRA")
+    files.add_argument("--naming", choices=NAMINGS, default="kohya", help="names in the LoRA")
     files.add_argument("--energy", type=float, default=1.0, help="share of the edit's energy in the LoRA (default 1)")
     files.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="numbers in the LoRA")
     files.add_argument("--overwrite", action="store_true", help="replace files that exist (never MODEL itself)")
@@ -184,6 +207,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_edit(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.doors is not None and options.way not in (None, "image-model"):
+        parser.error(f"--doors is about the image model, --way {options.way} is not; expected one of them")
+    if options.encoder and (options.doors is not None or options.way not in (None, "text-encoder")):
+        parser.error("--encoder is about the text encoder, --doors and --way are about others; expected one of them")
     if not options.edits and not options.list:
         parser.error('nothing to edit: give --edit "van gogh -> painting", or --edits FILE')
     for text in options.edits:

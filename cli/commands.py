@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
+from ..families.doors import family_named
 from ..quickfix import (
     ENCODERS,
     EditFile,
-    EditSettings,
-    LowRank,
-    TextEncoderFile,
     WeightEdit,
-    compute_edit,
-    measure_edit,
-    measure_final,
-    open_text_encoder,
     parse_changes,
-    preset,
     read_edit_file,
-    require_fit,
-    weight_hash,
 )
-from ..quickfix.edit import report_at
-from .arguments import POSITIONS, SHORT_ENCODERS
 from .concepts import asked_concepts
-from .output import check_targets, described, print_json, stored, write_edit
+from .models import open_for_edit, open_for_file
+from .output import check_targets, described, print_json, write_edit
 from .progress import progress
 
 _SHOWN = 20
@@ -36,30 +26,24 @@ _SHOWN = 20
 def edit(options: argparse.Namespace) -> None:
     """Compute an edit, print its report, save it."""
     asked = asked_concepts(options.edits, options.list, options.kind)
-    encoder = open_text_encoder(options.model, _encoder_name(options.encoder))
-    check_targets(encoder, options)
-    _warn(encoder, options.quiet, asked.notes)
-    tokenizer = encoder.tokenizer(options.tokenizer)
-    told = progress("computing", options.quiet)
-    computed = compute_edit(encoder.tower, tokenizer, asked.concepts, _settings(options), progress=told)
-    measured = report_at(encoder.tower, tokenizer, computed, options.strength)
-    write_edit(encoder, computed, stored(encoder, computed, measured, options.strength), options)
+    kinds = {concept.kind for concept in asked.concepts}
+    model, settings, said = open_for_edit(options, kinds.pop() if len(kinds) == 1 else "object")
+    check_targets(model, options)
+    _warn((*asked.notes, *model.notes), options.quiet)
+    computed = model.computed(asked.concepts, settings, progress("computing", options.quiet))
+    write_edit(model, computed, model.report_at(computed, options.strength), options, said)
 
 
 def change(options: argparse.Namespace) -> None:
     """Change the concepts of an edit file, print the new edit's report, save it."""
     found = read_edit_file(options.file).edit
     changes = parse_changes(*("\n".join(lines) for lines in (options.drop, options.reweight, options.add)))
-    encoder = open_text_encoder(options.model, _encoder_name(options.encoder) or _fitting(found))
-    check_targets(encoder, options)
-    _warn(encoder, options.quiet)
-    tokenizer = encoder.tokenizer(options.tokenizer)
-    told = progress("computing", options.quiet)
-    require_fit(encoder.tower, found)
-    concepts = changes.made_on(found.concepts, tokenizer)
-    computed = compute_edit(encoder.tower, tokenizer, concepts, found.settings, progress=told)
-    measured = report_at(encoder.tower, tokenizer, computed, options.strength)
-    write_edit(encoder, computed, stored(encoder, computed, measured, options.strength), options)
+    model = open_for_file(options, found)
+    check_targets(model, options)
+    _warn(model.notes, options.quiet)
+    concepts = changes.made_on(found.concepts, model.tokenizer)
+    computed = model.computed(concepts, found.settings, progress("computing", options.quiet))
+    write_edit(model, computed, model.report_at(computed, options.strength), options)
 
 
 def inspect(options: argparse.Namespace) -> None:
@@ -83,14 +67,9 @@ def inspect(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """Measure an edit file on a model."""
     found = read_edit_file(options.file).edit
-    encoder = open_text_encoder(options.model, _encoder_name(options.encoder) or _fitting(found))
-    _warn(encoder, options.quiet)
-    tokenizer = encoder.tokenizer(options.tokenizer)
-    measured = measure_edit(encoder.tower, tokenizer, found, options.strength)
-    update = LowRank(found.up * options.strength, found.down)
-    measured = measured.with_final(measure_final(encoder.tower, found.settings.layer, update, tokenizer))
-    measured = stored(encoder, found, measured, options.strength)
-    own = weight_hash(encoder.tower.weight(found.weight_name)) == found.base
+    model = open_for_file(options, found)
+    _warn(model.notes, options.quiet)
+    measured, own = model.measured(found, options.strength), model.made_here(found)
     if options.json:
         print_json({"model": options.model, "file": options.file, "own_model": own, "report": measured.as_dict()})
         return
@@ -98,29 +77,7 @@ def report(options: argparse.Namespace) -> None:
     print(f"model: {'the one' if own else 'not the one'} that the edit was computed from")
 
 
-def _encoder_name(name: str | None) -> str | None:
-    return SHORT_ENCODERS.get(name, name) if name else None
-
-
-def _fitting(found: WeightEdit) -> str | None:
-    """The edit's own encoder where it is one of several; elsewhere the model's only one will do."""
-    return None if ENCODERS[found.encoder].causal else found.encoder
-
-
-def _settings(options: argparse.Namespace) -> EditSettings:
-    base = preset(options.preset)
-    lam = base.lam if options.lam is None else options.lam
-    changed = dataclasses.replace(base, layer=options.layer, lam=lam, positions=POSITIONS[options.positions])
-    return changed.keeping(options.preserve).keeping(options.hold, "hard")
-
-
-def _warn(encoder: TextEncoderFile, quiet: bool, notes: Sequence[str] = ()) -> None:
-    if not ENCODERS[encoder.encoder].causal:
-        notes = (
-            *notes,
-            f"{encoder.encoder} is one of SDXL's text encoders. They hold no single causal state (arXiv 2405.01008): "
-            "the edit may well leave the concept in the pictures.",
-        )
+def _warn(notes: Sequence[str], quiet: bool) -> None:
     for note in () if quiet else notes:
         print(f"diff-quickfix: warning: {note}", file=sys.stderr)
 
@@ -129,8 +86,9 @@ def _inspection(path: str, file: EditFile) -> str:
     found, settings = file.edit, file.edit.settings
     kept = "" if file.energy == 1 else f", {file.energy:.2%} of its energy"
     lines = [
-        f"{path}: an edit of {found.encoder} ({ENCODERS[found.encoder].family}), saved by version {file.version}",
+        f"{path}: an edit of {_edited(found)}, saved by version {file.version}",
         f"weight: {found.weight_name}, rank {found.rank}{kept}, {file.naming} names",
+        *(f"  {line}" for line in _door_lines(found)),
         f"base weight: sha256 {found.base or 'not known'}",
         f"settings: layer {settings.layer}, lambda {settings.lam}, {settings.positions}, {len(settings.preserve)} "
         f"preserved prompts at weight {settings.preserve_weight:g}, {len(settings.hold)} held",
@@ -140,3 +98,16 @@ def _inspection(path: str, file: EditFile) -> str:
     if len(found.concepts) > _SHOWN:
         lines.append(f"  and {len(found.concepts) - _SHOWN} more; --json lists them all")
     return "\n".join([*lines, "report:", *(f"  {line}" for line in found.report.text().splitlines())])
+
+
+def _edited(edit: WeightEdit) -> str:
+    if edit.of_states:
+        return f"the image model of {family_named(edit.encoder).title}"
+    return f"{edit.encoder} ({ENCODERS[edit.encoder].family})"
+
+
+def _door_lines(edit: WeightEdit) -> list[str]:
+    """How many doors of each kind an edit changes, and the first of them."""
+    kinds = Counter(update.door.kind for update in edit.doors)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return [f"at {len(edit.doors)} doors ({counts}), the first {edit.doors[0].door.name}"] if edit.doors else []

@@ -14,7 +14,6 @@ from ..quickfix import (
     EditReport,
     FolderCopy,
     ShardedTensors,
-    TextEncoderFile,
     WeightEdit,
     check_folder,
     copy_folder,
@@ -23,10 +22,11 @@ from ..quickfix import (
     save_edit,
     to_json,
 )
+from .models import OpenModel
 from .progress import progress
 
 
-def check_targets(encoder: TextEncoderFile, options: argparse.Namespace) -> None:
+def check_targets(model: OpenModel, options: argparse.Namespace) -> None:
     """Refuse, before any work, what could not be written at its end, or would be written over something needed.
 
     Raises:
@@ -35,19 +35,25 @@ def check_targets(encoder: TextEncoderFile, options: argparse.Namespace) -> None
     """
     if options.out and options.apply and _same_place(Path(options.out), Path(options.apply)):
         raise ValueError(f"--out and --apply both name {options.apply}; choose two names.")
-    model = Path(options.model)
-    own = list(files_under(model)) if model.is_dir() else [encoder.file.path]
+    path_of_model = Path(options.model)
+    own = list(files_under(path_of_model)) if path_of_model.is_dir() else [model.file.path]
     for path in filter(None, (options.out, options.apply)):
         if path == options.apply and _is_folder(options):
-            check_folder(model, Path(path))
-        elif path == options.apply and isinstance(encoder.file, ShardedTensors):
-            raise ValueError(f"The text encoder lies in several files; name a folder for --apply, not {path}.")
+            check_folder(path_of_model, Path(path))
+        elif path == options.apply and isinstance(model.file, ShardedTensors):
+            raise ValueError(f"The {model.part} lies in several files; name a folder for --apply, not {path}.")
         else:
             _check_file(Path(path), own, options.overwrite)
 
 
-def write_edit(encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, options: argparse.Namespace) -> None:
-    """Save an edit and patch the model as the options say, and print the report."""
+def write_edit(
+    model: OpenModel, edit: WeightEdit, report: EditReport, options: argparse.Namespace, way: str = ""
+) -> None:
+    """Save an edit and patch the model as the options say, and print the report.
+
+    Args:
+        way: a line on how the model was edited, printed before the report.
+    """
     said = []
     if options.out:
         save_edit(
@@ -60,28 +66,22 @@ def write_edit(encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, o
         )
         said.append(f"wrote {options.out} ({_size(options.out)})")
     if options.apply:
-        said.append(_apply(encoder, edit, options))
+        said.append(_apply(model, edit, options))
     if options.json:
         print_json(
             described(edit)
             | {
                 "model": options.model,
-                "tensor": encoder.stored_name(edit.weight_name),
+                **model.described(edit),
                 "report": report.as_dict(),
                 "out": options.out,
                 "apply": options.apply,
             }
         )
         return
-    print("\n".join([report.text(), *said]))
+    print("\n".join([*filter(None, [way]), report.text(), *said]))
     if not said:
         print("nothing was written; --out saves the edit, --apply a patched copy of the checkpoint")
-
-
-def stored(encoder: TextEncoderFile, edit: WeightEdit, report: EditReport, strength: float) -> EditReport:
-    """The report, with what rounding to the file's own dtype costs."""
-    name = edit.weight_name
-    return report.with_storage(encoder.tower.weight(name), edit.delta(strength), encoder.stored_dtype(name))
 
 
 def described(edit: WeightEdit) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def print_json(fields: dict[str, Any]) -> None:
 
 
 def _is_folder(options: argparse.Namespace) -> bool:
-    """Whether --apply asks for a whole folder, not for the text encoder's file alone."""
+    """Whether --apply asks for a whole folder, not for the edited part's file alone."""
     return Path(options.model).is_dir() and not options.apply.endswith(".safetensors")
 
 
@@ -123,18 +123,16 @@ def _check_file(path: Path, own: Sequence[Path], overwrite: bool) -> None:
         raise ValueError(f"There is no folder {path.absolute().parent}.")
 
 
-def _apply(encoder: TextEncoderFile, edit: WeightEdit, options: argparse.Namespace) -> str:
+def _apply(model: OpenModel, edit: WeightEdit, options: argparse.Namespace) -> str:
     """Write the patched copy; returns what to say about it."""
-    told = progress("copying", options.quiet)
+    told, deltas = progress("copying", options.quiet), model.deltas(edit, options.strength)
+    folder = Path(options.model)
     if _is_folder(options):
-        made = copy_folder(
-            encoder, Path(options.model), Path(options.apply), edit, options.strength, link=options.link, progress=told
-        )
+        home = model.file.path.parent
+        made = copy_folder(home, deltas, folder, Path(options.apply), link=options.link, progress=told)
         return _folder_said(options.apply, made)
-    weight = encoder.tower.weight(edit.weight_name) + edit.delta(options.strength)
-    patched = {encoder.stored_name(edit.weight_name): weight}
-    encoder.file.copy(options.apply, patched, overwrite=options.overwrite, progress=told)
-    alone = ", the text encoder alone; name a folder for the whole model" if Path(options.model).is_dir() else ""
+    model.file.copy_with(options.apply, deltas, overwrite=options.overwrite, progress=told)
+    alone = f", the {model.part} alone; name a folder for the whole model" if folder.is_dir() else ""
     return f"wrote {options.apply} ({_size(options.apply)}{alone})"
 
 

@@ -54,7 +54,10 @@ class Encoder:
             return f"{prefix or self.kohya}_{module.replace('.', '_')}"
         if naming == "comfyui":
             return f"{prefix or self.comfyui}.{module}"
-        raise ValueError(f"Unknown LoRA naming {naming!r}; expected one of {', '.join(NAMINGS)}.")
+        if naming == "diffusers":
+            component = "text_encoder_2" if self.kohya.startswith("lora_te2") else "text_encoder"
+            return f"{prefix or component}.text_model.{module}"
+        raise ValueError(f"Unknown LoRA naming {naming!r}; expected one of {', '.join(NAMINGS)}, diffusers.")
 
     def idle_modules(self, weight_name: str, naming: str, width: int, prefix: str | None = None) -> dict[str, int]:
         """Modules that a LoRA file holds beside an edited output projection so that other UIs take it: they change

@@ -74,6 +74,7 @@ class Family:
         default_kinds: the kinds that are edited where nobody chooses.
         fronts: makes what doors read out of the conditioning, by :attr:`Door.reads`; as it is where there is none.
         diffusers_prefix: what diffusers puts before module names in LoRA files; None where it loads none of the family.
+        kohya_tree: whose module paths kohya's trainer writes, one of :data:`TREES`.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Family:
     default_kinds: tuple[str, ...] = ("entrance", "pooled")
     fronts: Mapping[str, Front] = field(default_factory=dict, repr=False, hash=False)
     diffusers_prefix: str | None = None
+    kohya_tree: str = "comfyui"
     positions: tuple[str, ...] = ()
 
     def tree(self, shapes: Shapes) -> str:
@@ -219,9 +221,9 @@ class Family:
             return f"{self.diffusers_prefix}{door.diffusers}"
         if not door.comfyui:
             raise DoorError(f"ComfyUI's {self.title} has no module for {door.name}.")
-        return (
-            f"diffusion_model.{door.comfyui}" if naming == "comfyui" else f"lora_unet_{door.comfyui}".replace(".", "_")
-        )
+        if naming == "comfyui":
+            return f"diffusion_model.{door.comfyui}"
+        return f"lora_unet_{getattr(door, self.kohya_tree) or door.comfyui}".replace(".", "_")
 
     def lora_place(self, door: Door, naming: str) -> LoraRows:
         """Where a door's rows stand in the module that :meth:`lora_name` names.

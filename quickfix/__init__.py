@@ -28,15 +28,17 @@ from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, DOORS, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
 from .doors import at_doors, edit_doors
 from .edit import compute_edit, find_lambda, measure_edit, require_fit
+from .encoder.prompt_states import PromptStates
 from .encoder.states import STATES, StateTower, state_scale
 from .encoder.token_table import TokenTable
 from .encoder.tower import TextTower, device_of_most
 from .encoder.towers import AttentionStates, Tower, TowerError
 from .files.edit_file import PRECISIONS, EditFile, EditFileError, is_edit_file, load_edit, read_edit_file, save_edit
+from .files.image_model_file import ImageModelFile, has_image_model, open_image_model
 from .files.model_folder import FolderCopy, check_folder, copy_folder, files_under
 from .files.shards import ShardedTensors
 from .files.tensor_file import TensorFile, TensorFileError
-from .files.text_encoder_file import ModelFileError, TextEncoderFile, open_text_encoder
+from .files.text_encoder_file import ModelFileError, SeveralEncodersError, TextEncoderFile, open_text_encoder
 from .guard import Guard, build_guard
 from .ledger import Ledger, LedgerError
 from .measure.effect import Probe, measure_effect, measure_final
@@ -92,13 +94,16 @@ __all__ = [
     "HeldError",
     "HeldSpan",
     "Hit",
+    "ImageModelFile",
     "LambdaCurve",
     "Ledger",
     "LedgerError",
     "LowRank",
     "ModelFileError",
     "Probe",
+    "PromptStates",
     "Radar",
+    "SeveralEncodersError",
     "ShardedTensors",
     "SolveError",
     "Spectrum",
@@ -128,12 +133,14 @@ __all__ = [
     "files_under",
     "find_lambda",
     "find_target",
+    "has_image_model",
     "is_edit_file",
     "load_edit",
     "match_positions",
     "measure_edit",
     "measure_effect",
     "measure_final",
+    "open_image_model",
     "open_text_encoder",
     "pair_tokens",
     "parse_changes",

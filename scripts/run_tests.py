@@ -33,7 +33,18 @@ class Outcome:
 
 # By module name, seen through the link on PYTHONPATH: by path, mypy names the package after the clone's folder, and
 # refuses one called diff-quickfix.
-PACKAGES = ("text", "output", "families", "quickfix", "tracing", "cli", "demo_model", "nodes.host", "benchmarks")
+PACKAGES = (
+    "text",
+    "output",
+    "families",
+    "quickfix",
+    "tracing",
+    "pipelines",
+    "cli",
+    "demo_model",
+    "nodes.host",
+    "benchmarks",
+)
 TYPED = tuple(word for name in PACKAGES for word in ("-p", f"diff_quickfix.{name}"))
 
 

@@ -176,6 +176,7 @@ SD1 = Family(
     _REFUSED,
     ("value",),
     diffusers_prefix="unet.",
+    kohya_tree="diffusers",
 )
 SD2 = Family(
     "sd2",
@@ -191,6 +192,7 @@ SD2 = Family(
     _REFUSED,
     ("value",),
     diffusers_prefix="unet.",
+    kohya_tree="diffusers",
 )
 SDXL = Family(
     "sdxl",

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ...text.prompts import PromptTokenizer
+from ..concepts.built_in import EVERYDAY
 from ..solver.low_rank import LowRank
 from .token_table import TokenTable
 from .towers import AttentionStates, Ids, TowerError
@@ -29,6 +31,8 @@ STATES = "text states"
 # Token ids, each row as long as the context, to states (n, length, width).
 ReadStates = Callable[[Sequence[Sequence[int]]], torch.Tensor]
 _CPU = torch.device("cpu")
+# Everyday captions by which the sizes of states are known.
+_SIZED_BY = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,8 @@ class StateTower:
         encoder: the family of image models, a name of ``families.doors.FAMILIES``.
         causal: whether a state depends on nothing that stands behind it in its prompt.
         device: where everything is computed.
+        shortens: whether ``read`` takes prompts that are cut short, all to one length, and gives their states alone, as
+            it can where ``causal``; otherwise it gets them as long as ``context_length``.
     """
 
     read: ReadStates
@@ -56,6 +62,40 @@ class StateTower:
     encoder: str
     causal: bool = True
     device: torch.device = _CPU
+    shortens: bool = False
+
+    @classmethod
+    def of_prompts(
+        cls,
+        read: ReadStates,
+        tokenizer: PromptTokenizer,
+        parts: Sequence[int],
+        tokens: TokenTable,
+        family: str,
+        *,
+        device: torch.device = _CPU,
+        shortens: bool = False,
+    ) -> StateTower:
+        """A tower over the states that ``read`` gives, of CLIP's kind; the scale is known from everyday captions.
+
+        Args:
+            tokenizer: cuts the prompts.
+            parts: widths of the encoders whose states stand side by side.
+            tokens, family, device, shortens: see the attributes.
+
+        Raises:
+            TowerError: states of another width than the parts', or zeros.
+        """
+        prompts = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
+        ends = torch.tensor([prompt.eos for prompt in prompts])
+        length = int(ends.max()) + 1 if shortens else tokenizer.context_length
+        states = read([prompt.ids[:length] for prompt in prompts])
+        places = torch.arange(states.shape[1])
+        counted = (places > 0) & (places <= ends[:, None])
+        scale = state_scale(states, counted.to(states.device), parts)
+        context, pad = tokenizer.context_length, tokenizer.pad_token
+        width = states.shape[-1]
+        return cls(read, pad, width, context, scale, tokens, family, device=device, shortens=shortens)
 
     @staticmethod
     def out_proj_name(layer: int) -> str:
@@ -85,14 +125,17 @@ class StateTower:
         count, length = rows.shape
         if not 1 <= length <= self.context_length:
             raise TowerError(f"Token ids have shape {tuple(rows.shape)}; expected 1 to {self.context_length} tokens.")
-        padding = rows.new_full((count, self.context_length - length), self.pad_token)
-        states = self.read(torch.cat((rows, padding), dim=1).tolist()) if count else torch.zeros(0, length, self.width)
+        positions = range(length) if positions is None else positions
+        if self.shortens:
+            rows, length = rows[:, : positions.stop], positions.stop
+        else:
+            rows = torch.cat((rows, rows.new_full((count, self.context_length - length), self.pad_token)), dim=1)
+        states = self.read(rows.tolist()) if count else torch.zeros(0, length, self.width)
         if tuple(states.shape[::2]) != (count, self.width) or states.shape[1] < length:
             raise TowerError(
                 f"The text encoder gave states of shape {tuple(states.shape)} for {count} prompts of {length} tokens; "
                 f"expected {self.width} wide ones, one for each token."
             )
-        positions = range(length) if positions is None else positions
         keys = states[:, positions.start : positions.stop].to(self.device, torch.float32) * self.scale.to(self.device)
         if not torch.isfinite(keys).all():
             raise TowerError("The text encoder gives states that hold NaN or infinity; its weights are damaged.")

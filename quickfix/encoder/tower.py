@@ -164,11 +164,11 @@ class TextTower:
 
     def untrained_tokens(self, tokens: Iterable[int]) -> frozenset[int]:
         """:meth:`TokenTable.untrained` of the tower's tokens."""
-        return self._tokens().untrained(tokens)
+        return self.token_table().untrained(tokens)
 
     def mean_embeddings(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """:meth:`TokenTable.means` of the tower's tokens."""
-        return self._tokens().means(rows)
+        return self.token_table().means(rows)
 
     def in_weight(self, update: LowRank) -> LowRank:
         """An update of the keys that the tower gives, as one of the weight: the same."""
@@ -215,17 +215,20 @@ class TextTower:
         return AttentionStates(inputs, stream.full() + outputs)
 
     @torch.no_grad()
-    def hidden_states(self, ids: Ids, edited: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
-        """The text encoder's last hidden state (n, length, width) after the final layer norm.
+    def hidden_states(
+        self, ids: Ids, edited: Mapping[str, torch.Tensor] | None = None, *, normed: bool = True
+    ) -> torch.Tensor:
+        """The text encoder's last hidden state (n, length, width).
 
         Args:
             edited: weights to use in place of the tower's own, by name.
+            normed: after the final layer norm, as Stable Diffusion 1.x and 2.x read it; SDXL reads it before that.
         """
         if edited:
-            return dataclasses.replace(self, weights=_Replaced(self.weights, edited)).hidden_states(ids)
+            return dataclasses.replace(self, weights=_Replaced(self.weights, edited)).hidden_states(ids, normed=normed)
         rows, _ = self._checked(ids, self.num_layers - 1, None)
-        stream = self._enter(rows, self.num_layers)
-        return self._norm(stream.full(), "final_layer_norm")
+        states = self._enter(rows, self.num_layers).full()
+        return self._norm(states, "final_layer_norm") if normed else states
 
     @torch.no_grad()
     def finish(self, residual: torch.Tensor, layer: int) -> torch.Tensor:
@@ -247,7 +250,8 @@ class TextTower:
                 f"The text encoder has no weight named {name}; expected the parameters of a CLIP text model."
             ) from error
 
-    def _tokens(self) -> TokenTable:
+    def token_table(self) -> TokenTable:
+        """The token embeddings; the rows that are asked for are read, and no others."""
         return TokenTable(self._read(TOKENS).shape[0], lambda ids: self._rows(TOKENS, ids))
 
     def _rows(self, name: str, index: torch.Tensor) -> torch.Tensor:

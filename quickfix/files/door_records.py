@@ -12,10 +12,9 @@ import torch
 
 from ...families.doors import Door, DoorError, Family, family_named
 from ...output.json_records import RecordError
-from ..measure.weight_edit import DoorUpdate, WeightEdit
+from ..measure.weight_edit import DoorUpdate, WeightEdit, lora_parts
 from ..solver.low_rank import LowRank
 
-_MODULE = ("lora_up.weight", "lora_down.weight", "alpha")
 _WIDEST = 2**17
 
 
@@ -50,18 +49,21 @@ def stored_maps(edit: WeightEdit) -> tuple[StoredMap, StoredMap | None]:
     return StoredMap.of(LowRank(edit.up, edit.down)), None if edit.pooled is None else StoredMap.of(edit.pooled)
 
 
-def module_factors(key: str, tensors: Mapping[str, torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
+def module_factors(
+    key: str, tensors: Mapping[str, torch.Tensor | None], naming: str
+) -> tuple[torch.Tensor, torch.Tensor]:
     """up and down of one module of a LoRA in fp32, with its scale in up.
 
     Raises:
         RecordError: shapes that do not fit, NaN or infinity, a tensor that is missing.
     """
-    parts = [tensors.get(f"{key}.{part}") for part in _MODULE]
+    parts = [tensors.get(f"{key}.{part}") for part in lora_parts(naming)]
     if any(part is None for part in parts):
         raise RecordError(f"it lacks the factors of {key[:80]}")
-    up, down, alpha = (part.float() for part in parts if part is not None)
+    up, down, *scales = (part.float() for part in parts if part is not None)
     if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or 0 in up.shape or 0 in down.shape:
         raise RecordError(f"its factors have the shapes {tuple(up.shape)} and {tuple(down.shape)}")
+    alpha = scales[0] if scales else torch.tensor(float(down.shape[0]))
     if alpha.numel() != 1 or not all(torch.isfinite(tensor).all() for tensor in (up, down, alpha)):
         raise RecordError("its factors hold NaN or infinity")
     return up * (float(alpha) / down.shape[0]), down
@@ -88,26 +90,33 @@ def door_updates(
     states, pooled = stored[0].value(), None if stored[1] is None else stored[1].value()
     try:
         known = family_named(family)
-        keys = {_name(known, door, naming): (door, known.lora_rows(door, naming)) for door in doors}
+        keys = [_name(known, door, naming) for door in doors]
+        places = [known.lora_place(door, naming) for door in doors]
     except (DoorError, TypeError, ValueError, ZeroDivisionError) as error:
         raise RecordError(str(error)) from error
-    wanted = {f"{key}.{part}" for key in keys for part in _MODULE}
-    if len(keys) != len(doors) or wanted != set(tensors):
+    wanted = {f"{key}.{part}" for key in keys for part in lora_parts(naming)}
+    # See WeightEdit.module_rank.
+    common = naming == "diffusers"
+    ranks = [max(1, part.rank) for part in (states, pooled) if part is not None]
+    # Doors of one module are rows of it.
+    apart = {(key, *place.put) for key, place in zip(keys, places, strict=True)}
+    if len(apart) != len(doors) or wanted != set(tensors):
         raise RecordError(f"it holds {len(tensors)} tensors; expected the {len(wanted)} of its {len(doors)} doors")
     found = []
-    for key, (door, rows) in keys.items():
+    for key, door, place in zip(keys, doors, places, strict=True):
         part = pooled if door.kind == "pooled" else states
         if part is None or door.width != part.down.shape[1]:
             raise RecordError(f"the map of {door.name[:80]} is missing or of another width")
-        up, down = module_factors(key, tensors)
-        if up.shape[1] != max(1, part.rank) or down.shape[1] != door.shape[1]:
+        up, down = module_factors(key, tensors, naming)
+        if up.shape[1] != (max(ranks) if common else max(1, part.rank)) or down.shape[1] != door.shape[1]:
             raise RecordError(f"the factors of {door.name[:80]} have the shapes {tuple(up.shape)}, {tuple(down.shape)}")
+        if len(up) != place.height:
+            raise RecordError(f"the factors of {door.name[:80]} have {len(up)} rows")
         whole = torch.zeros(door.shape[0], part.rank)
         try:
-            first, end = rows or (0, door.shape[0])
-            whole[first:end] = up[:, : part.rank]
+            whole[slice(*place.taken)] = up[slice(*place.put), : part.rank]
         except RuntimeError as error:
-            raise RecordError(f"the factors of {door.name[:80]} have {len(up)} rows") from error
+            raise RecordError(f"the rows of {door.name[:80]} are {place.put}, of {len(up)}") from error
         found.append(DoorUpdate(door, whole))
     return states, pooled, tuple(found)
 

@@ -18,15 +18,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ... import __version__
-from ...families.clip import ENCODERS, NAMINGS
-from ...families.doors import Door
+from ...families.clip import ENCODERS
+from ...families.doors import LORA_NAMINGS, Door
 from ...output.files import whole_file
 from ...output.json_records import RecordError, from_json, parse, to_json
 from ...output.tensors import write_tensors
 from ..concepts.concept import ConceptEdit
 from ..concepts.settings import EditSettings
 from ..measure.report import EditReport
-from ..measure.weight_edit import WeightEdit
+from ..measure.weight_edit import WeightEdit, lora_parts
 from .door_records import StoredMap, door_updates, module_factors, stored_maps
 from .lora_labels import lora_labels
 
@@ -92,7 +92,7 @@ def save_edit(
     """Write an edit as a LoRA file; it appears whole or not at all.
 
     Args:
-        naming: how the weight is called, "kohya" (every loader knows it) or "comfyui".
+        naming: how the weight is called, "kohya" (every loader knows it), "comfyui", or "diffusers".
         energy: share of the edit's energy to keep; below 1 the rank is cut by SVD (:meth:`WeightEdit.truncated`).
         dtype: of the factors: fp32, fp16 or bf16.
         overwrite: replace a file of this name.
@@ -224,7 +224,7 @@ def _label(text: str, name: str) -> _Label:
         raise RecordError("it names no concept")
     if schema == DOORS_SCHEMA:
         return label
-    if label.encoder not in ENCODERS or label.naming not in NAMINGS:
+    if label.encoder not in ENCODERS or label.naming not in LORA_NAMINGS:
         raise RecordError(f"unknown text encoder {label.encoder[:80]!r} or naming {label.naming[:80]!r}")
     match = re.fullmatch(_OUT_PROJ, label.weight_name)
     if match is None or int(match[1]) != label.settings.layer:
@@ -232,9 +232,9 @@ def _label(text: str, name: str) -> _Label:
     return label
 
 
-def _parts(key: str) -> list[str]:
+def _parts(key: str, naming: str) -> list[str]:
     """The names of one module's tensors."""
-    return [f"{key}.{part}" for part in ("lora_up.weight", "lora_down.weight", "alpha")]
+    return [f"{key}.{part}" for part in lora_parts(naming)]
 
 
 def _factors(
@@ -243,12 +243,16 @@ def _factors(
     """up (d_out, rank) with the LoRA's scale in it, and down (rank, d_in)."""
     encoder = ENCODERS[label.encoder]
     key = encoder.lora_key(label.weight_name, label.naming)
-    names = _parts(key)
-    idle = [name for module in encoder.idle_modules(label.weight_name, label.naming, 0) for name in _parts(module)]
+    names = _parts(key, label.naming)
+    idle = [
+        name
+        for module in encoder.idle_modules(label.weight_name, label.naming, 0)
+        for name in _parts(module, label.naming)
+    ]
     # Files of earlier versions hold no idle modules.
     if sorted(types) not in (sorted(names), sorted([*names, *idle])):
         raise RecordError(f"it holds the tensors {', '.join(sorted(types))[:200]}; expected {', '.join(names)}")
     if moving := [name for name in idle if not name.endswith(".alpha") and name in tensors and tensors[name].any()]:
         raise RecordError(f"it changes {moving[0]} too, which an edit of this pack does not")
-    up, down = module_factors(key, tensors)
+    up, down = module_factors(key, tensors, label.naming)
     return (up, down) if up.any() else (up[:, :0], down[:0])

@@ -10,7 +10,11 @@ from ...families.clip import ENCODERS
 from ...families.doors import family_named
 from ..measure.weight_edit import WeightEdit
 
-_IMPLEMENTATIONS = {"kohya": "diffusers", "comfyui": "https://github.com/comfyanonymous/ComfyUI"}
+_IMPLEMENTATIONS = {
+    "kohya": "diffusers",
+    "diffusers": "diffusers",
+    "comfyui": "https://github.com/comfyanonymous/ComfyUI",
+}
 _SHOWN = 3
 # What kohya's trainer and the ModelSpec call families of image models, where they have a name.
 _NAMES = {
@@ -27,7 +31,7 @@ def lora_labels(edit: WeightEdit, naming: str) -> dict[str, str]:
     """The fields, by name; the same for the same edit.
 
     Args:
-        naming: how the file calls the weight, a name of :data:`~.families.clip.NAMINGS`.
+        naming: how the file calls the weight, one of :data:`~.families.family.LORA_NAMINGS`.
     """
     changes = [f"{concept.source} -> {concept.target}" for concept in edit.concepts]
     others = len(changes) - _SHOWN

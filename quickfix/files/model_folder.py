@@ -1,7 +1,7 @@
-"""A diffusers folder copied with an edit in its text encoder.
+"""A diffusers folder copied with an edit in its text encoder or its image model.
 
 Where asked for, the other files of the copy are hard links to the originals, so that it costs no more disk than the
-text encoder; whoever writes *into* such a file, rather than replacing it, then changes both. Programs that save models
+edited part; whoever writes *into* such a file, rather than replacing it, then changes both. Programs that save models
 replace files.
 """
 
@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from ...output.files import linked
-from ..measure.weight_edit import WeightEdit
 from .tensor_file import TensorFile
-from .text_encoder_file import ModelFileError, TextEncoderFile
+from .text_encoder_file import ModelFileError
 
 # Formats of weights that cannot be patched; beside patched ones they would bring the concept back.
 _PICKLED = (".bin", ".ckpt", ".pt", ".pth")
@@ -29,7 +30,7 @@ class FolderCopy:
 
     Attributes:
         patched: files with the edit, relative to the folder.
-        left_out: files that the copy lacks: pickled weights of the edited text encoder.
+        left_out: files that the copy lacks: pickled weights of the edited part.
         written: bytes on disk that the copy has for itself.
         linked: bytes that it shares with the original by hard links.
     """
@@ -56,20 +57,21 @@ def check_folder(folder: Path, target: Path) -> None:
 
 
 def copy_folder(
-    encoder: TextEncoderFile,
+    home: Path,
+    deltas: Mapping[str, torch.Tensor],
     folder: Path,
     target: Path,
-    edit: WeightEdit,
-    strength: float = 1.0,
     *,
     link: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderCopy:
-    """Copy a folder that holds a text encoder, with an edit in every file of its weights (fp32, fp16).
+    """Copy a model's folder with an edit in every file of the edited weights (fp32, fp16).
 
     The original stays as it is, and the copy appears whole or not at all.
 
     Args:
+        home: the folder below it that holds the edited weights.
+        deltas: what is added to them, by the names that the files call them; each is asked for when it is written.
         link: share the other files by hard links where the file system knows them.
         progress: called with (files done, all files); an exception it raises ends the work.
 
@@ -79,10 +81,10 @@ def copy_folder(
         OSError: the copy cannot be written.
     """
     check_folder(folder, target)
-    home, name, files = encoder.file.path.parent, encoder.stored_name(edit.weight_name), sorted(files_under(folder))
+    files = sorted(files_under(folder))
     left_out = [path for path in files if path.parent == home and path.suffix in _PICKLED]
     found = (TensorFile(path) for path in files if path.parent == home and path.suffix == ".safetensors")
-    weights = {file.path: file for file in found if name in file.places}
+    weights = {file.path: file for file in found if not file.places.keys().isdisjoint(deltas)}
     part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     own = common = 0
     try:
@@ -91,8 +93,7 @@ def copy_folder(
             copy = part / path.relative_to(folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             if path in weights:
-                patched = weights[path].tensor(name).float() + edit.delta(strength)
-                weights[path].copy(copy, {name: patched})
+                weights[path].copy_with(copy, deltas)
                 own += copy.stat().st_size
             elif path not in left_out:
                 size = path.stat().st_size

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -62,6 +63,20 @@ class ShardedTensors:
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """Always refused (TensorFileError): one file cannot be the copy of several."""
+        self._refuse_copy()
+
+    def copy_with(
+        self,
+        target: Path | str,
+        deltas: Mapping[str, torch.Tensor],
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Always refused (TensorFileError), as :meth:`copy` is."""
+        self._refuse_copy()
+
+    def _refuse_copy(self) -> NoReturn:
         raise TensorFileError(f"The weights lie in {len(set(self._files.values()))} files; copy the whole folder.")
 
 

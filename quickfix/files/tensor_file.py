@@ -121,6 +121,7 @@ class TensorFile:
         """Write a copy with some tensors' values replaced, each rounded to its own dtype; all else is bit-identical.
 
         Args:
+            replaced: new values by name, each asked for when it is written.
             progress: called with (bytes copied, all bytes).
 
         Raises:
@@ -128,7 +129,8 @@ class TensorFile:
             TensorFileError: a tensor of another shape, quantized, or with values that its dtype cannot hold.
             FileExistsError, OSError: see :func:`~..files.whole_file`.
         """
-        fresh = {name: self._bytes(name, tensor) for name, tensor in replaced.items()}
+        for name in replaced:
+            self.dtype(name)
         size = self.path.stat().st_size
         with (
             whole_file(Path(target), overwrite=overwrite) as part,
@@ -139,9 +141,21 @@ class TensorFile:
                 out.write(chunk)
                 if progress is not None:
                     progress(out.tell(), size)
-            for name, data in fresh.items():
+            for name in replaced:
+                data = self._bytes(name, replaced[name])
                 out.seek(self.places[name].start)
                 out.write(data)
+
+    def copy_with(
+        self,
+        target: Path | str,
+        deltas: Mapping[str, torch.Tensor],
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """:meth:`copy` with something added to some tensors, in fp32; of those, the ones that this file has."""
+        self.copy(target, _Added(self, deltas), overwrite=overwrite, progress=progress)
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
@@ -170,6 +184,25 @@ class TensorFile:
         if not torch.isfinite(rounded).all():
             raise TensorFileError(f"The new values of {name} do not fit into {place.kind}. Nothing was written.")
         return rounded.view(torch.uint8).numpy().tobytes()
+
+
+class _Added(Mapping[str, torch.Tensor]):
+    """Tensors of a file with something added to them, computed when asked for."""
+
+    def __init__(self, file: TensorFile, deltas: Mapping[str, torch.Tensor]) -> None:
+        self._file, self._deltas = file, deltas
+        self._names = [name for name in deltas if name in file.places]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        weight = self._file.tensor(name).float()
+        weight += self._deltas[name]
+        return weight
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:

@@ -9,9 +9,10 @@ Found by what the tensors are called, wherever they stand in the file:
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from ...families.clip import ENCODERS
 from ...text.prompts import PromptTokenizer
 from ...text.vocabulary import ClipTokenizer, find_vocabulary
 from ..encoder.tower import TOKEN_POSITIONS, TOKENS, TextTower
+from ..measure.weight_edit import WeightEdit
 from .shards import ShardedTensors, indexed_shards, shards_of
 from .tensor_file import TensorFile
 
@@ -48,6 +50,10 @@ _FOLDER_FILES = ("model.safetensors", "model.fp16.safetensors")
 
 class ModelFileError(ValueError):
     """A file or folder in which no text encoder, or no single one, was found."""
+
+
+class SeveralEncodersError(ModelFileError):
+    """A model with several text encoders, none of which was asked for by name."""
 
 
 # Where the weights of a text encoder lie.
@@ -106,6 +112,23 @@ class FileWeights(Mapping[str, torch.Tensor]):
         numbers = {name[len(start) :].split(".")[0] for name in self if name.startswith(start)}
         return 1 + max(int(number) for number in numbers if number.isdecimal())
 
+    def text_projection(self) -> torch.Tensor:
+        """The matrix (vector, width) that makes the pooled vector of a prompt out of the state at its end.
+
+        Raises:
+            ModelFileError: the file holds none.
+        """
+        bare = self._prefix.removesuffix("text_model.")
+        if f"{bare}text_projection.weight" in self._file.places:
+            return self._file.tensor(f"{bare}text_projection.weight").float()
+        # OpenCLIP multiplies from the other side.
+        if f"{bare}text_projection" in self._file.places:
+            return self._file.tensor(f"{bare}text_projection").float().T
+        raise ModelFileError(
+            f"{self._file.path.name} lacks {bare}text_projection, from which SDXL's pooled vector is made. Take a "
+            "whole checkpoint."
+        )
+
     def _projection(self, layer: int, part: str, kind: str) -> torch.Tensor:
         """One third of OpenCLIP's fused in_proj."""
         name = f"{self._prefix}transformer.resblocks.{layer}.attn.in_proj_{kind}"
@@ -131,7 +154,7 @@ class TextEncoderFile:
 
     def stored_name(self, weight_name: str) -> str:
         """What the file calls one of the tower's weights."""
-        return cast(FileWeights, self.tower.weights).stored_name(weight_name)
+        return self._weights().stored_name(weight_name)
 
     def stored_dtype(self, weight_name: str) -> torch.dtype:
         """The type in which the file keeps one of the tower's weights.
@@ -140,6 +163,21 @@ class TextEncoderFile:
             TensorFileError: no plain float type (quantized weights).
         """
         return self.file.dtype(self.stored_name(weight_name))
+
+    def deltas(self, edit: WeightEdit, strength: float = 1.0) -> dict[str, torch.Tensor]:
+        """What an edit adds to tensors of the file, by the file's names."""
+        return {self.stored_name(edit.weight_name): edit.delta(strength)}
+
+    def whole_tower(self) -> TextTower:
+        """The tower with all layers of the file, those too that its image model does not read."""
+        return dataclasses.replace(self.tower, num_layers=self._weights().layers())
+
+    def text_projection(self) -> torch.Tensor:
+        """:meth:`FileWeights.text_projection`."""
+        return self._weights().text_projection()
+
+    def _weights(self) -> FileWeights:
+        return cast(FileWeights, self.tower.weights)
 
     def tokenizer(self, *folders: Path | str | None) -> PromptTokenizer:
         """The tokenizer, with the vocabulary of the first of some folders that has one, else the model's own, else any
@@ -197,13 +235,44 @@ def open_text_encoder(model: Path | str, encoder: str | None = None) -> TextEnco
     path = Path(model)
     if encoder is not None and encoder not in ENCODERS:
         raise ModelFileError(f"Unknown text encoder {encoder!r}; expected one of {', '.join(ENCODERS)}.")
-    folders = _encoder_folders(path)
-    files = [_weights(folder) for folder in folders] if path.is_dir() else [_opened(path)]
+    files = _files(path)
     towers = [tower for file in files for tower in _towers(file)]
     name, tower = _chosen(_name(path), towers, encoder, several=len(files) > 1 or any(map(_holds_t5, files)))
+    return tower.opened(name, _tokenizer_folder(path, tower))
+
+
+def open_all_encoders(model: Path | str, encoders: Sequence[str]) -> tuple[TextEncoderFile, ...]:
+    """The text encoders of a model on disk, all of them; nothing but headers is read.
+
+    Args:
+        model: a single-file checkpoint (safetensors), or a diffusers folder.
+        encoders: which they are, keys of :data:`~.families.clip.ENCODERS`, the narrowest first.
+
+    Raises:
+        ModelFileError: there are more or fewer.
+        TensorFileError: a file cannot be read.
+    """
+    path = Path(model)
+    towers = sorted((tower for file in _files(path) for tower in _towers(file)), key=lambda tower: tower.width)
+    if len(towers) != len(encoders):
+        found = ", ".join(f"one {tower.width} wide" for tower in towers) or "none"
+        raise ModelFileError(
+            f"{_name(path)} holds {len(towers)} CLIP text encoders ({found}); expected {len(encoders)} "
+            f"({', '.join(encoders)}). Take a whole checkpoint, or a diffusers folder with its text encoders."
+        )
+    return tuple(
+        tower.opened(name, _tokenizer_folder(path, tower)) for name, tower in zip(encoders, towers, strict=True)
+    )
+
+
+def _files(path: Path) -> list[Tensors]:
+    """The files that may hold text encoders."""
+    return [folder_weights(folder) for folder in _encoder_folders(path)] if path.is_dir() else [opened_tensors(path)]
+
+
+def _tokenizer_folder(path: Path, tower: _Found) -> Path | None:
     own = tower.file.path.absolute().parent
-    tokenizer = own.parent / own.name.replace("text_encoder", "tokenizer") if folders else None
-    return tower.opened(name, tokenizer)
+    return own.parent / own.name.replace("text_encoder", "tokenizer") if path.is_dir() else None
 
 
 def _encoder_folders(path: Path) -> list[Path]:
@@ -219,25 +288,33 @@ def _name(path: Path) -> str:
     return path.name or path.resolve().name or str(path)
 
 
-def _opened(file: Path) -> Tensors:
+def opened_tensors(file: Path) -> Tensors:
     """A file of weights; with one of several that belong together, all of them."""
     shards = shards_of(file)
     return ShardedTensors(shards) if shards else TensorFile(file)
 
 
-def _weights(folder: Path) -> Tensors:
-    """The weights in a folder: one file, or several that an index or their names tell of."""
-    for name in _FOLDER_FILES:
+def folder_weights(folder: Path, files: Sequence[str] = _FOLDER_FILES) -> Tensors:
+    """The weights in a folder: one file, or several that an index or their names tell of.
+
+    Args:
+        files: names to look for, the best first.
+
+    Raises:
+        ModelFileError: there are none.
+        TensorFileError: a file cannot be read.
+    """
+    for name in files:
         if (folder / name).is_file():
             return TensorFile(folder / name)
     if shards := indexed_shards(folder):
         return ShardedTensors(shards)
     first = next(iter(sorted(folder.glob("*.safetensors"))), None)
     if first is not None:
-        return _opened(first)
+        return opened_tensors(first)
     raise ModelFileError(
-        f"The folder {_name(folder)} holds no {_FOLDER_FILES[0]}. Expected a diffusers folder (with text_encoder in "
-        "it) or a text encoder's folder, with safetensors weights."
+        f"The folder {_name(folder)} holds no {files[0]}. Expected a diffusers folder (with text_encoder in it) or a "
+        "text encoder's folder, with safetensors weights."
     )
 
 
@@ -263,13 +340,17 @@ def _chosen(model: str, towers: list[_Found], encoder: str | None, *, several: b
             "CLIP text encoder, as safetensors."
         )
     names = [_WIDTHS.get(tower.width, "clip_l") for tower in towers]
+    widths = [tower.width for tower in towers]
+    if names == ["clip_l"] * 2 and widths[0] != widths[1]:
+        # Two of no known width, as in small models: the wider one stands where SDXL's does.
+        names = ["sdxl_clip_g" if width == max(widths) else "clip_l" for width in widths]
     if len(set(names)) < len(names):
         prefixes = ", ".join(repr(tower.prefix) for tower in towers)
         raise ModelFileError(f"{model} holds several text encoders of one size, under {prefixes}; expected one each.")
     if several or len(towers) > 1 or "sdxl_clip_g" in names:
         names = ["sdxl_clip_l" if name == "clip_l" else name for name in names]
         if encoder is None:
-            raise ModelFileError(
+            raise SeveralEncodersError(
                 f"{model} is a model with several text encoders, such as SDXL; editable are {', '.join(names)}. Such "
                 "models hold no single causal state in a text encoder (arXiv 2405.01008), and an edit reaches only a "
                 "part of what they know. Name the encoder to edit it all the same."

@@ -142,7 +142,8 @@ class WeightEdit:
 
         Args:
             prefix: what stands before the weight's name; by default that of the edit's text encoder.
-            naming: "kohya" (lora_te_text_model_encoder_layers_0_...) or "comfyui" (text_encoders.clip_l....).
+            naming: "kohya" (lora_te_text_model_encoder_layers_0_...), "comfyui" (text_encoders.clip_l....) or
+                "diffusers" (text_encoder.text_model...., unet....; what ``load_lora_weights`` takes).
 
         Raises:
             ValueError: unknown naming.
@@ -150,10 +151,13 @@ class WeightEdit:
         if self.of_states:
             return self._doors_lora(naming, dtype)
         encoder = ENCODERS[self.encoder]
-        found = _module(encoder.lora_key(self.weight_name, naming, prefix), LowRank(self.up, self.down), dtype)
+        key = encoder.lora_key(self.weight_name, naming, prefix)
+        found = _module(key, LowRank(self.up, self.down), dtype, naming)
         for name, width in encoder.idle_modules(self.weight_name, naming, self.up.shape[0], prefix).items():
             nothing = LowRank(self.up.new_zeros(width, 0), self.down.new_zeros(0, width))
-            found |= _module(name, nothing, dtype)
+            found |= _module(name, nothing, dtype, naming)
+            # diffusers may take the alpha of one module for that of all of them.
+            found[f"{name}.alpha"] = found[f"{key}.alpha"].clone()
         return found
 
     def _doors_lora(self, naming: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -163,24 +167,43 @@ class WeightEdit:
                 "The edit has no doors: it was made for text states alone. Apply it to a conditioning, or make it with "
                 "Edit Image Model or Remove Concept."
             )
-        found: dict[str, torch.Tensor] = {}
+        modules: dict[str, LowRank] = {}
         for update in self.doors:
-            factors, rows = self.factors(update), family.lora_rows(update.door, naming)
-            up = factors.up if rows is None else factors.up[rows[0] : rows[1]]
-            found |= _module(family.lora_name(update.door, naming), LowRank(up, factors.down), dtype)
+            factors, rows = self.factors(update), family.lora_place(update.door, naming)
+            key = family.lora_name(update.door, naming)
+            # Doors of one module, which read the same states, are rows of it.
+            up = modules[key].up if key in modules else factors.up.new_zeros(rows.height, factors.rank)
+            up[slice(*rows.put)] = factors.up[slice(*rows.taken)]
+            modules[key] = LowRank(up, factors.down)
+        found: dict[str, torch.Tensor] = {}
+        for key, module in modules.items():
+            found |= _module(key, module, dtype, naming, self.module_rank(naming))
         return found
 
+    def module_rank(self, naming: str) -> int:
+        """The least rank of a module in a LoRA of doors: diffusers' form has no alpha, and diffusers takes the rank of
+        one module for that of all."""
+        if naming != "diffusers":
+            return 1
+        return max(1, self.rank, 0 if self.pooled is None else self.pooled.rank)
 
-def _module(key: str, factors: LowRank, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+
+def lora_parts(naming: str) -> tuple[str, ...]:
+    """What the tensors of one module of a LoRA are called: up, down and, where the form has one, alpha."""
+    if naming == "diffusers":
+        return "lora_B.weight", "lora_A.weight"
+    return "lora_up.weight", "lora_down.weight", "alpha"
+
+
+def _module(
+    key: str, factors: LowRank, dtype: torch.dtype, naming: str, least_rank: int = 1
+) -> dict[str, torch.Tensor]:
     """The tensors of one module of a LoRA. Loaders divide alpha by the rank, so factors of rank 0 become zeros."""
-    rank = max(1, factors.rank)
+    rank = max(least_rank, factors.rank)
     up, down = factors.up.new_zeros(factors.up.shape[0], rank), factors.down.new_zeros(rank, factors.down.shape[1])
     up[:, : factors.rank], down[: factors.rank] = factors.up, factors.down
-    return {
-        f"{key}.lora_up.weight": up.to(dtype),
-        f"{key}.lora_down.weight": down.to(dtype),
-        f"{key}.alpha": torch.tensor(float(rank)),
-    }
+    values = (up.to(dtype), down.to(dtype), torch.tensor(float(rank)))
+    return {f"{key}.{part}": value for part, value in zip(lora_parts(naming), values, strict=False)}
 
 
 def weight_hash(weight: torch.Tensor) -> str:

@@ -162,7 +162,12 @@ def test_other_models_are_refused_and_what_still_works_is_named():
 
 
 SIGNS = sorted({name for family in FAMILIES for sign in family.signs for name in (*sign.has, *sign.lacks)})
-DOORS = ["input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", "label_emb.0.0.weight", "conv_in.weight", "\u00e9.\n"]
+DOORS = [
+    "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+    "label_emb.0.0.weight",
+    "conv_in.weight",
+    "\u00e9.\n",
+]
 NUMBERS = st.integers(-3, 5000)
 
 

@@ -23,6 +23,7 @@ ROOMS = (
     "tracing.scores",
     "tracing.runs",
     "tracing",
+    "pipelines",
     "cli",
     "demo_model.worlds",
     "demo_model",
@@ -36,9 +37,10 @@ ROOMS = (
 STRANGERS = {
     "quickfix": {"tracing"},
     "tracing": {"quickfix"},
-    "cli": {"tracing"},
+    "pipelines": {"tracing"},
+    "cli": {"tracing", "pipelines"},
     "demo_model": {"cli"},
-    "nodes": {"cli"},
+    "nodes": {"cli", "pipelines"},
     "families": {"text", "output"},
     "output": {"text"},
 }
@@ -116,6 +118,13 @@ def test_only_the_node_layer_knows_comfyui(room):
     for module in MODULES:
         if room_of(module) == room:
             assert not outside_of(module) & HEAVY, module
+
+
+def test_only_a_pipelines_own_program_knows_diffusers():
+    """A pipeline is an object that somebody else made; nothing but the demo model and benchmarks imports diffusers."""
+    for module in MODULES:
+        if room_of(module).split(".")[0] not in ("demo_model", "benchmarks"):
+            assert "diffusers" not in outside_of(module), module
 
 
 def test_the_doorstep_is_empty():

@@ -161,7 +161,7 @@ def contents(folder):
 
 
 def test_no_file_of_a_model_folder_is_written_over(folder, shell, monkeypatch):
-    monkeypatch.setattr("diff_quickfix.cli.commands.compute_edit", lambda *a, **k: pytest.fail("computed first"))
+    monkeypatch.setattr("diff_quickfix.cli.models.compute_edit", lambda *a, **k: pytest.fail("computed first"))
     before = contents(folder)
     inside = [folder / name for name in sorted(before) if name.endswith(".safetensors")]
     blobs = sorted(path.resolve() for path in inside)
@@ -334,7 +334,7 @@ def test_files_are_not_replaced_unless_asked(model, shell, tmp_path, monkeypatch
     assert shell("edit", model, *VAN_GOGH, "--out", "fix.safetensors")[0] == 0
     first = (tmp_path / "fix.safetensors").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("diff_quickfix.cli.commands.compute_edit", lambda *a, **k: pytest.fail("computed first"))
+        patch.setattr("diff_quickfix.cli.models.compute_edit", lambda *a, **k: pytest.fail("computed first"))
         code, out, err = shell("edit", model, "--edit", "snoopy -> dog", "--out", "fix.safetensors")
         assert (code, out) == (1, "") and "exists already" in err
         assert (tmp_path / "fix.safetensors").read_bytes() == first

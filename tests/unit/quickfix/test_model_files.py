@@ -190,7 +190,7 @@ def test_a_text_encoder_in_several_files_is_read_whole(tmp_path, weights, tokeni
         assert found.tower.num_layers == LAYERS
         edit = compute_edit(found.tower, found.tokenizer(), [VAN_GOGH], EditSettings(layer=1))
         assert torch.equal(edit.up, wanted.up) and torch.equal(edit.down, wanted.down)
-    made = copy_folder(found, folder.parent, tmp_path / "copy", edit)
+    made = copy_folder(folder, found.deltas(edit), folder.parent, tmp_path / "copy")
     assert len(made.patched) == 1
     patched = open_text_encoder(tmp_path / "copy").tower.weight(edit.weight_name)
     torch.testing.assert_close(patched, found.tower.weight(edit.weight_name) + edit.delta())

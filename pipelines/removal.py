@@ -1,0 +1,63 @@
+"""Removing a concept from a diffusers pipeline, by the best way that its model has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..quickfix import ConceptEdit, WeightEdit, compute_edit, edit_doors, way_of
+from .opened import open_pipeline
+
+
+def remove_concept(
+    pipe: Any,
+    concept: str | ConceptEdit | Sequence[ConceptEdit],
+    becomes: str | None = None,
+    *,
+    kind: str = "style",
+    way: str = "auto",
+    doors: str | None = None,
+    preserve: Sequence[str] = (),
+    clip_skip: int = 0,
+) -> WeightEdit:
+    """Compute the edit that takes a concept away; the pipeline is not changed.
+
+    ::
+
+        edit = remove_concept(pipe, "van gogh", "painting")
+        pipe.load_lora_weights(edit.lora(naming="diffusers"))
+
+    Args:
+        pipe: a pipeline of Stable Diffusion 1.x, 2.x or SDXL (see :func:`open_pipeline`), without LoRAs loaded.
+        concept: what to remove, or concepts, which bring their own targets and kinds.
+        becomes: what it becomes; None takes the kind's default.
+        kind: "style", "object", "fact" or "custom".
+        way: "auto", "image model" or "text encoder" (:func:`~.quickfix.ways.way_of`).
+        doors: shell patterns of the linear maps to edit, such as ``"*attn2.to_v"``; only for the image model.
+        preserve: prompts that must keep their meaning, beside the built-in ones.
+        clip_skip: as the pipeline is called with it.
+
+    Raises:
+        PipelineError, DoorError, TowerError: the pipeline cannot be edited.
+        WayError: the model does not have the way.
+        PromptError: see :func:`compute_edit`.
+    """
+    concepts = _concepts(concept, becomes, kind)
+    opened = open_pipeline(pipe, clip_skip=clip_skip)
+    kinds = {one.kind for one in concepts}
+    chosen = way_of(opened.family, kinds.pop() if len(kinds) == 1 else "object", "image model" if doors else way)
+    settings = chosen.settings.keeping(preserve)
+    if not chosen.by_doors:
+        return compute_edit(opened.text_encoder, opened.tokenizer, concepts, settings)
+    states, edited = opened.states, opened.doors(doors)
+    return edit_doors(
+        states.tower(), opened.tokenizer, concepts, settings, edited, opened.read, read_pooled=states.pooled
+    )
+
+
+def _concepts(
+    concept: str | ConceptEdit | Sequence[ConceptEdit], becomes: str | None, kind: str
+) -> tuple[ConceptEdit, ...]:
+    if isinstance(concept, str):
+        return (ConceptEdit(concept, becomes, kind),)
+    return (concept,) if isinstance(concept, ConceptEdit) else tuple(concept)
