@@ -71,7 +71,7 @@ def test_dropping_one_of_three_is_the_edit_of_two(run, shapes, listed, preset):
 def test_an_edit_from_a_file_is_changed_like_a_fresh_one(run, shapes, listed, folders, kept):
     _, before, _ = listed(STYLES)
     name = run("SaveEditAsLoRA", before, "edit", "kohya", 1.0, "fp32").args[0]
-    _, loaded, _ = run("LoadEdit", shapes[1], name, 1.0).args
+    _, loaded, *_ = run("LoadEdit", shapes[1], name, 1.0).args
     changes = {"drop": "piet mondrian", "add": "bridget riley -> photo", "reweight": "van gogh: 0.5"}
     _, after, _ = change(run, shapes[1], loaded, **changes).args
     assert [(one.source, one.target, one.weight) for one in after.concepts] == [

@@ -139,7 +139,7 @@ def test_sdxls_loader_finds_the_encoder_that_was_edited(shapes, edit, save, fold
 
 def test_load_edit_gives_back_the_edit_and_measures_it_here(shapes, edit, save, load):
     _, change, report = edit(shapes[1])
-    loaded, back, measured = load(shapes[1], save(change, energy=0.999, precision="fp16"))
+    loaded, back, measured, _ = load(shapes[1], save(change, energy=0.999, precision="fp16"))
     assert (back.concepts, back.settings, back.base) == (change.concepts, change.settings, change.base)
     assert 0 < back.rank < change.rank and not torch.equal(encode(loaded, PROMPT), encode(shapes[1], PROMPT))
     assert (back.delta() - change.delta()).norm() < 0.04 * change.delta().norm()
