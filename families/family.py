@@ -73,6 +73,7 @@ class Family:
         refused: linear maps that look like doors and are none.
         default_kinds: the kinds that are edited where nobody chooses.
         fronts: makes what doors read out of the conditioning, by :attr:`Door.reads`; as it is where there is none.
+        front_modules: the modules of ComfyUI's tree that ``fronts`` of the text run.
         diffusers_prefix: what diffusers puts before module names in LoRA files; None where it loads none of the family.
     """
 
@@ -91,6 +92,7 @@ class Family:
     fronts: Mapping[str, Front] = field(default_factory=dict, repr=False, hash=False)
     diffusers_prefix: str | None = None
     positions: tuple[str, ...] = ()
+    front_modules: tuple[str, ...] = ()
 
     def tree(self, shapes: Shapes) -> str:
         """Whose names the parameters have, one of :data:`TREES`; "" where they are not this family's."""
