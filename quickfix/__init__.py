@@ -23,7 +23,7 @@ from .concepts.built_in import (
 from .concepts.changes import Changes, parse_changes
 from .concepts.concept import ConceptEdit
 from .concepts.lists import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
-from .concepts.pairs import POSITIONS, TokenPairs, match_positions, pair_tokens
+from .concepts.pairs import ALIGNED, POSITIONS, TokenPairs, match_positions, pair_tokens
 from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, DOORS, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
 from .doors import at_doors, edit_doors
@@ -53,9 +53,10 @@ from .solver.low_rank import LowRank
 from .solver.nullspace import HeldError, HeldSpan
 from .solver.spectrum import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .targets import find_target
-from .ways import WAYS, Way, WayError, way_of
+from .ways import WAYS, Way, WayError, doors_settings, way_of
 
 __all__ = [
+    "ALIGNED",
     "AUTO",
     "DOORS",
     "ENCODERS",
@@ -129,6 +130,7 @@ __all__ = [
     "compute_edit",
     "copy_folder",
     "device_of_most",
+    "doors_settings",
     "edit_doors",
     "files_under",
     "find_lambda",

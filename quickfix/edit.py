@@ -30,6 +30,8 @@ from .solver.low_rank import LowRank, reached
 from .solver.spectrum import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .stream import GatheredPairs, edited_layer, encode_pairs, gather_pairs
 
+# The share of an update of whole captions that is left out.
+_ENOUGH = 1e-4
 # Concepts of a kind whose generality is measured.
 _SAMPLE = 8
 
@@ -84,6 +86,9 @@ def edit_of_pairs(
             settings = dataclasses.replace(settings, lam=lam)
     with watch.stage("solve"):
         update = pairs.solve(lam, guard)
+        if tower.whole and update.rank:
+            # Of whole captions nearly all states say nearly the same: their update is of far lower rank than they are.
+            update = update.truncated(_ENOUGH)
     with watch.stage("report"):
         probe = probe or everyday_probe(tower, tokenizer, concepts, settings.layer)
         report = _measured(tower, tokenizer, concepts, settings, update, pairs, guard, probe)

@@ -69,7 +69,8 @@ class PromptKeys:
         numbers: dict[tuple[int, int], int] = {}
 
         def number(before: int, token: int) -> int:
-            return numbers.setdefault((before, token), len(numbers))
+            # Nothing is where a row is filled up.
+            return numbers.setdefault((before if token >= 0 else 0, token), len(numbers))
 
         starts = [-1] * len(ids) if tower.causal else [-2 - place for place in range(len(ids))]
         rows = [list(accumulate(row, number, initial=start))[1:] for row, start in zip(ids, starts, strict=True)]

@@ -35,7 +35,7 @@ from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
 from .concepts.settings import GUARDED, EditSettings
 from .edit import everyday_probe
-from .encoder.towers import Tower
+from .encoder.towers import Tower, beginnings
 from .guard import build_guard
 from .measure.known import known_concepts, unknown_names
 from .measure.radar import names_gram
@@ -166,7 +166,7 @@ class _Judge:
     def _end_states(self, prompts: Sequence[TokenizedPrompt], delta: torch.Tensor | None = None) -> torch.Tensor:
         """Last hidden states at the end of some captions and behind it, (captions, states, d)."""
         longest, layer = max(prompt.eos for prompt in prompts) + _STATES, self._settings.layer
-        inputs, residual = self._tower.attention_states([prompt.ids[:longest] for prompt in prompts], layer)
+        inputs, residual = self._tower.attention_states(beginnings(self._tower, prompts, longest), layer)
         if delta is not None:
             residual = residual + inputs @ delta.to(inputs).T
         states = self._tower.finish(residual, layer)

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from ..families.doors import Family
-from .concepts.pairs import POSITIONS
+from .concepts.pairs import ALIGNED, POSITIONS
 from .concepts.settings import DOORS, GUARDED, EditSettings
 
 AUTO_WAY, BY_DOORS, BY_ENCODER = WAYS = ("auto", "image model", "text encoder")
@@ -38,6 +38,11 @@ class Way:
         return f"edited: {where}{', ' + self.reason if self.reason else ''}"
 
 
+def doors_settings(family: Family, positions: str) -> EditSettings:
+    """The settings of an edit of doors; where every token reads all others, of the whole aligned caption."""
+    return dataclasses.replace(DOORS, positions=positions if family.attention == "causal" else ALIGNED)
+
+
 def way_of(family: Family, kind: str, name: str = AUTO_WAY) -> Way:
     """The way to edit a concept.
 
@@ -56,7 +61,7 @@ def way_of(family: Family, kind: str, name: str = AUTO_WAY) -> Way:
     """
     if name not in WAYS:
         raise WayError(f"Unknown way {name!r}; expected one of {', '.join(WAYS)}.")
-    doors = DOORS if kind == "style" else dataclasses.replace(DOORS, positions=POSITIONS[2])
+    doors = doors_settings(family, DOORS.positions if kind == "style" else POSITIONS[2])
     if name == BY_ENCODER and family.name not in _CAUSAL_STATE:
         raise WayError(
             f"The text encoders of {family.title} hold no single state of a concept that an edit could change "

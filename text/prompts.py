@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -31,6 +31,8 @@ class TokenizedPrompt:
         eos: index of the EOS that ends the text.
         words: for each token after BOS, those of ``cut`` included, whether a word of the text ends with it.
         cut: token ids that did not fit into the context.
+        start: index of the first token of the text.
+        stop: index behind its last one; None: the EOS.
     """
 
     text: str
@@ -38,11 +40,18 @@ class TokenizedPrompt:
     eos: int
     words: tuple[bool, ...]
     cut: tuple[int, ...] = ()
+    start: int = 1
+    stop: int | None = None
 
     @property
     def body(self) -> tuple[int, ...]:
-        """The ids between BOS and EOS."""
-        return self.ids[1 : self.eos]
+        """The ids of the text: for CLIP, those between BOS and EOS."""
+        return self.ids[self.start : self.eos if self.stop is None else self.stop]
+
+    @property
+    def last_word(self) -> int:
+        """Index of the last token of the text; of an empty one, of what stands before it."""
+        return max(0, (self.eos if self.stop is None else self.stop) - 1)
 
 
 class PromptTokenizer:
@@ -97,6 +106,16 @@ class PromptTokenizer:
             found.append(tuple(self._padded(text, body[at : at + room], words[at : at + room]) for at in starts))
         return found
 
+    def naming(self, prompts: Sequence[str], concepts: Sequence[str]) -> set[str]:
+        """Those of some prompts that hold any of some concepts, as whole words."""
+        wanted = set(self.word_ids_all(list(dict.fromkeys(concepts))))
+        sizes = {len(words) for words in wanted}
+        return {
+            prompt.text
+            for prompt in self.tokenize_all(list(prompts))
+            if any(words in wanted for words in _whole_words(prompt, sizes))
+        }
+
     def _pad(self, text: str, body: tuple[int, ...]) -> TokenizedPrompt:
         room = self.context_length - 2
         whole = self._padded(text, body[:room], self._word_ends(text, body))
@@ -109,6 +128,13 @@ class PromptTokenizer:
     def _word_ends(self, text: str, body: Sequence[int]) -> tuple[bool, ...]:
         ends = _word_ends(text, self._tokenizer.convert_ids_to_tokens(list(body)))
         return tuple(end or token in self._added for end, token in zip(ends, body, strict=True))
+
+
+def _whole_words(prompt: TokenizedPrompt, sizes: set[int]) -> Iterator[tuple[int, ...]]:
+    """The runs of whole words of a prompt, what was cut off among them, that have one of some sizes in tokens."""
+    whole = (*prompt.body, *prompt.cut)
+    ends = [0, *(place + 1 for place in range(len(whole)) if prompt.words[place])]
+    return (whole[start:stop] for start in ends for stop in ends if stop - start in sizes)
 
 
 def _word_ends(text: str, pieces: Sequence[str]) -> tuple[bool, ...]:

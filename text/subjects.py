@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from .prompts import PromptError, PromptTokenizer, TokenizedPrompt
 
@@ -26,20 +26,7 @@ def _occurrences(ids: Sequence[int], ends_word: Sequence[bool], wanted: Sequence
 
 def naming_any(prompts: Sequence[str], concepts: Sequence[str], tokenizer: PromptTokenizer) -> set[str]:
     """Those of some prompts that hold any of some concepts, as whole words."""
-    wanted = set(tokenizer.word_ids_all(list(dict.fromkeys(concepts))))
-    sizes = {len(words) for words in wanted}
-    return {
-        prompt.text
-        for prompt in tokenizer.tokenize_all(list(prompts))
-        if any(words in wanted for words in _whole_words(prompt, sizes))
-    }
-
-
-def _whole_words(prompt: TokenizedPrompt, sizes: set[int]) -> Iterator[tuple[int, ...]]:
-    """The runs of whole words of a prompt, what was cut off among them, that have one of some sizes in tokens."""
-    whole = (*prompt.body, *prompt.cut)
-    ends = [0, *(place + 1 for place in range(len(whole)) if prompt.words[place])]
-    return (whole[start:stop] for start in ends for stop in ends if stop - start in sizes)
+    return tokenizer.naming(prompts, concepts)
 
 
 def find_subject(

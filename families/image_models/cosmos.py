@@ -62,6 +62,7 @@ ANIMA = Family(
     {"text": _adapted},
     "transformer.",
     positions=("t5xxl",),
+    front_modules=("llm_adapter",),
 )
 COSMOS = Family(
     "cosmos-predict2",

@@ -178,4 +178,5 @@ OVIS = Family(
     ),
     _REFUSED,
     fronts={"text": _normed},
+    front_modules=("txt_norm",),
 )

@@ -55,5 +55,6 @@ KREA2 = Family(
         Refusal(r"(blocks|transformer_blocks)\.\d+\..*|first|img_in|last\.linear|final_layer\.linear", "picture"),
     ),
     fronts={"text": _fused},
+    front_modules=("txtfusion", "txtmlp.0"),
     diffusers_prefix="transformer.",
 )

@@ -57,6 +57,7 @@ Z_IMAGE = Family(
     _REFUSED,
     fronts={"text": _normed},
     diffusers_prefix="transformer.",
+    front_modules=("cap_embedder.0",),
 )
 LUMINA2 = Family(
     "lumina2",
@@ -82,6 +83,7 @@ LUMINA2 = Family(
     _REFUSED,
     fronts={"text": _normed},
     diffusers_prefix="transformer.",
+    front_modules=("cap_embedder.0",),
 )
 NEWBIE = Family(
     "newbie",
@@ -96,4 +98,5 @@ NEWBIE = Family(
     (Sign("comfyui", (*_TREE, _POOLED)),),
     (Refusal(r"time_text_embed\..*", "time"), *_REFUSED),
     fronts={"text": _normed, "pooled": _normed_pooled},
+    front_modules=("cap_embedder.0",),
 )

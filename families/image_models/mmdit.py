@@ -60,6 +60,7 @@ QWEN_IMAGE = Family(
     ),
     fronts={"text": _normed},
     diffusers_prefix="transformer.",
+    front_modules=("txt_norm",),
 )
 SD3 = Family(
     "sd3",

@@ -68,6 +68,7 @@ WAN = Family(
     ("value",),
     {"text": _wan_embedded},
     "transformer.",
+    front_modules=("text_embedding",),
 )
 PIXART = Family(
     "pixart",
@@ -102,4 +103,5 @@ PIXART = Family(
     ),
     ("value",),
     {"text": _pixart_embedded},
+    front_modules=("y_embedder.y_proj",),
 )

@@ -4,6 +4,9 @@ A caption template is filled with the source and with the target. The last subje
 of the other; with later ones, what follows up to the end of the text too; with padding, every position up to the end of
 the context, since CLIP's padding attends to the subject and Stable Diffusion reads the padding. Where the target
 caption runs out its last position is used again.
+
+Where every token reads every other (T5), the subject is in all of them: of the whole aligned caption, what stands
+before, in and behind the subject is paired with the same of the other caption, and padding with padding.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ import torch
 
 from ...text.captions import expand
 from ...text.prompts import PromptError, PromptTokenizer, TokenizedPrompt
+from ...text.rows import FILL, RowTokenizer, aligned
 from ...text.subjects import find_subject
 
 POSITIONS = ("last subject token", "last subject token and padding", "last subject token and later")
+ALIGNED = "whole aligned caption"
+"""The positions for text encoders that read every token with all others; no choice for CLIP."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ def match_positions(
     Args:
         source, target: the last subject token of each caption.
         length: the context length.
-        ends: the end token of each caption, for the positions "last subject token and later".
+        ends: the last position of each caption that counts; needed for "last subject token and later", otherwise the
+            context's last one where there are none.
         positions: one of :data:`POSITIONS`.
 
     Raises:
@@ -61,8 +68,7 @@ def match_positions(
     if positions not in POSITIONS:
         raise PromptError(f"Unknown positions {positions!r}; expected one of: {'; '.join(POSITIONS)}.")
     last, end = length, length
-    if positions == POSITIONS[2]:
-        assert ends is not None
+    if ends is not None:
         last, end = ends[0] + 1, ends[1] + 1
     sources = range(source, source + 1 if positions == POSITIONS[0] else last)
     return sources, tuple(min(target + j, end - 1) for j in range(len(sources)))
@@ -90,9 +96,21 @@ def pair_tokens(
         before = len(columns[0])
         for template in templates:
             here, there = (captions[template.replace("{x}", name)] for name in (source, target))
-            s, t = find(prompts[here], template, source), find(prompts[there], template, target)
-            ends = prompts[here].eos, prompts[there].eos
-            sources, targets = match_positions(s, t, tokenizer.context_length, positions, ends)
+            ends = _ends(prompts[here], tokenizer, positions), _ends(prompts[there], tokenizer, positions)
+            sources: Sequence[int]
+            targets: Sequence[int]
+            if positions == ALIGNED:
+                if not isinstance(tokenizer, RowTokenizer):
+                    raise PromptError(
+                        f'CLIP reads from left to right: no token knows what stands behind it. Take "{POSITIONS[0]}" '
+                        f'or "{POSITIONS[2]}" instead of "{positions}".'
+                    )
+                spans = tokenizer.spans(template, source), tokenizer.spans(template, target)
+                sources, targets = aligned(*spans, (ends[0] + 1, ends[1] + 1))
+            else:
+                s, t = find(prompts[here], template, source), find(prompts[there], template, target)
+                later = None if positions == POSITIONS[1] and not isinstance(tokenizer, RowTokenizer) else ends
+                sources, targets = match_positions(s, t, tokenizer.context_length, positions, later)
             parts = ([here] * len(sources), sources, [there] * len(targets), targets)
             for column, part in zip(columns, parts, strict=True):
                 column.extend(part)
@@ -101,13 +119,24 @@ def pair_tokens(
     return TokenPairs(tuple(prompts), table[:, :2].contiguous(), table[:, 2:].contiguous(), tuple(counts))
 
 
+def _ends(prompt: TokenizedPrompt, tokenizer: PromptTokenizer, positions: str) -> int:
+    """The last position of a caption that counts: the end of its text, or of its padding."""
+    if positions in (POSITIONS[1], ALIGNED) and isinstance(tokenizer, RowTokenizer):
+        return sum(token > FILL for token in prompt.ids) - 1
+    return prompt.eos
+
+
 class _SubjectFinder:
     """The last subject token of captions made from templates; each is looked for once."""
 
     def __init__(self, tokenizer: PromptTokenizer, names: Sequence[str]) -> None:
         distinct = list(dict.fromkeys(names))
         self._tokenizer = tokenizer
-        self._words = dict(zip(distinct, tokenizer.word_ids_all(distinct), strict=True))
+        self._words = (
+            {}
+            if isinstance(tokenizer, RowTokenizer)
+            else dict(zip(distinct, tokenizer.word_ids_all(distinct), strict=True))
+        )
         self._found: dict[tuple[str, str], int] = {}
 
     def __call__(self, prompt: TokenizedPrompt, template: str, concept: str) -> int:
@@ -117,6 +146,8 @@ class _SubjectFinder:
         return self._found[case]
 
     def _find(self, prompt: TokenizedPrompt, template: str, concept: str) -> int:
+        if isinstance(self._tokenizer, RowTokenizer):
+            return self._tokenizer.spans(template, concept)[-1][-1]
         places = find_subject(prompt, concept, self._tokenizer, self._words[concept])
         before, after = template.rsplit("{x}", 1)
         if after.strip():

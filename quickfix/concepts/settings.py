@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..solver.closed_form import check_lambda, check_preserve_weight
 from .built_in import PRESERVED
-from .pairs import POSITIONS
+from .pairs import ALIGNED, POSITIONS
 
 PRESERVE_MODES = ("soft", "hard")
 
@@ -20,7 +20,7 @@ class EditSettings:
     Args:
         layer: the self-attention layer; the paper finds the knowledge in the first, 0.
         lam: lambda, how strongly the old weight is kept, above 0; None finds it (``solver/spectrum.py``).
-        positions: one of ``POSITIONS``.
+        positions: one of ``POSITIONS``, or ``ALIGNED``.
         preserve: prompts whose every token keeps its output, softly: moving them costs.
         preserve_weight: how much a softly preserved token counts beside an edited one.
         published_bias: add the layer's bias to the values, as the authors' released code does; the layer then adds it
@@ -42,7 +42,7 @@ class EditSettings:
     def __post_init__(self) -> None:
         if self.layer < 0:
             raise ValueError(f"layer is {self.layer}; expected 0 or more.")
-        if self.positions not in POSITIONS:
+        if self.positions not in (*POSITIONS, ALIGNED):
             raise ValueError(f"Unknown positions {self.positions!r}; expected one of: {'; '.join(POSITIONS)}.")
         for name in ("preserve", "hold"):
             if isinstance(getattr(self, name), str):

@@ -48,6 +48,8 @@ class StateTower:
         tokens: the token embeddings of the encoder that cuts the prompts.
         encoder: the family of image models, a name of ``families.doors.FAMILIES``.
         causal: whether a state depends on nothing that stands behind it in its prompt.
+        whole: whether ``read`` needs whole prompts.
+        template: how many positions at a prompt's beginning are no word of its own; they are not measured.
         device: where everything is computed.
         shortens: whether ``read`` takes prompts that are cut short, all to one length, and gives their states alone, as
             it can where ``causal``; otherwise it gets them as long as ``context_length``.
@@ -61,6 +63,8 @@ class StateTower:
     tokens: TokenTable
     encoder: str
     causal: bool = True
+    whole: bool = False
+    template: int = 1
     device: torch.device = _CPU
     shortens: bool = False
 
@@ -142,10 +146,10 @@ class StateTower:
         return keys
 
     def attention_states(self, ids: Ids, layer: int) -> AttentionStates:
-        """The keys, twice: as what is edited, and, without the first token, as what they are measured against."""
+        """The keys, twice: as what is edited, and, without what precedes the words, as what they are measured by."""
         keys = self.attention_inputs(ids, layer)
         residual = keys.clone()
-        residual[:, 0] = 0
+        residual[:, : self.template] = 0
         return AttentionStates(keys, residual)
 
     def finish(self, residual: torch.Tensor, layer: int) -> torch.Tensor:

@@ -19,10 +19,12 @@ class TokenTable:
     Attributes:
         size: how many tokens there are.
         rows: token ids (n,) to their embeddings (n, width) in fp32, all on one device.
+        unreadable: tokens that stand for letters without a token; they say nothing.
     """
 
     size: int
     rows: Callable[[torch.Tensor], torch.Tensor]
+    unreadable: frozenset[int] = frozenset()
 
     @torch.no_grad()
     def untrained(self, tokens: Iterable[int]) -> frozenset[int]:
@@ -40,7 +42,7 @@ class TokenTable:
         alike = (asked_groups[:, None] == sample_groups).cpu() & (ids[:, None] != others)
         least = _SHARED if len(others) == self.size else _SHARED_OF_SAMPLE
         empty = ~asked.bool().any(1).cpu()
-        return frozenset(ids[empty | (alike.sum(1) >= least)].tolist())
+        return frozenset(ids[empty | (alike.sum(1) >= least)].tolist()) | (self.unreadable & frozenset(ids.tolist()))
 
     @torch.no_grad()
     def means(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -76,6 +76,7 @@ class TextTower:
     encoder: str = "clip_l"
     device: torch.device = _CPU
     causal: ClassVar[bool] = True
+    whole: ClassVar[bool] = False
 
     @classmethod
     def from_weights(

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from ...text.prompts import TokenizedPrompt
 from ..solver.low_rank import LowRank
 
 Ids = torch.Tensor | Sequence[Sequence[int]]
@@ -29,6 +30,11 @@ class AttentionStates(NamedTuple):
     """The residual stream right after the attention's output was added."""
 
 
+def beginnings(tower: Tower, prompts: Sequence[TokenizedPrompt], length: int | None) -> list[tuple[int, ...]]:
+    """The ids of some prompts up to a length, or whole where the tower needs them so."""
+    return [prompt.ids if tower.whole else prompt.ids[:length] for prompt in prompts]
+
+
 class Tower(Protocol):
     """A text encoder, as edits see it; see the two classes for what each member means."""
 
@@ -41,6 +47,11 @@ class Tower(Protocol):
     @property
     def causal(self) -> bool:
         """Whether a key depends on nothing that stands behind it in its prompt."""
+        ...
+
+    @property
+    def whole(self) -> bool:
+        """Whether a prompt's ids must be given whole, not its beginning alone."""
         ...
 
     @property

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ...text.prompts import PromptTokenizer
 from ..concepts.concept import ConceptEdit
 from ..concepts.settings import EditSettings
-from ..encoder.towers import Tower
+from ..encoder.towers import Tower, beginnings
 
 # Keys of other words have cosines up to 0.9, even with random weights.
 _SAME_WAY = 0.95
@@ -43,6 +43,5 @@ def _last_word_keys(tower: Tower, tokenizer: PromptTokenizer, texts: Sequence[st
     """The key of each text's last word, (n, d), of length 1."""
     prompts = tokenizer.tokenize_all(list(texts))
     ends = [prompt.eos for prompt in prompts]
-    longest = max(ends)
-    inputs = tower.attention_inputs([prompt.ids[:longest] for prompt in prompts], layer)
-    return F.normalize(inputs[list(range(len(ends))), [end - 1 for end in ends]], dim=1)
+    inputs = tower.attention_inputs(beginnings(tower, prompts, max(ends)), layer)
+    return F.normalize(inputs[list(range(len(ends))), [prompt.last_word for prompt in prompts]], dim=1)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ...text.prompts import PromptTokenizer, TokenizedPrompt
 from ..concepts.built_in import FINAL_CAPTIONS
-from ..encoder.towers import Tower
+from ..encoder.towers import Tower, beginnings
 from ..solver.low_rank import LowRank
 from .report import FinalStates
 
@@ -53,7 +53,7 @@ class Probe:
     def drift_grams(self) -> list[torch.Tensor]:
         """Gram matrices (d, d) of the keys, scaled so that ||delta E|| is a drift: the root mean square one of the
         prompts with words, and the empty prompt's; of those that there are."""
-        words = torch.tensor([prompt.eos > 1 for prompt in self.prompts], device=self.inputs.device)
+        words = torch.tensor([bool(prompt.body) for prompt in self.prompts], device=self.inputs.device)
         scaled = self.inputs / self.sizes[:, None, None]
         grams = []
         for part in (scaled[words] / max(1, int(words.sum())) ** 0.5, scaled[~words][:1]):
@@ -74,11 +74,12 @@ def measure_effect(tower: Tower, layer: int, update: LowRank, prompts: Sequence[
     drifts = (change.flatten(1).norm(dim=1) / probe.sizes).tolist()
     ends = torch.tensor([prompt.eos for prompt in probe.prompts], device=change.device)
     places = torch.arange(change.shape[1], device=change.device)
-    words = (places > 0) & (places < ends[:, None])
+    starts = torch.tensor([prompt.start for prompt in probe.prompts], device=change.device)
+    words = (places >= starts[:, None]) & (places < ends[:, None])
     outputs = probe.inputs[words] @ tower.weight(tower.out_proj_name(layer)).T
     damage = change[words].norm(dim=-1) / outputs.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
-    named = [(prompt.text, drift) for prompt, drift in zip(probe.prompts, drifts, strict=True) if prompt.eos > 1]
-    empty = [drift for prompt, drift in zip(probe.prompts, drifts, strict=True) if prompt.eos == 1]
+    named = [(prompt.text, drift) for prompt, drift in zip(probe.prompts, drifts, strict=True) if prompt.body]
+    empty = [drift for prompt, drift in zip(probe.prompts, drifts, strict=True) if not prompt.body]
     worst = sorted((hit for hit in named if hit[1] > 0), key=lambda hit: -hit[1])[:WORST_HIT]
     return Effect(
         specificity=1.0 - float(damage.mean()) if len(damage) else 1.0,
@@ -104,12 +105,12 @@ def measure_final(
         tokens: how many tokens of each are read (the tower is causal: what follows changes nothing); None for all.
     """
     prompts = tokenizer.tokenize_all(list(captions))
-    inputs, residual = tower.attention_states([prompt.ids[:tokens] for prompt in prompts], layer)
+    inputs, residual = tower.attention_states(beginnings(tower, prompts, tokens), layer)
     change = inputs @ update.down.to(inputs).T @ update.up.to(inputs).T
     before, after = tower.finish(torch.cat((residual, residual + change)), layer).chunk(2)
     drifts = ((after - before).flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)).tolist()
     turns = (1 - F.cosine_similarity(before.double(), after.double(), dim=-1).mean(1)).tolist()
-    named = [i for i, prompt in enumerate(prompts) if prompt.eos > 1]
+    named = [i for i, prompt in enumerate(prompts) if prompt.body]
     return FinalStates(
         drift=sum(drifts[i] for i in named) / max(1, len(named)),
         turn=max(0.0, sum(turns[i] for i in named) / max(1, len(named))),

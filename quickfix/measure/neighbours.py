@@ -19,10 +19,11 @@ from torch.nn import functional as F
 
 from ...text.captions import expand
 from ...text.prompts import PromptTokenizer
+from ...text.rows import RowTokenizer
 from ...text.subjects import naming_any
 from ..concepts.built_in import HELD_OUT_TEMPLATES, NAMES_ALIKE, NAMES_OF_KIND
 from ..concepts.concept import ConceptEdit
-from ..encoder.towers import Tower
+from ..encoder.towers import Tower, beginnings
 from ..solver.low_rank import LowRank
 from .known import unknown_names
 from .verdict import LOST, Neighbours
@@ -93,6 +94,18 @@ def _listed(tokenizer: PromptTokenizer, sample: Sequence[ConceptEdit]) -> tuple[
     return tuple(dict.fromkeys(name for names in lists or [NAMES_OF_KIND[sample[0].kind]] for name in names))
 
 
+def _last_tokens(tokenizer: PromptTokenizer, names: Sequence[str], templates: Sequence[str]) -> list[int]:
+    """The last token of each name in each template, template by template of a name."""
+    if isinstance(tokenizer, RowTokenizer):
+        return [tokenizer.spans(template, name)[0][-1] for name in names for template in templates]
+    # A caption may hold the name elsewhere too: "a dog by {x}".
+    before, own = (
+        [len(ids) for ids in tokenizer.word_ids_all(texts)]
+        for texts in ([template.split("{x}")[0] for template in templates], names)
+    )
+    return [start + length for length in own for start in before]
+
+
 def _moved(
     tower: Tower,
     tokenizer: PromptTokenizer,
@@ -103,14 +116,8 @@ def _moved(
 ) -> list[float]:
     """How far each name moves (see the module's text)."""
     prompts = tokenizer.tokenize_all([caption for name in names for caption in expand(templates, name)])
-    # A caption may hold the name elsewhere too: "a dog by {x}".
-    before, own = (
-        [len(ids) for ids in tokenizer.word_ids_all(texts)]
-        for texts in ([template.split("{x}")[0] for template in templates], names)
-    )
-    lasts = [start + length for length in own for start in before]
-    longest = max(lasts) + _POSITIONS
-    inputs = tower.attention_inputs([prompt.ids[:longest] for prompt in prompts], layer)
+    lasts = _last_tokens(tokenizer, names, templates)
+    inputs = tower.attention_inputs(beginnings(tower, prompts, max(lasts) + _POSITIONS), layer)
     places = (torch.tensor(lasts)[:, None] + torch.arange(_POSITIONS)).clamp_max(inputs.shape[1] - 1)
     keys = inputs[torch.arange(len(prompts), device=inputs.device)[:, None], places.to(inputs.device)]
     keys = keys.unflatten(0, (len(names), len(templates)))

@@ -17,7 +17,7 @@ from ...text.prompts import PromptTokenizer, TokenizedPrompt
 from ...text.subjects import naming_any
 from ..concepts.built_in import KNOWN_NAMES
 from ..concepts.prompt_lists import text_of_prompts
-from ..encoder.towers import Tower
+from ..encoder.towers import Tower, beginnings
 from ..solver.low_rank import LowRank
 from .weight_edit import WeightEdit
 
@@ -151,8 +151,9 @@ def _words(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Attention states of prompts (n, positions, d), and which positions are words or the end, (n, positions, 1)."""
     ends = [prompt.eos for prompt in prompts]
-    inputs, residual = tower.attention_states([prompt.ids[: max(ends) + 1] for prompt in prompts], layer)
+    inputs, residual = tower.attention_states(beginnings(tower, prompts, max(ends) + 1), layer)
     places = torch.arange(inputs.shape[1], device=inputs.device)
-    # BOS is the same in all prompts, and large.
-    counted = ((places > 0) & (places <= torch.tensor(ends, device=inputs.device)[:, None]))[..., None]
+    starts = torch.tensor([prompt.start for prompt in prompts], device=inputs.device)
+    # What stands before the text is the same in all prompts, and BOS is large.
+    counted = ((places >= starts[:, None]) & (places <= torch.tensor(ends, device=inputs.device)[:, None]))[..., None]
     return inputs, residual, counted

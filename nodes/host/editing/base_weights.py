@@ -121,6 +121,16 @@ class BaseWeights(Mapping[str, torch.Tensor]):
         return device
 
 
+def plain_numbers(stored: Any, convert: Callable[[Any], Any]) -> torch.Tensor:
+    """The numbers of a weight, quantized or not (QuantizedWeightError where ComfyUI cannot tell them)."""
+    weight = convert(stored)
+    if type(weight) not in _PLAIN and hasattr(weight, "dequantize"):
+        weight = weight.dequantize()
+    if type(weight) in _PLAIN and weight.dtype.is_floating_point:
+        return weight
+    raise QuantizedWeightError(f"Weights are quantized in a way that ComfyUI cannot undo ({type(stored).__name__}).")
+
+
 def _merges(patch: tuple[Any, ...]) -> bool:
     """Whether a patch makes another model of a weight: it scales it, replaces it, or brings another model's."""
     value, kept = patch[1], patch[2]

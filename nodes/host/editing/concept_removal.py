@@ -16,6 +16,7 @@ from ....quickfix import (
     Tower,
     WeightEdit,
     compute_edit,
+    doors_settings,
     edit_doors,
     measure_edit,
     prompts_of_text,
@@ -23,6 +24,7 @@ from ....quickfix import (
 )
 from ....quickfix.edit import report_at
 from ....text.prompts import PromptTokenizer
+from ....text.rows import RowTokenizer
 from ..objects import Clip, Model
 from .image_model import ImageModel, foreign_doors_note, open_image_model, patch_doors, stored_door_report
 from .text_encoder import apply_edit, open_text_encoder, stored_report
@@ -87,11 +89,11 @@ def remove_concept(
     settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
     note = chosen.text(image_model.family) + "\n"
     if chosen.by_doors:
-        states = open_text_states(clip, image_model.family)
+        states = open_text_states(clip, image_model.family, model)
         removed = edit_image_model(
             objects, image_model, states, concepts, settings, DoorChoice(), strength, progress=progress
         )
-        return dataclasses.replace(removed, note=note)
+        return dataclasses.replace(removed, note=note + how_read(states.tokenizer, concepts))
     encoder = open_text_encoder(clip)
     edit = compute_edit(encoder.tower, encoder.tokenizer, concepts, settings, progress=progress)
     report = stored_report(encoder, edit, strength)
@@ -115,7 +117,7 @@ def apply_stored(model: Model | None, clip: Clip, edit: WeightEdit, strength: fl
             f"The file edits {family_named(edit.encoder).title} at {len(edit.doors)} linear maps that this "
             f"{image_model.family.title} model does not have in this shape. It was made for another kind of model."
         )
-    states = open_text_states(clip, image_model.family)
+    states = open_text_states(clip, image_model.family, model)
     measured = measure_edit(states.tower, states.tokenizer, edit, strength)
     own = edit.report
     measured = dataclasses.replace(measured, pooled=own.pooled, doors=own.doors, nbytes=own.nbytes)
@@ -160,13 +162,35 @@ def edit_doors_of(
         preserve: as for :func:`remove_concept`, where the errors are, too.
     """
     image_model = open_image_model(objects[0])
-    settings = dataclasses.replace(DOORS, positions=solve[0], lam=solve[1] or DOORS.lam)
+    settings = doors_settings(image_model.family, solve[0])
+    settings = dataclasses.replace(settings, lam=solve[1] or DOORS.lam)
     settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
-    states = open_text_states(objects[1], image_model.family)
+    states = open_text_states(objects[1], image_model.family, objects[0])
     names = doors[1].strip()
     choice = DoorChoice(DOOR_CHOICES[doors[0]], None if names in ("", "*") else names)
     removed = edit_image_model(objects, image_model, states, concepts, settings, choice, strength, progress=progress)
-    return dataclasses.replace(removed, note=f"edited: the image model ({image_model.family.title})\n")
+    note = f"edited: the image model ({image_model.family.title})\n"
+    if settings.positions != solve[0]:
+        note += f"positions: {settings.positions}, since every token of this model's text reads all others\n"
+    return dataclasses.replace(removed, note=note + how_read(states.tokenizer, concepts))
+
+
+def how_read(tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> str:
+    """A line on concepts whose other spelling, with or without capitals, this text encoder reads as another name;
+    nothing where there are none, as for CLIP."""
+    if not isinstance(tokenizer, RowTokenizer):
+        return ""
+    names = {concept.source for concept in concepts}
+    others = [
+        other
+        for name in dict.fromkeys(concept.source for concept in concepts)
+        for other in (name.lower(), name.title())
+        if other not in names and tokenizer.word_ids(other) != tokenizer.word_ids(name)
+    ]
+    if not others:
+        return ""
+    told = ", ".join(others[:3]) + (" and others" if len(others) > 3 else "")
+    return f"not edited: {told}; this text encoder reads capitals as other tokens. Name them as concepts too.\n"
 
 
 def edit_image_model(

@@ -3,20 +3,25 @@ clip skip, with its LoRAs and patches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
 import torch
 
-from ....families.doors import Family
+from ....families.doors import DoorError, Family
+from ....families.family import states_as_they_are
 from ....quickfix import EVERYDAY, StateTower, TokenTable, state_scale
 from ....text.prompts import PromptTokenizer
-from ..objects import Clip
+from ..objects import Clip, Model
+from .model_front import Front
+from .row_states import ROW_FAMILIES, RowReader, open_row_states
 
 # Prompts encoded at once, and everyday captions by which the sizes of states are known.
 _BATCH, _SIZED_BY = 16, 16
+# Token streams of CLIPs.
+_CLIPS = frozenset({"l", "g", "h"})
 
 
 class UnsupportedStatesError(ValueError):
@@ -29,10 +34,16 @@ class TextStates:
 
     tower: StateTower
     tokenizer: PromptTokenizer
-    reader: StateReader
+    reader: StateReader | RowReader
+    read_pooled: Callable[[Sequence[str]], torch.Tensor] | None = None
 
-    def pooled(self, prompts: Sequence[str]) -> torch.Tensor:
-        """The pooled vectors of some prompts, (n, width)."""
+    @property
+    def pooled(self) -> Callable[[Sequence[str]], torch.Tensor] | None:
+        """Gives the pooled vectors of some prompts, (n, width); None where there are none."""
+        return self._of_clip if isinstance(self.reader, StateReader) else self.read_pooled
+
+    def _of_clip(self, prompts: Sequence[str]) -> torch.Tensor:
+        assert isinstance(self.reader, StateReader)
         return self.reader.pooled([prompt.ids for prompt in self.tokenizer.tokenize_all(list(prompts))])
 
 
@@ -87,21 +98,71 @@ def _padded(row: Sequence[int], pad: int) -> list[int]:
     return ids[:stop] + [pad] * (len(ids) - stop)
 
 
-def open_text_states(clip: Clip, family: Family) -> TextStates:
+def open_text_states(clip: Clip, family: Family, model: Model | None = None) -> TextStates:
     """Read the text states of a CLIP without touching it.
 
+    Args:
+        model: the image model; needed where its own modules make other states of the conditioning first.
+
     Raises:
-        UnsupportedStatesError: the CLIP is not of the family's kind.
+        UnsupportedStatesError: the CLIP is not of the family's kind, or the family's text encoder cannot be read.
     """
+    return _of_clips(clip, family) if _CLIPS.issuperset(family.encoders) else _of_rows(clip, family, model)
+
+
+def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
+    """The text states of encoders that are no CLIP."""
+    if family.name not in ROW_FAMILIES:
+        raise UnsupportedStatesError(
+            f"The MODEL is {family.title}. How its text encoder ({', '.join(family.encoders)}) reads prompts is not "
+            "known here yet, so that it cannot be edited."
+        )
+    streams = clip.tokenize("")
+    missing = [name for name in (*family.encoders, *family.positions) if name not in streams]
+    if missing:
+        raise _foreign(clip, family)
+    front = None
+    if model is not None:
+        front = Front(model, family)
+    elif family.front_of is not states_as_they_are:
+        raise UnsupportedStatesError(
+            f"{family.title} makes other states of the text before it reads them: without the MODEL they cannot be "
+            "known. Use Remove Concept, Edit Image Model, or Load Edit with the MODEL connected."
+        )
+    make = (lambda states, extras: states.float().cpu()) if front is None else front.make
+    embeddings = (lambda: front.weight("llm_adapter.embed.weight")) if front and family.positions else None
+    try:
+        tower, tokenizer, reader, pooled = open_row_states(clip, family, make, embeddings)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, DoorError) as error:
+        # States of another width than the model's modules read.
+        raise _foreign(clip, family, f" ({error})") from error
+    if model is not None:
+        widths = {door.width for door in family.doors(_shapes(model)) if door.reads == "text"}
+        if widths != {tower.width}:
+            raise _foreign(clip, family, f" with states {tower.width} wide, not {', '.join(map(str, sorted(widths)))}")
+    return TextStates(tower, tokenizer, reader, pooled)
+
+
+def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.model.diffusion_model.named_parameters()}
+
+
+def _foreign(clip: Clip, family: Family, found: str = "") -> UnsupportedStatesError:
+    return UnsupportedStatesError(
+        f"The CLIP does not belong to the MODEL: found {type(clip.cond_stage_model).__name__}, which reads "
+        f"{', '.join(clip.tokenize('')) or 'nothing'}{found}; expected the text encoders "
+        f"{', '.join(family.encoders)} of {family.title}. Connect the CLIP of the same checkpoint."
+    )
+
+
+def _of_clips(clip: Clip, family: Family) -> TextStates:
     model, tokenizer = clip.cond_stage_model, clip.tokenizer
     streams = tuple(clip.tokenize(""))
     names = [name for name in family.encoders if hasattr(model, f"clip_{name}") and hasattr(tokenizer, f"clip_{name}")]
     if set(streams) != set(family.encoders) or len(names) != len(family.encoders):
-        raise UnsupportedStatesError(
-            f"The CLIP does not belong to the MODEL: found {type(model).__name__}, which reads "
-            f"{', '.join(streams) or 'nothing'}; expected the text encoders {', '.join(family.encoders)} of "
-            f"{family.title}. Connect the CLIP of the same checkpoint."
-        )
+        raise _foreign(clip, family)
     own: list[Any] = [getattr(tokenizer, f"clip_{name}") for name in names]
     reader = StateReader(clip, tuple(zip(names, (one.pad_token for one in own), strict=True)))
     length = getattr(model, f"clip_{names[0]}").max_length

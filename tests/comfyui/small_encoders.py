@@ -1,0 +1,126 @@
+"""CLIP objects of image models that read other encoders than CLIP: ComfyUI's own classes, small, random weights."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from door_models import CASES, build
+
+# Widths of the states are those of the small image models of ``door_models``.
+_LLM = {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64}
+_T5 = {
+    "t5xxl_model_config": {"d_model": 32, "d_ff": 64, "d_kv": 8, "num_heads": 2, "num_layers": 2},
+    "clip_l_model_config": {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+    },
+}
+FAMILIES = ("z-image", "qwen-image", "flux", "chroma", "anima", "krea2", "pixart")
+
+
+def present() -> list[str]:
+    """The families that the ComfyUI under test has."""
+    import comfy.supported_models
+
+    return [name for name in FAMILIES if hasattr(comfy.supported_models, CASES[name].supported)]
+
+
+@functools.cache
+def objects(name: str) -> tuple[Any, Any]:
+    """(MODEL, CLIP) of a family; not to be changed."""
+    import comfy.latent_formats
+    import comfy.model_patcher
+
+    model = build(CASES[name])
+    # Latents as they are: those of the small models have too few channels for the family's own format.
+    model.latent_format = comfy.latent_formats.LatentFormat()
+    if name == "anima":
+        table = torch.randn(4016, 1024, generator=torch.Generator().manual_seed(6))
+        model.diffusion_model.llm_adapter.embed.weight = torch.nn.Parameter(table.repeat(8, 1), requires_grad=False)
+    cpu = torch.device("cpu")
+    return comfy.model_patcher.ModelPatcher(model, cpu, cpu), _clip(name)
+
+
+def _clip(name: str) -> Any:
+    import comfy.sd
+    import comfy.text_encoders.flux as flux
+    import comfy.text_encoders.pixart_t5 as pixart
+
+    options: dict[str, Any] = {**_T5, "dtype": torch.float32}
+    if name == "flux":
+        return _filled(comfy.sd.CLIP(_target(flux.flux_clip(torch.float32), flux.FluxTokenizer), model_options=options))
+    if name in ("chroma", "pixart"):
+        return _filled(
+            comfy.sd.CLIP(_target(pixart.pixart_te(torch.float32), pixart.PixArtTokenizer), model_options=options)
+        )
+    encoder, width = {
+        "z-image": ("qwen3_4b", 32),
+        "qwen-image": ("qwen25_7b", 32),
+        "anima": ("qwen3_06b", 1024),
+        "krea2": ("qwen3vl_4b", 32),
+    }[name]
+    options[f"{encoder}_model_config"] = {**_LLM, "hidden_size": width}
+    target = _llm(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("comfy.text_encoders.qwen_vl.Qwen2VLVisionTransformer", _Blind)
+        if name == "krea2":
+            patch.setattr("comfy.text_encoders.qwen3vl.Qwen3VLVisionModel", _Blind)
+        return _filled(comfy.sd.CLIP(target, model_options=options))
+
+
+def _llm(name: str) -> Any:
+    if name == "z-image":
+        import comfy.text_encoders.z_image as module
+
+        return _target(module.ZImageTEModel, module.ZImageTokenizer)
+    if name == "qwen-image":
+        import comfy.text_encoders.qwen_image as module
+
+        return _target(module.QwenImageTEModel, module.QwenImageTokenizer)
+    if name == "anima":
+        import comfy.text_encoders.anima as module
+
+        return _target(module.AnimaTEModel, module.AnimaTokenizer)
+    import comfy.text_encoders.krea2 as module
+
+    # Three of three layers, where the model has twelve.
+    module.KREA2_TAP_LAYERS[:] = [0, 1, 2]
+    return _target(module.Krea2TEModel, module.Krea2Tokenizer)
+
+
+class _Blind(torch.nn.Module):
+    """In place of an encoder's vision tower, which is large and reads no text."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+
+def _target(model: Any, own: Any) -> Any:
+    class Target:
+        clip = model
+        tokenizer = own
+        params: dict = {}  # noqa: RUF012
+
+    return Target
+
+
+def _filled(clip: Any) -> Any:
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in clip.cond_stage_model.named_parameters():
+            if parameter.ndim < 2:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif "embed" in name or "shared" in name:
+                # A table of random rows, repeated: drawing a whole vocabulary takes long.
+                rows = torch.randn(4099, parameter.shape[1], generator=generator)
+                for start in range(0, len(parameter), 4099):
+                    part = parameter[start : start + 4099]
+                    part.copy_(rows[: len(part)].roll(start // 4099, 1))
+            else:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)
+    return clip

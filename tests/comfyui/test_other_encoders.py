@@ -1,0 +1,273 @@
+"""Remove Concept on image models whose text encoder is no CLIP: T5, Qwen3, Qwen2.5-VL."""
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+from door_models import CASES
+from small_encoders import FAMILIES, objects, present
+from test_remove_concept import weights_of
+
+PROMPT = "a red star in the style of van gogh, on grass"
+LATER = {"krea2"}
+
+
+@pytest.fixture(params=present())
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def remove(run):
+    def remove(family, concept="van gogh", becomes="painting", kind="style", strength=1.0, **changes):
+        return run("RemoveConcept", *objects(family), concept, becomes, kind, strength, **changes).args
+
+    return remove
+
+
+@pytest.fixture
+def opened(pack, inference):
+    """The text states of a family, opened."""
+
+    def opened(family, clip=None):
+        from pack_under_test.nodes.host.editing.image_model import open_image_model
+        from pack_under_test.nodes.host.editing.text_states import open_text_states
+
+        model, own = objects(family)
+        return open_text_states(own if clip is None else clip, open_image_model(model).family, model)
+
+    return opened
+
+
+def fed(model, clip, prompt, names):
+    """What linear maps of an image model read, and give, while ComfyUI's sampler runs a prompt for one step."""
+    import comfy.sample
+
+    import nodes as stock
+
+    found, handles = {}, []
+
+    def keep(name, _module, inputs, output):
+        found.setdefault(name, (inputs[0].detach().clone(), output.detach().clone()))
+
+    for name in names:
+        module = model.model.diffusion_model.get_submodule(name)
+        handles.append(module.register_forward_hook(functools.partial(keep, name)))
+    try:
+        positive = stock.CLIPTextEncode().encode(clip, prompt)[0]
+        latent = torch.zeros(1, *CASES[family_of(model)].latent)
+        comfy.sample.sample(
+            model, torch.randn(latent.shape), 1, 1.0, "euler", "simple", positive, positive, latent, seed=1
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def family_of(model):
+    return next(name for name in present() if objects(name)[0].model is model.model)
+
+
+def doors_of(edit):
+    return [update.door for update in edit.doors if update.door.reads == "text"]
+
+
+def test_absent():
+    import comfyui_version
+
+    version = tuple(int(part) for part in comfyui_version.__version__.split("."))
+    assert set(FAMILIES) - set(present()) == (set() if version >= (0, 30) else LATER)
+
+
+def test_states_are_what_the_sampler_feeds_the_doors(family, opened, remove):
+    model, clip = objects(family)
+    states, edit = opened(family), remove(family)[2]
+    door = doors_of(edit)[0]
+    prompts = [PROMPT, "", "two dogs", "звёздная ночь", "星月夜, a painting"]
+    rows = [prompt.ids for prompt in states.tokenizer.tokenize_all(prompts)]
+    found = states.reader.states(rows)
+    for number, prompt in enumerate(prompts):
+        read = fed(model, clip, prompt, [door.name])[door.name][0].reshape(-1, door.shape[1])
+        given = found[number][found[number].any(1)]
+        read = read[read.any(1)]
+        assert torch.allclose(given, read[: len(given)], atol=2e-5, rtol=1e-4), prompt
+        assert len(read) == len(given), prompt
+    # Positions are those of the tokens: what the first states are of is cut away.
+    assert all(len(row) == len(found[0]) for row in rows)
+
+
+@pytest.mark.parametrize("family", [name for name in present() if name != "anima"])
+def test_edited_doors_give_the_edited_states_outputs_and_nothing_else_moves(family, remove, opened):
+    model, _ = objects(family)
+    edited, clip, edit, report = remove(family)
+    assert report.startswith("edited: the image model") and edit.rank > 0
+    assert not clip.patcher.patches and not model.patches
+    before, after = weights_of(model), weights_of(edited)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {update.door.weight for update in edit.doors}
+    states = opened(family)
+    keys = states.reader.states([prompt.ids for prompt in states.tokenizer.tokenize_all([PROMPT])])[0]
+    moved = keys + keys @ edit.down.T @ edit.up.T
+    assert float((moved - keys).norm() / keys.norm()) > 1e-3
+    for door in doors_of(edit):
+        rows = slice(*(door.rows or (None,)))
+        wanted, found = (moved @ before[door.weight].T)[:, rows], (keys @ after[door.weight].T)[:, rows]
+        assert float((found - wanted).norm() / wanted.norm()) < 1e-5
+
+
+def test_with_nothing_preserved_the_source_gives_what_the_target_gives(family, opened, inference):
+    """In ComfyUI's sampler: at the edited positions, the door's output for the source caption is the target's."""
+    from pack_under_test.nodes.host.editing.image_model import open_image_model, patch_doors
+    from pack_under_test.quickfix import ConceptEdit, doors_settings, edit_doors, pair_tokens
+
+    model, clip = objects(family)
+    image_model, states = open_image_model(model), opened(family)
+    template = "a photo by {x}, at night"
+    settings = doors_settings(image_model.family, "last subject token")
+    settings = dataclasses.replace(settings, lam=1e-7, preserve=(), preserve_weight=0.0)
+    concepts = [ConceptEdit("van gogh", "painting", "custom", (template,))]
+    doors = [door for door in image_model.doors() if door.reads == "text"]
+    edit = edit_doors(states.tower, states.tokenizer, concepts, settings, doors, image_model.read)
+    pairs = pair_tokens(states.tokenizer, [("van gogh", "painting", (template,))], settings.positions)
+    captions = [template.replace("{x}", name) for name in ("van gogh", "painting")]
+    names = [door.name for door in doors]
+    target = fed(model, clip, captions[1], names)
+    source = fed(patch_doors(model, edit, 1.0), clip, captions[0], names)
+    plain = fed(model, clip, captions[0], names)
+    cut = int((~states.reader.states([pairs.captions[0].ids])[0].any(1)).int().cumprod(0).sum())
+    assert len(pairs) == 1 if image_model.family.attention == "causal" else len(pairs) > 5
+    # The template's beginning is cut away before the image model, in both captions.
+    here, there = (places[pairs.source[:, 1] >= cut] for places in (pairs.source, pairs.target))
+    for door in doors:
+        rows = slice(*(door.rows or (None,)))
+        was, found, wanted = (
+            one[door.name][1].reshape(-1, door.shape[0])[places[:, 1] - cut][:, rows]
+            for one, places in ((plain, here), (source, here), (target, there))
+        )
+        if len(here) > states.tower.width:
+            # Flux's padding: more states than dimensions, of which the best map gives what least squares give.
+            keys = states.reader.states(pairs.ids.tolist())
+            key, aim = (keys[places[:, 0], places[:, 1]].double() for places in (here, there))
+            best = key @ torch.linalg.lstsq(key, aim, driver="gelsd").solution
+            weight = model.model.diffusion_model.get_parameter(door.weight)[rows].double()
+            wanted = wanted - ((aim - best) @ weight.T).float()
+        assert float((found - wanted).norm()) < 0.02 * float((was - wanted).norm()), door.name
+
+
+@pytest.mark.parametrize("family", ["z-image", "flux", "anima"])
+def test_a_subject_is_found_in_captions_of_any_script(family, opened):
+    tokenizer = opened(family).tokenizer
+    for name in ("van gogh", "Dali", "r2d2", "звезда" if family == "z-image" else "étoile", "x", "7 x"):
+        for template in ("{x}", "a photo of {x}", "{x}, at night", "by {x} and by {x}", "«{x}»"):
+            (caption,) = tokenizer.tokenize_all([template.replace("{x}", name)])
+            spans = tokenizer.spans(template, name)
+            assert len(spans) == template.count("{x}")
+            decoded = ["".join(text_of(family, caption.ids[span.start : span.stop]).split()) for span in spans]
+            assert all("".join(name.split()) in text for text in decoded), (template, name, decoded)
+            # A mark may be glued to it, a word not.
+            assert all(len(text) <= len("".join(name.split())) + 2 for text in decoded), (template, name, decoded)
+
+
+def text_of(family, ids):
+    tokenizer = objects(family)[1].tokenizer
+    own = tokenizer.qwen3_4b if family == "z-image" else tokenizer.t5xxl
+    return own.tokenizer.decode(list(ids))
+
+
+def test_letters_without_tokens_are_refused_and_byte_pairs_have_all(remove):
+    with pytest.raises(ValueError, match="no tokens for letters"):
+        remove("flux", "ゴッホ")
+    assert remove("z-image", "ゴッホ", "絵")[2].rank > 0
+
+
+def test_what_names_a_concept_is_told_by_its_words(opened):
+    tokenizer = opened("z-image").tokenizer
+    prompts = ["by Van  Gogh's hand", "van goghs", "ゴッホの絵", "a café", "category", "cat-like", ""]
+    assert tokenizer.naming(prompts, ["van gogh"]) == {prompts[0]}
+    assert tokenizer.naming(prompts, ["ゴッホ"]) == {"ゴッホの絵"}
+    assert tokenizer.naming(prompts, ["cafe\u0301"]) == {"a café"}
+    assert tokenizer.naming(prompts, ["cat"]) == {"cat-like"}
+    assert tokenizer.naming(prompts, [" "]) == set()
+
+
+def test_a_preserved_prompt_that_names_the_concept_is_refused(remove):
+    with pytest.raises(ValueError, match="names a concept"):
+        remove("z-image", preserve="The Van Gogh museum")
+
+
+def test_flux_reads_the_pooled_vector_of_its_clip(remove, opened):
+    import nodes as stock
+
+    prompts = [PROMPT, "a cat"]
+    with torch.inference_mode():
+        wanted = [stock.CLIPTextEncode().encode(objects("flux")[1], prompt)[0][0][1] for prompt in prompts]
+    found = opened("flux").pooled(prompts)
+    assert torch.allclose(found, torch.cat([options["pooled_output"] for options in wanted]), atol=1e-5)
+    edit, report = remove("flux")[2:]
+    assert [update.door.name for update in edit.doors] == ["txt_in", "vector_in.in_layer"]
+    assert "pooled vector:" in report
+
+
+def test_a_lora_on_what_stands_before_the_doors_counts(opened):
+    """Anima's adapter with a LoRA makes other states, and the doors read those."""
+    from pack_under_test.nodes.host.editing.image_model import open_image_model
+    from pack_under_test.nodes.host.editing.model_front import Front
+
+    model, _ = objects("anima")
+    patched = model.clone()
+    weight = "diffusion_model.llm_adapter.out_proj.weight"
+    patched.add_patches({weight: ("diff", (torch.ones(1024, 1024),))}, 0.01)
+    family = open_image_model(model).family
+    kept = model.model.diffusion_model.llm_adapter.out_proj.weight.clone()
+    states, extras = torch.randn(1, 3, 1024), {"t5xxl_ids": torch.tensor([3, 1])}
+    one, other = (Front(one, family).make(states, extras) for one in (model, patched))
+    assert not torch.allclose(one, other, atol=1e-3)
+    assert torch.equal(model.model.diffusion_model.llm_adapter.out_proj.weight, kept)
+
+
+def test_a_clip_of_the_wrong_kind_is_refused(run):
+    for model, clip in (("z-image", "flux"), ("flux", "z-image"), ("qwen-image", "z-image"), ("anima", "flux")):
+        with pytest.raises(ValueError, match="does not belong to the MODEL"):
+            run("RemoveConcept", objects(model)[0], objects(clip)[1], "van gogh", "painting", "style", 1.0)
+
+
+def test_a_prompt_longer_than_the_context_is_refused(remove):
+    with pytest.raises(ValueError, match="Shorten it"):
+        remove("z-image", preserve="very " * 300)
+
+
+@pytest.mark.parametrize("family", ["z-image", "chroma"])
+def test_an_edit_comes_back_from_its_file(run, remove, family, folders):
+    model, clip = objects(family)
+    edited, _, edit, _ = remove(family)
+    name = run("SaveEditAsLoRA", edit, "edit", "comfyui", 1.0, "fp32").args[0]
+    _, again, report, again_model = run("LoadEdit", clip, name, 1.0, model=model).args[:4]
+    assert again.concepts == edit.concepts and again.settings == edit.settings
+    wanted, found = weights_of(edited), weights_of(again_model)
+    assert all(torch.allclose(wanted[key], found[key], atol=1e-6) for key in wanted)
+    assert "not the model" not in report
+
+
+def test_spellings_that_are_other_tokens_and_other_positions_are_told(remove, run):
+    assert "not edited: Van Gogh;" in remove("z-image")[3]
+    both = run("RemoveConcept", *objects("z-image"), "猫", "犬", "object", 1.0).args[3]
+    assert "not edited" not in both
+    chosen = ("van gogh", "painting", "style", 1.0, "default", "*", "last subject token")
+    edit, report = run("EditImageModel", *objects("chroma"), *chosen).args[2:]
+    assert "positions: whole aligned caption" in report and edit.settings.positions == "whole aligned caption"
+
+
+def test_strength_0_patches_nothing(remove):
+    family = "z-image"
+    assert not remove(family, strength=0.0)[0].patches
+
+
+def test_a_conditioning_and_nodes_without_the_model_are_refused(remove, run):
+    edit = remove("z-image")[2]
+    with pytest.raises(ValueError, match="makes other states"):
+        run("ApplyToConditioning", [[torch.zeros(1, 3, 32), {}]], edit, 1.0)
+    with pytest.raises(ValueError, match="without the MODEL"):
+        run("CollateralRadar", objects("z-image")[1], edit, 5)
+    assert "looked at" in run("CollateralRadar", objects("flux")[1], remove("flux")[2], 5).args[0]
