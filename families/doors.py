@@ -60,7 +60,7 @@ def family_of(shapes: Shapes) -> Family:
     several = f", which fit several families ({', '.join(family.name for family in found)})" if found else ""
     raise DoorError(
         f"Found {describe(shapes)}{several}; expected an image model of {'; '.join(f.title for f in FAMILIES)}. "
-        '"Apply Edit to Conditioning" edits the conditioning of any model instead of its weights.'
+        "Other models cannot be edited yet."
     )
 
 

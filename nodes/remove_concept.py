@@ -97,7 +97,8 @@ class RemoveConcept(Node):
             description=(
                 "Removes or replaces a concept in a model by one solve in closed form, without training. "
                 "Recognises the model and chooses where to edit it. The given MODEL and CLIP are not changed. For "
-                "Stable Diffusion 1.x, 2.x and SDXL with all that is made from it (Illustrious, NoobAI, Pony)."
+                "Stable Diffusion 1.x, 2.x, SDXL (Illustrious, NoobAI, Pony), Z-Image, Qwen-Image, Flux.1, Chroma, "
+                "Anima, Krea 2 and PixArt."
             ),
             inputs=[
                 *model_inputs(),
@@ -176,7 +177,8 @@ class EditImageModel(Node):
                     options=list(DOOR_CHOICES),
                     default="default",
                     tooltip="Which maps are edited. default: the values of the cross-attentions, and the pooled vector "
-                    "where the model has one. Keys decide where a word acts; editing them moves other words too.",
+                    "where the model has one. Keys decide where a word acts; editing them moves other words too. "
+                    "conditioning alone: no weight; for Apply Edit to Conditioning.",
                 ),
                 io.String.Input(
                     "names",

@@ -45,7 +45,8 @@ def edit_doors(
     """Compute the edit of some concepts at some doors; no model is changed.
 
     Args:
-        doors: those to edit, of one family; none for an edit that is applied to text states alone.
+        doors: those to edit, of one family; none for an edit that is applied to a conditioning alone, of which the
+            pooled vector is then edited too, where one can be read.
         read_weight: gives the weight of a door, (d_out, d_in), of any float type, wherever it lies.
         read_pooled: gives the pooled vectors of prompts; needed where a pooled door is among the doors.
 
@@ -55,7 +56,7 @@ def edit_doors(
     """
     edit = compute_edit(tower, tokenizer, concepts, settings, progress=progress)
     pooled = None
-    if any(door.kind == "pooled" for door in doors):
+    if any(door.kind == "pooled" for door in doors) or (not doors and read_pooled is not None):
         if read_pooled is None:
             raise DoorError("A pooled door cannot be edited: this text encoder gives no pooled vector. Leave it out.")
         pooled, share = pooled_map(read_pooled, tokenizer, edit.concepts, edit.settings)

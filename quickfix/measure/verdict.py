@@ -67,6 +67,7 @@ ADD_TEMPLATES = "add templates that say the concept as your prompts do (kind cus
 ADD_MORE_TEMPLATES = "add templates that say the concept as your prompts do"
 WEAK_ROUNDED = "only {left} of the edit survives rounding to the model's precision"
 USE_FP32 = "load the text encoder in fp32 (ComfyUI's option --fp32-text-enc)"
+USE_FP32_MODEL = "load the image model in fp32 (ComfyUI's option --fp32-unet)"
 UNKNOWN_SOURCE = "this model does not know {names}: there is nothing to edit"
 UNKNOWN_TARGET = "this model does not know {names}: the concept becomes a word without meaning"
 SAME_STATES = "this model does not tell {source} from {target}: there is nothing to edit"
@@ -97,6 +98,7 @@ ADVICE = (
     ADD_TEMPLATES,
     ADD_MORE_TEMPLATES,
     USE_FP32,
+    USE_FP32_MODEL,
     CHECK_WORDS,
 )
 SENTENCES = (*FINDINGS, *ADVICE)
@@ -327,7 +329,7 @@ def _weakness(report: Measured, efficacy: float) -> Iterator[Finding]:
     reach = 1.0 if weak else efficacy
     if report.storage is not None and report.storage.realised * reach < line:
         yield Finding(WEAK_ROUNDED, {"left": f"{report.storage.realised:.0%}"})
-        yield Finding(USE_FP32, {})
+        yield Finding(USE_FP32_MODEL if report.doors else USE_FP32, {})
 
 
 def _reach_farther(report: Measured) -> Iterator[Finding]:

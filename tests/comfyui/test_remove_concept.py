@@ -238,6 +238,23 @@ def test_a_conditioning_keeps_what_it_holds(sdxl, remove, run):
         run("ApplyToConditioning", [[states[..., :-1], {}]], edit, 1.0)
 
 
+def test_the_conditioning_alone_is_edited_without_a_weight(objects, choose, run):
+    """The same map as for the doors, the pooled vector's too, and no patch: for models whose weights cannot be read."""
+    _, clip = objects
+    edited, _, edit, _ = choose(objects, "conditioning alone")
+    assert not edited.patches and not edit.doors
+    at_doors = choose(objects)[2]
+    states, pooled = states_of(clip)
+    for one in (edit, at_doors):
+        given = [[states, {"pooled_output": pooled}]]
+        ((moved, options),) = run("ApplyToConditioning", given, one, 1.0).args[0]
+        assert not torch.equal(moved, states)
+        assert torch.equal(options["pooled_output"], pooled) == (one.pooled is None)
+    assert torch.allclose(edit.up, at_doors.up) and (edit.pooled is None) == (at_doors.pooled is None)
+    with pytest.raises(ValueError, match="has no doors"):
+        run("SaveEditAsLoRA", edit, "edit", "kohya", 1.0, "fp32")
+
+
 def test_edits_of_a_text_encoder_and_of_doors_are_not_mixed_up(shapes, sdxl, remove, edit, run):
     of_encoder, of_doors = edit(shapes[1])[1], remove(shapes[:2])[2]
     with pytest.raises(ValueError, match="edited already"):

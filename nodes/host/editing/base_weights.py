@@ -75,8 +75,9 @@ class BaseWeights(Mapping[str, torch.Tensor]):
         kind = f"{self._prefix}{name} is a {type(stored).__name__} of {stored.dtype}"
         if self._dequantize:
             raise QuantizedWeightError(
-                f"The image model's weights are quantized in a way that ComfyUI cannot undo ({kind}). Apply the edit "
-                "to the conditioning instead (Apply Edit to Conditioning), or load the model from a safetensors file."
+                f"The image model's weights are quantized in a way that ComfyUI cannot undo ({kind}). Choose the "
+                'maps "conditioning alone" in Edit Image Model and give its edit to Apply Edit to Conditioning, or '
+                "load the model from a safetensors file."
             )
         raise QuantizedWeightError(
             f"The text encoder's weights are quantized ({kind}); a closed-form edit needs plain fp16, bf16 or fp32 "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ....families.doors import DoorError, family_named
+from ....families.family import states_as_they_are
 from ....quickfix import (
     DOORS,
     WAYS,
@@ -141,6 +142,7 @@ DOOR_CHOICES: dict[str, tuple[str, ...] | None] = {
     "keys and values": ("value", "key"),
     "entrance": ("entrance",),
     "pooled": ("pooled",),
+    "conditioning alone": (),
 }
 
 
@@ -214,7 +216,13 @@ def edit_image_model(
         DoorError, PromptError, HeldError: see :func:`edit_doors`.
     """
     model, clip = objects
-    doors = image_model.doors(kinds=choice.kinds, names=choice.names)
+    alone = choice.kinds == ()
+    if alone and image_model.family.front_of is not states_as_they_are:
+        raise DoorError(
+            f"An image model of {image_model.family.title} makes other states of the conditioning before it reads "
+            "them: an edit of the conditioning alone is not possible. Choose other maps."
+        )
+    doors = () if alone else image_model.doors(kinds=choice.kinds, names=choice.names)
     edit = edit_doors(
         states.tower,
         states.tokenizer,
@@ -222,7 +230,7 @@ def edit_image_model(
         settings,
         doors,
         image_model.read,
-        read_pooled=states.pooled,
+        read_pooled=states.pooled if image_model.family.pooled else None,
         progress=progress,
     )
     report = report_at(states.tower, states.tokenizer, edit, strength)

@@ -65,7 +65,8 @@ def test_nothing_is_advised_that_is_done_already(made):
         say.RAISE_STRENGTH: strength < 1,
         say.ADD_TEMPLATES: report.generality[0][0] != "custom",
         say.ADD_MORE_TEMPLATES: report.generality[0][0] == "custom",
-        say.USE_FP32: report.storage is not None,
+        say.USE_FP32: report.storage is not None and not report.doors,
+        say.USE_FP32_MODEL: report.storage is not None and bool(report.doors),
         say.CHECK_WORDS: report.unknown is not None,
     }
     assert possible.keys() == set(say.ADVICE)
