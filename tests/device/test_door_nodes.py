@@ -7,7 +7,7 @@ from loading import PROMPT, STATES, has_memory, with_lora
 from pretended import DEVICE
 from runs import conditioning, sample
 
-pytestmark = pytest.mark.usefixtures("inference", "folders")
+pytestmark = [pytest.mark.usefixtures("inference", "folders"), pytest.mark.newest]
 # What is computed by the device and by the CPU differs by a few digits of fp32.
 TOLERANCE = 1e-3
 

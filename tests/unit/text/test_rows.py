@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 FRONT, TAIL, PAD = (900001, 900002), (900003, 900001), 0
-WORDS = st.text("abcxyz7 éжゴ,", min_size=1, max_size=12).filter(lambda text: text == text.strip() != "")
+WORDS = st.text("abcxyz7 \u00e9\u0436\u30b4,", min_size=1, max_size=12).filter(lambda text: text == text.strip() != "")
 TEMPLATES = st.lists(st.sampled_from(["a photo of ", " and ", ", at night", "x", "by "]), min_size=2, max_size=4)
 
 
@@ -31,7 +31,7 @@ def made(template=(FRONT, TAIL), pads=0, length=64):
         ids = (*front, *glued(text), *tail)
         return Row(ids + (PAD,) * max(0, pads - len(ids)), len(ids))
 
-    return RowTokenizer(read, context_length=length, unreadable=frozenset({2 * ord("ж"), 2 * ord("ж") + 1}))
+    return RowTokenizer(read, context_length=length, unreadable=frozenset({2 * ord("\u0436"), 2 * ord("\u0436") + 1}))
 
 
 TOKENIZERS = {"template": made(), "end alone": made(((), (1,)), pads=48), "bare end": made(((), (1,)))}
@@ -48,7 +48,7 @@ def test_a_texts_own_tokens_are_those_between_the_templates(name, text):
     assert not tokenizer.tokenize_all([""])[0].body
 
 
-@given(st.sampled_from(sorted(TOKENIZERS)), TEMPLATES, WORDS.filter(lambda text: "ж" not in text))
+@given(st.sampled_from(sorted(TOKENIZERS)), TEMPLATES, WORDS.filter(lambda text: "\u0436" not in text))
 def test_a_subject_is_found_wherever_a_template_puts_it(name, parts, concept):
     tokenizer, template = TOKENIZERS[name], "{x}".join(parts)
     (caption,) = tokenizer.tokenize_all([template.replace("{x}", concept)])
@@ -62,7 +62,7 @@ def test_a_subject_is_found_wherever_a_template_puts_it(name, parts, concept):
 
 def test_letters_without_tokens_and_nothing_are_no_subjects():
     for tokenizer in TOKENIZERS.values():
-        for concept in ("ж", "a ж", "", "  "):
+        for concept in ("\u0436", "a \u0436", "", "  "):
             with pytest.raises(SubjectError):
                 tokenizer.spans("a {x}", concept)
         with pytest.raises(PromptError, match="Shorten it"):
