@@ -69,11 +69,13 @@ def unquoted(name: str) -> str:
     """A name without the spaces and the pair of quotes around it.
 
     Raises:
-        ValueError: a quote is opened and not closed, or closed and not opened.
+        ValueError: a quote is opened and not closed, or closed and not opened, or another stands within.
     """
     name = name.strip()
     if _quoted(name):
         return name[1:-1].strip()
+    if len(name) > 1 and name[0] == name[-1] == "'":
+        raise ValueError(f"{name[:80]!r} has quotes within quotes; put double quotes around it")
     if name[:1] in _DOUBLE or name[-1:] in _DOUBLE:
         raise ValueError(f"{name[:80]!r} has a quote at one end alone; close it, or take it away")
     return name
@@ -102,7 +104,13 @@ def has_arrow_to_the_left(text: str) -> bool:
 def _quoted(name: str) -> bool:
     """Whether one pair of quotes goes around a whole name."""
     closing = _OPENING.get(name[:1])
-    return len(name) > 1 and name[-1] == closing and not any(mark in name[1:-1] for mark in (name[0], closing))
+    if len(name) < 2 or name[-1] != closing:
+        return False
+    inside = name[1:-1]
+    if closing == "'":
+        # An apostrophe is no quote that closes where a letter follows it: o'keeffe, the '80s.
+        return not re.search(r"'(?![^\W_])", inside) or re.search(r"(?<!\S)'[^\W_]+'(?!\S)", inside) is not None
+    return not any(mark in inside for mark in (name[0], closing))
 
 
 def _behind_quoted(text: str, place: int) -> int:

@@ -161,6 +161,17 @@ PLAIN = st.from_regex("[a-z\u00e9\u4e2d]{1,5}( [a-z0-9'-]{1,5})?", fullmatch=Tru
 )
 
 
+@pytest.mark.parametrize("name", ["o'keeffe", "rock 'n' roll", "the '80s", "a '0"])
+def test_an_apostrophe_within_single_quotes_belongs_to_the_name(name):
+    assert parse_concepts(f"'{name}' -> monet").concepts == (ConceptEdit(name, "monet"),)
+    assert parse_concepts(f"monet -> '{name}'").concepts == (ConceptEdit("monet", name),)
+
+
+def test_quotes_within_quotes_are_told():
+    with pytest.raises(ConceptListError, match="quotes within quotes"):
+        parse_concepts("'the dogs' home' -> monet")
+
+
 @settings(max_examples=100)
 @given(
     PLAIN,
