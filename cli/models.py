@@ -176,14 +176,12 @@ class DoorModel:
         )
 
     def report_at(self, edit: WeightEdit, strength: float) -> EditReport:
-        own = edit.report
-        if own.chosen is not None and own.chosen.strength == strength:
-            return self._stored(edit, own, strength)
-        report = dataclasses.replace(self._measured(edit, strength), milliseconds=own.milliseconds)
+        report = report_at(self._states.tower(), self.tokenizer, edit, strength)
         return self._stored(edit, report, strength)
 
     def measured(self, edit: WeightEdit, strength: float) -> EditReport:
-        return self._stored(edit, self._measured(edit, strength), strength)
+        report = measure_edit(self._states.tower(), self.tokenizer, edit, strength)
+        return self._stored(edit, report, strength)
 
     def made_here(self, edit: WeightEdit) -> bool:
         return weight_hash(self.model.read(self._doors[0])) == edit.base
@@ -193,11 +191,6 @@ class DoorModel:
 
     def described(self, edit: WeightEdit) -> dict[str, Any]:
         return {"tensors": [self.model.stored_name(door) for door in self._doors]}
-
-    def _measured(self, edit: WeightEdit, strength: float) -> EditReport:
-        own = edit.report
-        report = measure_edit(self._states.tower(), self.tokenizer, edit, strength)
-        return dataclasses.replace(report, pooled=own.pooled, doors=own.doors, nbytes=own.nbytes)
 
     def _stored(self, edit: WeightEdit, report: EditReport, strength: float) -> EditReport:
         """The report, with what rounding the first door to the file's own dtype costs."""

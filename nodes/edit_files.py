@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit
-from .api import Node, WeightEditType, edit_output, io, report_ui, reporting, schema
+from .api import Node, WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import clip_input, strength_input
 from .host.editing.concept_removal import apply_stored
 from .host.editing.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
@@ -121,9 +121,8 @@ class LoadEdit(Node):
         edit = load_edit(lora_path(file))
         if edit.of_states:
             edited, report, note = apply_stored(model, clip, edit, strength)
-            text = note + report.text()
-            ui = report_ui(text, None if note else report.as_dict())
-            return io.NodeOutput(clip.clone(), edit, text, edited, ui=ui)
+            output = edit_output(clip.clone(), edit, report, note)
+            return io.NodeOutput(*output.args, edited, ui=output.ui)
         encoder = open_text_encoder(clip)
         measured = measure_edit(encoder.tower, encoder.tokenizer, edit, strength)
         report = stored_report(encoder, dataclasses.replace(edit, report=measured), strength)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..quickfix import POSITIONS, PRESERVE_MODES, ConceptEdit, combine
+from ..quickfix import POSITIONS, PRESERVE_MODES
 from .api import Node, WeightEditType, io, report_ui, reporting, schema
 from .edit_inputs import (
     concepts_input,
@@ -12,8 +12,8 @@ from .edit_inputs import (
     preserve_input,
     preserve_mode_input,
     strength_input,
-    template_lines,
     templates_input,
+    wanted_concepts,
 )
 from .host.editing.concept_removal import DOOR_CHOICES, WAYS, Removed, edit_doors_of, remove_concept
 from .host.editing.conditioning import apply_to_conditioning
@@ -67,12 +67,9 @@ def becomes_input() -> io.Input:
     )
 
 
-def wanted(concept: str, becomes: str, kind: str, templates: str, concepts) -> tuple[ConceptEdit, ...]:
-    others = tuple(concepts or ())
-    if others and not concept.strip():
-        return others
-    own = ConceptEdit(concept, becomes.strip() or None, kind, template_lines(templates))
-    return combine(others, (own,)).concepts
+def guarding_inputs() -> list[io.Input]:
+    """How strongly and what is kept, and more concepts: the last inputs of a node that edits an image model."""
+    return [lambda_input(), preserve_input(), templates_input(), preserve_mode_input(), concepts_input()]
 
 
 def removed_output(removed: Removed) -> io.NodeOutput:
@@ -115,11 +112,7 @@ class RemoveConcept(Node):
                     "image model: where the text enters it. text encoder: the paper's way, for Stable Diffusion 1.x "
                     "and 2.x.",
                 ),
-                lambda_input(),
-                preserve_input(),
-                templates_input(),
-                preserve_mode_input(),
-                concepts_input(),
+                *guarding_inputs(),
             ],
             outputs=outputs(),
         )
@@ -143,7 +136,7 @@ class RemoveConcept(Node):
     ) -> io.NodeOutput:
         removed = remove_concept(
             (model, clip),
-            wanted(concept, becomes, kind, templates, concepts),
+            wanted_concepts(concept, becomes, kind, templates, concepts),
             way,
             lam,
             (preserve, preserve_mode),
@@ -192,11 +185,7 @@ class EditImageModel(Node):
                     tooltip="Which token positions of a caption are edited. Styles go with the last subject token "
                     "alone; things need what stands behind it too.",
                 ),
-                lambda_input(),
-                preserve_input(),
-                templates_input(),
-                preserve_mode_input(),
-                concepts_input(),
+                *guarding_inputs(),
             ],
             outputs=outputs(),
         )
@@ -222,7 +211,7 @@ class EditImageModel(Node):
     ) -> io.NodeOutput:
         removed = edit_doors_of(
             (model, clip),
-            wanted(concept, becomes, kind, templates, concepts),
+            wanted_concepts(concept, becomes, kind, templates, concepts),
             (maps, names),
             (positions, lam),
             (preserve, preserve_mode),

@@ -163,7 +163,11 @@ def measure_edit(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, str
         everyday_probe(tower, tokenizer, edit.concepts, settings.layer),
     )
     assert report.chosen is not None
-    return dataclasses.replace(report, chosen=report.chosen._replace(strength=strength))
+    report = dataclasses.replace(report, chosen=report.chosen._replace(strength=strength))
+    if not edit.doors:
+        return report
+    own = edit.report
+    return dataclasses.replace(report, pooled=own.pooled, doors=own.doors, nbytes=own.nbytes)
 
 
 def report_at(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, strength: float) -> EditReport:

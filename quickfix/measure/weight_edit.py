@@ -90,11 +90,7 @@ class WeightEdit:
                 f"The edit changes {self.weight_name} {self.down.shape[1]} wide ({self.encoder}); got text states "
                 f"{states.shape[-1]} wide. Make the edit for this model, with Edit Image Model or Remove Concept."
             )
-        if not strength:
-            return states
-        exact = states.float()
-        changed = exact + (exact @ self.down.to(exact).T) @ (self.up * strength).to(exact).T
-        return changed.to(states.dtype)
+        return LowRank(self.up, self.down).applied(states, strength) if strength else states
 
     def factors(self, update: DoorUpdate) -> LowRank:
         """The update of one door as factors of its whole weight."""

@@ -27,6 +27,12 @@ class LowRank:
         _, mixing = torch.linalg.qr(self.up.double(), mode="r")
         return keys @ (mixing @ self.down.double()).to(keys).T
 
+    def applied(self, rows: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
+        """Rows (..., d) and the update of them, x + strength (up @ down) x, in their own type and on their device."""
+        exact = rows.float()
+        changed = exact + (exact @ self.down.to(exact).T) @ (self.up * strength).to(exact).T
+        return changed.to(rows.dtype)
+
     def to(self, like: torch.dtype | torch.Tensor) -> LowRank:
         """With factors of a type, or of a tensor's type and on its device."""
         return LowRank(self.up.to(like), self.down.to(like))

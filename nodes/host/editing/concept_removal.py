@@ -120,8 +120,6 @@ def apply_stored(model: Model | None, clip: Clip, edit: WeightEdit, strength: fl
         )
     states = open_text_states(clip, image_model.family, model)
     measured = measure_edit(states.tower, states.tokenizer, edit, strength)
-    own = edit.report
-    measured = dataclasses.replace(measured, pooled=own.pooled, doors=own.doors, nbytes=own.nbytes)
     report = stored_door_report(image_model, edit, measured, strength)
     return patch_doors(model, edit, strength), report, foreign_doors_note(image_model, edit)
 
@@ -234,6 +232,5 @@ def edit_image_model(
         progress=progress,
     )
     report = report_at(states.tower, states.tokenizer, edit, strength)
-    report = dataclasses.replace(report, pooled=edit.report.pooled, doors=len(doors), nbytes=edit.report.nbytes)
     report = stored_door_report(image_model, edit, report, strength)
     return Removed(patch_doors(model, edit, strength), clip.clone(), edit, report, "")

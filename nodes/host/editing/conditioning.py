@@ -35,17 +35,11 @@ def apply_to_conditioning(conditioning: Conditioning, edit: WeightEdit, strength
             f"An image model of {family.title} makes other states of the conditioning before it reads them; this edit "
             "is of those. Give the model of Edit Image Model to the sampler instead."
         )
-    return [[_edited(states, edit, strength), _pooled(options, edit, strength)] for states, options in conditioning]
-
-
-def _edited(states: Any, edit: WeightEdit, strength: float) -> Any:
-    return edit.applied(states, strength)
+    return [[edit.applied(states, strength), _pooled(options, edit, strength)] for states, options in conditioning]
 
 
 def _pooled(options: dict[str, Any], edit: WeightEdit, strength: float) -> dict[str, Any]:
     pooled = options.get("pooled_output")
     if edit.pooled is None or pooled is None or not strength or pooled.shape[-1] != edit.pooled.down.shape[1]:
         return dict(options)
-    exact = pooled.float()
-    change = (exact @ edit.pooled.down.to(exact).T) @ (edit.pooled.up * strength).to(exact).T
-    return {**options, "pooled_output": (exact + change).to(pooled.dtype)}
+    return {**options, "pooled_output": edit.pooled.applied(pooled, strength)}

@@ -78,15 +78,12 @@ def patch_doors(model: Model, edit: WeightEdit, strength: float) -> Model:
 
 def stored_door_report(image_model: ImageModel, edit: WeightEdit, report: EditReport, strength: float) -> EditReport:
     """A report with what rounding the first patched door to the model's own type costs."""
-    basis = image_model.weights.basis()
-    report = dataclasses.replace(report, basis=basis)
-    if not edit.doors:
+    report = dataclasses.replace(report, basis=image_model.weights.basis())
+    if not edit.doors or not image_model.weights.is_plain(edit.doors[0].door.weight):
         return report
     first = edit.doors[0]
     weight = image_model.read(first.door).float().cpu()
     dtype = image_model.weights.stored_dtype(first.door.weight)
-    if not image_model.weights.is_plain(first.door.weight):
-        return report
     factors = edit.factors(first)
     return report.with_storage(weight, (factors.up * strength) @ factors.down, dtype, image_model.patch_dtype)
 

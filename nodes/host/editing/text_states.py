@@ -12,14 +12,14 @@ import torch
 
 from ....families.doors import DoorError, Family
 from ....families.family import states_as_they_are
-from ....quickfix import EVERYDAY, StateTower, TokenTable, state_scale
+from ....quickfix import StateTower, TokenTable
 from ....text.prompts import PromptTokenizer
 from ..objects import Clip, Model
 from .model_front import Front
 from .row_states import ROW_FAMILIES, RowReader, open_row_states
 
-# Prompts encoded at once, and everyday captions by which the sizes of states are known.
-_BATCH, _SIZED_BY = 16, 16
+# Prompts encoded at once.
+_BATCH = 16
 # Token streams of CLIPs.
 _CLIPS = frozenset({"l", "g", "h"})
 
@@ -167,20 +167,8 @@ def _of_clips(clip: Clip, family: Family) -> TextStates:
     reader = StateReader(clip, tuple(zip(names, (one.pad_token for one in own), strict=True)))
     length = getattr(model, f"clip_{names[0]}").max_length
     prompts = PromptTokenizer(own[0].tokenizer, pad_token=own[0].pad_token, context_length=length)
-    captions = prompts.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
-    states = reader.states([prompt.ids for prompt in captions])
-    places = torch.arange(states.shape[1])
-    counted = (places > 0) & (places <= torch.tensor([prompt.eos for prompt in captions])[:, None])
     parts = [_embeddings(model, name).shape[1] for name in names]
-    tower = StateTower(
-        reader.states,
-        prompts.pad_token,
-        states.shape[-1],
-        length,
-        state_scale(states, counted, parts if sum(parts) == states.shape[-1] else [states.shape[-1]]),
-        _token_table(model, names[0]),
-        family.name,
-    )
+    tower = StateTower.of_prompts(reader.states, prompts, parts, _token_table(model, names[0]), family.name)
     return TextStates(tower, prompts, reader)
 
 
