@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...text.vocabulary import clip_tokenizer
 from .. import architecture as shape
@@ -51,6 +54,20 @@ def _sizes(recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(np.where(other[:, None], arbitrary, sizes))
 
 
+def _precision(recipe: Recipe) -> Callable[[], AbstractContextManager[None]]:
+    """What a forward pass runs under: nothing, or half precision where the recipe asks for it.
+
+    Attention is then written out as matrix products, which processors multiply in bfloat16; the fused kernel is slower.
+    """
+
+    @contextmanager
+    def half() -> Iterator[None]:
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            yield
+
+    return half if recipe.unet_half else nullcontext
+
+
 def train_unet(recipe: Recipe, out: Path) -> None:
     """Denoising under the frozen text tower, loss weighted by min(SNR, cap) / SNR; keeps an average of the weights."""
     _, scenes = load_pictures(out)
@@ -61,13 +78,14 @@ def train_unet(recipe: Recipe, out: Path) -> None:
     torch.manual_seed(recipe.seed + 2)
     unet = started_unet(recipe)
     average = copy.deepcopy(unet).requires_grad_(False)
+    precision = _precision(recipe)
 
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((recipe.seed, 3, step))
         chosen = rng.integers(0, len(scenes), recipe.unet_batch)
         texts = [caption(scenes[i], rng, omit=recipe.caption_omit)[0] for i in chosen]
         texts = ["" if rng.random() < recipe.unet_drop_caption else text for text in texts]
-        with torch.no_grad():
+        with torch.no_grad(), precision():
             states, pooled = clip.condition(tokenizer, texts)
         clean = latents[chosen]
         noise = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32))
@@ -84,7 +102,8 @@ def train_unet(recipe: Recipe, out: Path) -> None:
         kept = signal[steps][:, None, None, None]
         added = None if pooled is None else {"text_embeds": pooled, "time_ids": _sizes(recipe, rng)}
         noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
-        drawn = unet(noisy, steps, states, added_cond_kwargs=added).sample
+        with precision():
+            drawn = unet(noisy, steps, states, added_cond_kwargs=added).sample.float()
         snr = signal[steps] / (1 - signal[steps])
         weight = snr.clamp(max=recipe.unet_snr_cap) / snr
         return ((drawn - noise).square().mean((1, 2, 3)) * weight).mean()

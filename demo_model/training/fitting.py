@@ -28,16 +28,22 @@ def fit(
     weight_decay: float = 0.01,
     save_every: int = 200,
 ) -> None:
-    """AdamW with warm-up and cosine decay; checkpoints ``<name>.safetensors`` and resumes from it."""
+    """AdamW with warm-up and cosine decay; checkpoints ``<name>.safetensors`` and resumes from it.
+
+    A checkpoint without the optimizer's moments beside it gives the weights that step 0 begins with.
+    """
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay, betas=(0.9, 0.98))
     warm_up = max(1, min(200, steps // 10))
     checkpoint, moments = out / f"{name}.safetensors", out / f"{name}.optimizer.safetensors"
     first = 0
-    if checkpoint.exists() and moments.exists():
+    if checkpoint.exists():
         state = load_file(checkpoint)
         for prefix, module in modules.items():
-            module.load_state_dict({k[len(prefix) + 1 :]: v for k, v in state.items() if k.startswith(prefix + ".")})
+            own = {k[len(prefix) + 1 :]: v for k, v in state.items() if k.startswith(prefix + ".")}
+            if own:
+                module.load_state_dict(own)
+    if checkpoint.exists() and moments.exists():
         saved = load_file(moments)
         first = int(saved.pop("step"))
         for index, parameter in enumerate(parameters):
