@@ -60,8 +60,8 @@ def export(recipe: Recipe, out: Path, architecture: Architecture | None = None) 
 def restore(recipe: Recipe, out: Path, architecture: Architecture | None = None) -> None:
     """Write checkpoints from the shipped weights, so that training goes on from them on another machine.
 
-    Stages begin anew then, with the shipped weights in place of random ones. Parts that are not shipped are left out, and
-    checkpoints that are there stay. The readers of the attributes are not shipped.
+    Stages begin anew then, with the shipped weights in place of random ones. Parts that are not shipped are left out,
+    and checkpoints that are there stay. The readers of the attributes are not shipped.
     """
     architecture = architecture or recipe.architecture
     own, shared = architecture.folder, architecture.shared
