@@ -21,6 +21,7 @@ class ChangeEdit(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["ledger", "undo", "drop concept", "add concept"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Drops, adds or re-weights concepts of an edit, be it fresh or from a file, and solves it again from "
                 "stored sums: the same as computing it anew, and quick."

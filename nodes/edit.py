@@ -34,6 +34,7 @@ class DiffQuickFixEdit(Node):
             search_aliases=["remove concept", "erase concept", "unlearn", "remove style"],
             # ComfyUI 0.19: the report is shown again after a reload, and when the node's result was cached.
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Removes or replaces a concept in the CLIP text encoder by one closed-form update, in well under a "
                 "second. The given CLIP is not changed. For Stable Diffusion 1.x and 2.x."

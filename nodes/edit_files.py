@@ -79,6 +79,7 @@ class LoadEdit(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["load lora", "open edit"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Loads a file of Save Edit as LoRA: applies it like a LoRA loader, measures it on this model, and "
                 "gives the edit with its concepts and settings."

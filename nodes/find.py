@@ -36,6 +36,7 @@ class FindLambda(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["regularization", "tune", "sweep"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Shows how far an edit goes and how much it moves everyday prompts, for every lambda, from one "
                 "decomposition, and gives the lambda at the knee. The preset auto of Diff-QuickFix Edit uses the same."
@@ -96,6 +97,7 @@ class FindTarget(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["best target", "replace with", "candidates"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Ranks words that a concept could become, without painting: how much of the concept each would remove, "
                 "what it would bring along, and how much it would move everything else."

@@ -95,6 +95,7 @@ class CollateralRadar(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["side effects", "collateral damage", "neighbors"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Ranks hundreds of names, things and captions by how far an edit moves them, without painting, and "
                 "proposes the worst hits as prompts to preserve in the next edit."
@@ -141,6 +142,7 @@ class EditReportNode(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["edit quality", "efficacy", "specificity"],
             has_intermediate_output=True,
+            is_output_node=True,
             description="Shows the report of an edit as text, as JSON and as a picture.",
             inputs=[
                 WeightEditType.Input("edit", tooltip="From Remove Concept or another node that edits."),

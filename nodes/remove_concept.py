@@ -91,6 +91,7 @@ class RemoveConcept(Node):
                 *("trademark", "concept ablation", "uce", "negative prompt", "sdxl", "illustrious", "pony"),
             ],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Removes or replaces a concept in a model by one solve in closed form, without training. "
                 "Recognises the model and chooses where to edit it. The given MODEL and CLIP are not changed. For "
@@ -155,6 +156,7 @@ class EditImageModel(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["doors", "cross attention edit", "uce", "locoedit", "txt_in", "to_v", "to_k"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Removes or replaces a concept where the text enters an image model, at the linear maps that you "
                 "choose. Remove Concept chooses by itself."

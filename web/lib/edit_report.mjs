@@ -1,7 +1,7 @@
 // Reports on the nodes themselves: of nodes that edit with verdict, bars and the prompts that were hit most, of their
 // companions in words.
-import { askedFor, askedNow, isStrange, noteQueued } from "./asked.mjs";
-import { entriesOf, fieldsOf } from "./data.mjs";
+import { askedFor, askedNow, isAwaited, isStrange, noteQueued } from "./asked.mjs";
+import { entriesOf, fieldsOf, line } from "./data.mjs";
 import { button, element, farType } from "./dom.mjs";
 import { keep, setWidget, widgetOf } from "./node.mjs";
 import { named, parse, wayOf } from "./report_model.mjs";
@@ -78,6 +78,14 @@ function verdictLine(model, text) {
     return element("div", { style: { fontWeight: "bold", borderLeft: edge, paddingLeft: "6px" } }, text);
 }
 
+/** @param {string} sentence */
+function refusalLine(sentence) {
+    return element("div", {
+        role: "alert", class: "diff-quickfix-refusal",
+        style: { whiteSpace: "pre-wrap", overflowWrap: "anywhere", fontWeight: "bold", borderLeft: `4px solid ${TONES.harmful}`, paddingLeft: "6px" },
+    }, sentence);
+}
+
 /** The report in full: verdict, bars, prompts that were hit, words; without measures, the words. */
 /**
  * @param {ComfyNode} node
@@ -130,9 +138,11 @@ export function make(node) {
             position: "sticky", bottom: "-6px", marginBottom: "-6px", fontStyle: "italic", background: "var(--comfy-input-bg)",
         },
     });
+    // The page lets wheel and selection through to what says that it wants them, and the keyboard to what takes the focus.
     const root = element("div", {
+        tabindex: "0", "data-capture-wheel": "true", role: "region", "aria-label": t("report"),
         style: {
-            padding: "6px 8px", boxSizing: "border-box", overflow: "auto", width: "100%", height: "100%", font: FONT,
+            userSelect: "text", padding: "6px 8px", boxSizing: "border-box", overflow: "auto", width: "100%", height: "100%", font: FONT,
             color: "var(--input-text)", background: "var(--comfy-input-bg)", borderRadius: "6px",
         },
     }, body, stale);
@@ -140,10 +150,16 @@ export function make(node) {
     let shown = [];
     /** What the run was asked for. @type {string | null} */
     let fed = null;
+    /** Why the last run ended; "" where it did not. */
+    let refusal = "";
     /** @type {number | null} */
     let far = null;
 
     function draw() {
+        if (refusal) {
+            body.replaceChildren(refusalLine(far ? line(refusal, 60) : refusal));
+            return;
+        }
         const [text, measures] = shown;
         if (typeof text !== "string") return;
         const model = parse(measures);
@@ -154,7 +170,9 @@ export function make(node) {
     function show(report) {
         if (typeof report[0] !== "string" || JSON.stringify(shown) === JSON.stringify(report)) return;
         shown = report;
+        refusal = "";
         draw();
+        root.scrollTop = 0;
     }
 
     function compare() {
@@ -180,6 +198,18 @@ export function make(node) {
             if (live || JSON.stringify(report) !== JSON.stringify(shown)) ({ fed } = askedFor(node));
             keep(node, DATA, { node: String(node.id), report, fed });
             show(report);
+            compare();
+        },
+        /** @param {string} sentence */
+        refuse(sentence) {
+            if (!isAwaited(node)) return;
+            // What was said of an earlier run is no longer true, here or in the file.
+            delete node.properties[DATA];
+            ({ fed } = askedFor(node));
+            shown = ["", null, Object.fromEntries((node.widgets ?? []).map(({ name, value }) => [name, value]))];
+            refusal = sentence.slice(0, LONGEST);
+            draw();
+            root.scrollTop = 0;
             compare();
         },
         /**
