@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...text.vocabulary import clip_tokenizer
 from .. import architecture as shape
+from ..precision import half_precision
 from ..worlds.captions import caption
 from .contrastive import trained_clip
 from .fitting import fit
@@ -54,20 +53,6 @@ def _sizes(recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(np.where(other[:, None], arbitrary, sizes))
 
 
-def _precision(recipe: Recipe) -> Callable[[], AbstractContextManager[None]]:
-    """What a forward pass runs under: nothing, or half precision where the recipe asks for it.
-
-    Attention is then written out as matrix products, which processors multiply in bfloat16; the fused kernel is slower.
-    """
-
-    @contextmanager
-    def half() -> Iterator[None]:
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            yield
-
-    return half if recipe.unet_half else nullcontext
-
-
 def train_unet(recipe: Recipe, out: Path) -> None:
     """Denoising under the frozen text tower, loss weighted by min(SNR, cap) / SNR; keeps an average of the weights."""
     _, scenes = load_pictures(out)
@@ -78,7 +63,7 @@ def train_unet(recipe: Recipe, out: Path) -> None:
     torch.manual_seed(recipe.seed + 2)
     unet = started_unet(recipe)
     average = copy.deepcopy(unet).requires_grad_(False)
-    precision = _precision(recipe)
+    precision = half_precision if recipe.unet_half else nullcontext
 
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((recipe.seed, 3, step))
