@@ -43,6 +43,13 @@ def test_the_report_has_bars_and_what_was_hit_can_be_preserved(page):
     (words,) = page.text_of(BOX)
     assert "efficacy" in words and "Hit most" in words
     page.shot("report")
+    hint = f"(name) => {METERS}.find((one) => one.getAttribute('aria-label') === name).parentElement.title"
+    assert page.run(hint, "drift").endswith("Lower is better.") and page.run(hint, "efficacy").endswith(
+        "Higher is better."
+    )
+    assert "lambda 0.01" in words
+    smallest = f"Math.min(...[...document.querySelectorAll('{BOX} button')].map((one) => one.offsetHeight))"
+    assert page.run(smallest) >= 24
     hit = page.run(f"document.querySelector('{BOX} button').parentElement.firstChild.textContent")
     # The box scrolls where its verdict is long.
     page.run(f"document.querySelector('{BOX} button').scrollIntoView({{ block: 'center' }})")

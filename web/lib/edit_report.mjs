@@ -23,18 +23,18 @@ const GREEN = tone("#2f9e58");
 const TONES = { strong: GREEN, good: GREEN, weak: tone("#c98a00"), harmful: tone("#d6336c") };
 
 /** @param {import("./report_model.mjs").Measure} measure */
-function bar({ name, value, good, filled }) {
+function bar({ name, value, good, filled, hint }) {
     const quality = good ? filled : 1 - filled;
     const ink = TONES[quality > 0.5 ? "good" : quality > 0 ? "weak" : "harmful"] ?? "";
     const percent = `${(100 * value).toFixed(good ? 1 : 2)} %`;
     const track = element("div", {
-        role: "meter", "aria-label": name, "aria-valuenow": value, "aria-valuetext": percent, "aria-valuemin": 0, "aria-valuemax": 1,
+        role: "meter", "aria-label": name, "aria-description": hint || undefined, "aria-valuenow": value, "aria-valuetext": percent, "aria-valuemin": 0, "aria-valuemax": 1,
         style: {
             flex: "1 1 60px", height: "9px", borderRadius: "3px", overflow: "hidden", boxShadow: "inset 0 0 0 1px var(--border-color)",
         },
     }, element("div", { style: { width: `${100 * filled}%`, height: "100%", background: ink } }));
-    return element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
-        element("span", { style: { flex: "0 0 118px" } }, name), track,
+    return element("div", { title: hint || undefined, style: { display: "flex", gap: "6px", alignItems: "center" } },
+        element("span", { style: { flex: "0 0 118px" } }, `${name} ${good ? "\u2191" : "\u2193"}`), track,
         element("span", { style: { flex: "0 0 58px", textAlign: "right", fontVariantNumeric: "tabular-nums" } }, percent));
 }
 
@@ -75,7 +75,9 @@ function hitList(node, title, hits) {
  */
 function verdictLine(model, text) {
     const edge = `4px solid ${TONES[model.tone] ?? "var(--border-color)"}`;
-    return element("div", { style: { fontWeight: "bold", borderLeft: edge, paddingLeft: "6px" } }, text);
+    // In view whatever is scrolled to.
+    const above = { position: "sticky", top: "-6px", background: "var(--comfy-input-bg)" };
+    return element("div", { style: { ...above, fontWeight: "bold", borderLeft: edge, paddingLeft: "6px" } }, text);
 }
 
 /** @param {string} sentence */
@@ -98,7 +100,8 @@ function full(node, text, model) {
     const details = element("details", {}, element("summary", { style: { cursor: "pointer" } }, t("the report in words")), plain);
     const way = wayOf(text);
     return [
-        verdictLine(model, model.verdict), ...(way ? [element("div", {}, way)] : []), ...model.measures.map(bar), ...hitList(node, t("Names like it, hit most:"), model.neighbours),
+        verdictLine(model, model.verdict), ...(way ? [element("div", {}, way)] : []), ...model.measures.map(bar),
+        ...(model.lambda ? [element("div", { style: { opacity: "0.8" } }, t("lambda {value}", { value: model.lambda }))] : []), ...hitList(node, t("Names like it, hit most:"), model.neighbours),
         ...hitList(node, t("Hit most:"), model.worst), details,
     ];
 }
