@@ -34,7 +34,7 @@ function bar({ name, value, good, filled, hint }) {
         },
     }, element("div", { style: { width: `${100 * filled}%`, height: "100%", background: ink } }));
     return element("div", { title: hint || undefined, style: { display: "flex", gap: "6px", alignItems: "center" } },
-        element("span", { style: { flex: "0 0 118px" } }, `${name} ${good ? "\u2191" : "\u2193"}`), track,
+        element("span", { style: { flex: "0 0 136px" } }, `${name} ${good ? "\u2191" : "\u2193"}`), track,
         element("span", { style: { flex: "0 0 58px", textAlign: "right", fontVariantNumeric: "tabular-nums" } }, percent));
 }
 
@@ -70,14 +70,26 @@ function hitList(node, title, hits) {
 }
 
 /**
+ * A line of the verdict.
  * @param {Report} model
  * @param {string} text
+ * @param {import("./dom.mjs").Style} [style]
  */
-function verdictLine(model, text) {
+function verdictLine(model, text, style = {}) {
     const edge = `4px solid ${TONES[model.tone] ?? "var(--border-color)"}`;
-    // In view whatever is scrolled to.
+    return element("div", { style: { ...style, fontWeight: "bold", borderLeft: edge, paddingLeft: "6px" } }, text);
+}
+
+/**
+ * The verdict: its first word stays in view whatever is scrolled to, its reasons do not, which may be many.
+ * @param {Report} model
+ */
+function verdictLines(model) {
+    const { verdict } = model;
+    const end = verdict.indexOf(": ") + 2;
     const above = { position: "sticky", top: "-6px", background: "var(--comfy-input-bg)" };
-    return element("div", { style: { ...above, fontWeight: "bold", borderLeft: edge, paddingLeft: "6px" } }, text);
+    if (end < 2) return [verdictLine(model, verdict, above)];
+    return [verdictLine(model, verdict.slice(0, end), above), verdictLine(model, verdict.slice(end))];
 }
 
 /** @param {string} sentence */
@@ -100,7 +112,7 @@ function full(node, text, model) {
     const details = element("details", {}, element("summary", { style: { cursor: "pointer" } }, t("the report in words")), plain);
     const way = wayOf(text);
     return [
-        verdictLine(model, model.verdict), ...(way ? [element("div", {}, way)] : []), ...model.measures.map(bar),
+        ...verdictLines(model), ...(way ? [element("div", {}, way)] : []), ...model.measures.map(bar),
         ...(model.lambda ? [element("div", { style: { opacity: "0.8" } }, t("lambda {value}", { value: model.lambda }))] : []), ...hitList(node, t("Names like it, hit most:"), model.neighbours),
         ...hitList(node, t("Hit most:"), model.worst), details,
     ];
