@@ -140,6 +140,7 @@ def _measured(
         neighbours=neighbours,
         unknown=unknown,
         chosen=Chosen.of(settings, hits),
+        encoder="" if tower.out_proj_name(0) == STATES else tower.encoder,
     )
 
 
@@ -183,7 +184,12 @@ def report_at(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, streng
 
 
 def require_fit(tower: Tower, edit: WeightEdit) -> None:
-    """Refuse an edit of another kind of text encoder (TowerError)."""
+    """Refuse an edit of another kind of text encoder, or of several (TowerError)."""
+    if edit.others:
+        raise TowerError(
+            f"The edit changes {len(edit.parts)} text encoders ({', '.join(part.encoder for part in edit.parts)}), and "
+            "one is worked on here. Take its parts one by one (WeightEdit.parts), or ComfyUI's nodes, which do."
+        )
     if edit.of_states != (tower.out_proj_name(0) == STATES):
         made, want = ("an image model's doors", "a text encoder") if edit.of_states else ("a text encoder", "doors")
         raise TowerError(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...families.clip import ENCODERS
 from .rounding import StorageRounding, storage_rounding
 from .verdict import Chosen, Guarding, Neighbours, Unknown, judge
 
@@ -60,6 +61,7 @@ class EditReport:
         chosen: of the settings, what advice depends on.
         pooled: efficacy in the pooled vector of whole captions, where its door is edited too.
         doors: how many linear maps of an image model are edited; 0 for an edit of a text encoder.
+        encoder: the text encoder that is edited, a key of :data:`~.families.clip.ENCODERS`; empty for doors.
     """
 
     efficacy: float | None
@@ -85,6 +87,7 @@ class EditReport:
     chosen: Chosen | None = None
     pooled: float | None = None
     doors: int = 0
+    encoder: str = ""
 
     @property
     def verdict(self) -> str:
@@ -93,7 +96,7 @@ class EditReport:
 
     def text(self) -> str:
         """A summary for people, some lines."""
-        lines = [f"verdict: {self.verdict}"]
+        lines = [f"verdict: {self.verdict}", *self._encoder_lines()]
         if self.efficacy is not None:
             lines.append(
                 f"efficacy: {self.efficacy:.1%} of the way from the concept to its target, over {self.pairs} token "
@@ -127,6 +130,16 @@ class EditReport:
         for source, prompt, cosine in self.contested:
             lines.append(f"contested: {source!r} and the preserved {prompt!r} have nearly the same key ({cosine:.3f})")
         return "\n".join([*lines, *self._technical_lines()])
+
+    def _encoder_lines(self) -> list[str]:
+        """Which text encoder is edited, where a model has several."""
+        encoder = ENCODERS.get(self.encoder)
+        if encoder is None or encoder.causal:
+            return []
+        return [
+            f"edited: {encoder.title} of {encoder.family}; the text encoders of such models hold no single state of a "
+            "concept (arXiv 2405.01008), so that pictures may keep it. Remove Concept edits what the image model reads"
+        ]
 
     def _technical_lines(self) -> list[str]:
         size = f"rank {self.rank}, {self.nbytes / 1024:.0f} KiB, {self.relative_norm:.2%} of the weight's norm"
