@@ -194,15 +194,15 @@ def _edit_of_weight(label: _Label, types: dict[str, str], tensors: dict[str, tor
     _check_names(parts, label.naming, types, tensors)
     edits = []
     for part in parts:
-        up, down = module_factors(ENCODERS[part.encoder].lora_key(part.weight_name, label.naming), tensors, label.naming)
+        up, down = module_factors(
+            ENCODERS[part.encoder].lora_key(part.weight_name, label.naming), tensors, label.naming
+        )
         # A module may be of a higher rank in the file than its edit is.
         rank = 1 + max((place for place, column in enumerate(up.T) if column.any()), default=-1)
         if not rank or label.others:
             up, down = up[:, :rank], down[:rank]
         edits.append(
-            WeightEdit(
-                part.weight_name, up, down, label.concepts, label.settings, part.report, part.encoder, part.base
-            )
+            WeightEdit(part.weight_name, up, down, label.concepts, label.settings, part.report, part.encoder, part.base)
         )
     return WeightEdit.joined(edits)
 
@@ -274,9 +274,7 @@ def _parts(key: str, naming: str) -> list[str]:
     return [f"{key}.{part}" for part in lora_parts(naming)]
 
 
-def _check_names(
-    parts: Sequence[_Part], naming: str, types: dict[str, str], tensors: dict[str, torch.Tensor]
-) -> None:
+def _check_names(parts: Sequence[_Part], naming: str, types: dict[str, str], tensors: dict[str, torch.Tensor]) -> None:
     """Refuse a file that holds more or fewer tensors than an edit, or changes what it does not edit (RecordError)."""
     names: list[str] = []
     beside: list[str] = []
