@@ -19,6 +19,7 @@ from .encoder.towers import Tower, TowerError
 from .guard import Guard, build_guard
 from .measure.contested import near_preserved
 from .measure.effect import Probe, measure_effect
+from .measure.familiarity import measure_familiarity
 from .measure.known import known_concepts, tell_unknown
 from .measure.neighbours import measure_neighbours
 from .measure.report import EditReport
@@ -119,7 +120,7 @@ def _measured(
 ) -> EditReport:
     """The report of an update, for pairs, guard and probe at hand."""
     assert settings.lam is not None
-    held = guard.held
+    held, of_states = guard.held, tower.out_proj_name(0) == STATES
     unknown = tell_unknown(tower, tokenizer, concepts, pairs.agree)
     known = concepts if unknown is None else known_concepts(tower, tokenizer, concepts) if unknown.known else ()
     effect = measure_effect(tower, settings.layer, update, probe)
@@ -140,7 +141,8 @@ def _measured(
         neighbours=neighbours,
         unknown=unknown,
         chosen=Chosen.of(settings, hits),
-        encoder="" if tower.out_proj_name(0) == STATES else tower.encoder,
+        encoder="" if of_states else tower.encoder,
+        familiarity=measure_familiarity(tower, tokenizer, known) if of_states else (),
     )
 
 

@@ -133,8 +133,9 @@ def save_edit(
         edit.report,
         energy,
         tuple(update.door for update in edit.doors),
-        *maps,
-        tuple(_Part(other.weight_name, other.encoder, other.base, other.report) for other in edit.others),
+        states=maps[0],
+        pooled=maps[1],
+        others=tuple(_Part(other.weight_name, other.encoder, other.base, other.report) for other in edit.others),
     )
     text = json.dumps(to_json(label))
     if len(text) > _LARGEST_ENTRY:

@@ -62,6 +62,8 @@ class EditReport:
         pooled: efficacy in the pooled vector of whole captions, where its door is edited too.
         doors: how many linear maps of an image model are edited; 0 for an edit of a text encoder.
         encoder: the text encoder that is edited, a key of :data:`~.families.clip.ENCODERS`; empty for doors.
+        familiarity: (name, how far it moves the text states beside made-up names of as many tokens, which is 1 for one
+            that is like them), of some of the concepts of an edit of doors (``familiarity.py``).
     """
 
     efficacy: float | None
@@ -88,6 +90,7 @@ class EditReport:
     pooled: float | None = None
     doors: int = 0
     encoder: str = ""
+    familiarity: tuple[tuple[str, float], ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -122,6 +125,9 @@ class EditReport:
                 f"neighbours: {self.neighbours.lost} of {self.neighbours.names} names like the concept lose more than "
                 f"half of what tells them apart, {self.neighbours.moved:.0%} on the mean; most: {names}"
             )
+        if self.familiarity:
+            names = "; ".join(f"{name!r} {ratio:.1f}" for name, ratio in self.familiarity)
+            lines.append(f"known: {names} times as far from made-up names of as many tokens as these from each other")
         if self.worst_hit:
             worst = "; ".join(f"{prompt!r} {drift:.2%}" for prompt, drift in self.worst_hit)
             lines.append(f"worst hit: {worst}")
@@ -173,6 +179,7 @@ class EditReport:
             fields[name] = None if value is None else value._asdict()
         fields["milliseconds"] = dict(self.milliseconds)
         fields["generality"] = dict(self.generality)
+        fields["familiarity"] = dict(self.familiarity)
         verdict = judge(self)
         fields |= {"verdict": verdict.text(), "findings": [[*finding] for finding in verdict.findings]}
         return json.loads(json.dumps(fields))

@@ -83,9 +83,7 @@ def test_the_chosen_towers_are_edited_at_their_first_self_attention(edit, family
 
 def test_the_concept_moves_to_its_target_in_both_towers(edit, sdxl):
     """Nothing preserved: at "van gogh" the attention of each tower gives what it gives for "painting"."""
-    _, change, _ = edit(
-        sdxl, preset="paper", lam=1e-7, kind="custom", templates="{x}", positions="last subject token"
-    )
+    _, change, _ = edit(sdxl, preset="paper", lam=1e-7, kind="custom", templates="{x}", positions="last subject token")
     for part in change.parts:
         encoder = getattr(sdxl.cond_stage_model, ENCODERS[part.encoder].module)
         attention = encoder.transformer.text_model.encoder.layers[0].self_attn
