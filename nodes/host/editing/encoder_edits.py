@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 from ....quickfix import Changes, ConceptEdit, EditReport, EditSettings, WeightEdit, compute_edit, measure_edit
@@ -54,14 +55,8 @@ def change_encoders(clip: Clip, edit: WeightEdit, changes: Changes, strength: fl
     changed = []
     for encoder, part in zip(encoders, edit.parts, strict=True):
         source = Source(encoder.tower, encoder.tokenizer, state_of(clip.patcher))
-        changed.append(
-            changed_edit(
-                source,
-                part,
-                changes,
-                lambda new, own=encoder: _reported([own], [new], strength),  # type: ignore[misc]
-            )
-        )
+        finish = functools.partial(_finished, encoder, strength)
+        changed.append(changed_edit(source, part, changes, finish))
     joined = WeightEdit.joined(changed)
     return _patched(clip, encoders, joined, strength), joined, _foreign(encoders, edit)
 
@@ -84,6 +79,10 @@ def measured_encoders(clip: Clip, edit: WeightEdit, strength: float) -> tuple[Cl
 def _share(progress: Progress, number: int, count: int) -> Progress:
     """The progress of one of several encoders."""
     return lambda done, total: progress(number * total + done, count * total)
+
+
+def _finished(encoder: TextEncoder, strength: float, edit: WeightEdit) -> WeightEdit:
+    return _reported([encoder], [edit], strength)
 
 
 def _reported(encoders: Sequence[TextEncoder], edits: Sequence[WeightEdit], strength: float) -> WeightEdit:
