@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ...text.captions import expand
-from ...text.prompts import PromptTokenizer
+from ...text.prompts import PromptError, PromptTokenizer
 from ..concepts.built_in import HELD_OUT_TEMPLATES
 from ..concepts.concept import ConceptEdit
 from ..encoder.towers import Tower
@@ -65,10 +65,14 @@ def _ratio(own: float, others: float, size: float) -> float:
 def _squares(
     tower: Tower, tokenizer: PromptTokenizer, name: str, template: str, layer: int
 ) -> tuple[float, float, float] | None:
-    """moved(n)^2, the mean of moved(m)^2, and the mean square of the keys, in one caption; None with too few m."""
+    """moved(n)^2, the mean of moved(m)^2, and the mean square of the keys, in one caption; None with too few m, or where
+    the caption is longer than the context."""
     names = [name, *made_up_names(tokenizer, len(tokenizer.word_ids(name)), words=len(name.split()))]
-    prompts = tokenizer.tokenize_all([caption for each in names for caption in expand([template], each)])
-    lasts = last_tokens(tokenizer, names, [template])
+    try:
+        prompts = tokenizer.tokenize_all([caption for each in names for caption in expand([template], each)])
+        lasts = last_tokens(tokenizer, names, [template])
+    except PromptError:
+        return None
     ends = [prompt.eos for prompt in prompts]
     alike = [place for place in range(len(names)) if (lasts[place], ends[place]) == (lasts[0], ends[0])]
     if len(alike) <= _FEWEST or ends[0] < lasts[0]:

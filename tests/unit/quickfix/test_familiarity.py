@@ -102,6 +102,11 @@ def test_made_up_names_that_are_all_alike_to_it_make_any_other_well_known(small_
     assert told(states_of(small_tower, tokenizer, table), tokenizer) == MOST
 
 
+def test_a_name_that_does_not_fit_into_the_captions_is_left_out(states, tokenizer):
+    long = ConceptEdit("very " * 74 + "long", "painting", "custom", ("{x}",))
+    assert measure_familiarity(states, tokenizer, [long]) == ()
+
+
 def test_edits_of_a_text_encoder_are_not_measured_by_it(small_tower, tokenizer, states):
     concepts = [ConceptEdit(f"artist {number}", "painting") for number in range(9)]
     assert compute_edit(small_tower, tokenizer, concepts).report.familiarity == ()
