@@ -65,8 +65,8 @@ def _ratio(own: float, others: float, size: float) -> float:
 def _squares(
     tower: Tower, tokenizer: PromptTokenizer, name: str, template: str, layer: int
 ) -> tuple[float, float, float] | None:
-    """moved(n)^2, the mean of moved(m)^2, and the mean square of the keys, in one caption; None with too few m, or where
-    the caption is longer than the context."""
+    """moved(n)^2, the mean of moved(m)^2, and the mean square of the keys, in one caption; None with too few m, or
+    where the caption is longer than the context."""
     names = [name, *made_up_names(tokenizer, len(tokenizer.word_ids(name)), words=len(name.split()))]
     try:
         prompts = tokenizer.tokenize_all([caption for each in names for caption in expand([template], each)])
