@@ -9,6 +9,8 @@ from ..quickfix import POSITIONS, PRESERVE_MODES, ConceptEdit, EditSettings, com
 from ..text.captions import KINDS
 from .api import ConceptEditsType, io
 
+DEFAULT_POSITIONS = "default"
+
 
 def clip_input() -> io.Input:
     return io.Clip.Input("clip", tooltip="The text encoder to edit. It is not changed.")
@@ -57,6 +59,15 @@ def layer_input() -> io.Input:
     )
 
 
+def model_input(purpose: str) -> io.Input:
+    """The image model of a node that works on edits of text encoders and of doors.
+
+    Args:
+        purpose: what it is needed for, as a sentence.
+    """
+    return io.Model.Input("model", optional=True, tooltip=f"The model that paints. {purpose}")
+
+
 def positions_input() -> io.Input:
     return io.Combo.Input(
         "positions",
@@ -64,6 +75,16 @@ def positions_input() -> io.Input:
         default=POSITIONS[1],
         tooltip="Which token positions of a caption are edited. The paper's edits take the last subject "
         "token and everything after it.",
+    )
+
+
+def searched_positions_input() -> io.Input:
+    return io.Combo.Input(
+        "positions",
+        options=[DEFAULT_POSITIONS, *POSITIONS],
+        default=DEFAULT_POSITIONS,
+        tooltip="Which token positions of a caption are edited. default: those that Diff-QuickFix Edit takes, or, with "
+        "a model, Remove Concept.",
     )
 
 

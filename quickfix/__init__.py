@@ -26,7 +26,7 @@ from .concepts.lists import ConceptList, ConceptListError, combine, parse_concep
 from .concepts.pairs import ALIGNED, POSITIONS, TokenPairs, match_positions, pair_tokens
 from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, DOORS, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
-from .doors import at_doors, edit_doors
+from .doors import at_doors, edit_doors, with_doors
 from .edit import compute_edit, find_lambda, measure_edit, require_fit
 from .encoder.prompt_states import PromptStates
 from .encoder.states import STATES, StateTower, state_scale
@@ -53,7 +53,7 @@ from .solver.low_rank import LowRank
 from .solver.nullspace import HeldError, HeldSpan
 from .solver.spectrum import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .targets import find_target
-from .ways import WAYS, Way, WayError, doors_settings, way_of
+from .ways import WAYS, Way, WayError, common_kind, doors_settings, way_of
 
 __all__ = [
     "ALIGNED",
@@ -127,6 +127,7 @@ __all__ = [
     "build_guard",
     "check_folder",
     "combine",
+    "common_kind",
     "compute_edit",
     "copy_folder",
     "device_of_most",
@@ -166,4 +167,5 @@ __all__ = [
     "trace_lambda",
     "way_of",
     "weight_hash",
+    "with_doors",
 ]

@@ -19,6 +19,7 @@ from .encoder.towers import Tower, TowerError
 from .guard import Guard, build_guard
 from .measure.contested import near_preserved
 from .measure.effect import Probe, measure_effect
+from .measure.familiarity import measure_familiarity
 from .measure.known import known_concepts, tell_unknown
 from .measure.neighbours import measure_neighbours
 from .measure.report import EditReport
@@ -119,7 +120,7 @@ def _measured(
 ) -> EditReport:
     """The report of an update, for pairs, guard and probe at hand."""
     assert settings.lam is not None
-    held = guard.held
+    held, of_states = guard.held, tower.out_proj_name(0) == STATES
     unknown = tell_unknown(tower, tokenizer, concepts, pairs.agree)
     known = concepts if unknown is None else known_concepts(tower, tokenizer, concepts) if unknown.known else ()
     effect = measure_effect(tower, settings.layer, update, probe)
@@ -140,6 +141,8 @@ def _measured(
         neighbours=neighbours,
         unknown=unknown,
         chosen=Chosen.of(settings, hits),
+        encoder="" if of_states else tower.encoder,
+        familiarity=measure_familiarity(tower, tokenizer, known) if of_states else (),
     )
 
 
@@ -183,7 +186,12 @@ def report_at(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, streng
 
 
 def require_fit(tower: Tower, edit: WeightEdit) -> None:
-    """Refuse an edit of another kind of text encoder (TowerError)."""
+    """Refuse an edit of another kind of text encoder, or of several (TowerError)."""
+    if edit.others:
+        raise TowerError(
+            f"The edit changes {len(edit.parts)} text encoders ({', '.join(part.encoder for part in edit.parts)}), and "
+            "one is worked on here. Take its parts one by one (WeightEdit.parts), or ComfyUI's nodes, which do."
+        )
     if edit.of_states != (tower.out_proj_name(0) == STATES):
         made, want = ("an image model's doors", "a text encoder") if edit.of_states else ("a text encoder", "doors")
         raise TowerError(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...families.clip import ENCODERS
 from .rounding import StorageRounding, storage_rounding
 from .verdict import Chosen, Guarding, Neighbours, Unknown, judge
 
@@ -60,6 +61,9 @@ class EditReport:
         chosen: of the settings, what advice depends on.
         pooled: efficacy in the pooled vector of whole captions, where its door is edited too.
         doors: how many linear maps of an image model are edited; 0 for an edit of a text encoder.
+        encoder: the text encoder that is edited, a key of :data:`~.families.clip.ENCODERS`; empty for doors.
+        familiarity: (name, how far it moves the text states beside made-up names of as many tokens, which is 1 for one
+            that is like them), of some of the concepts of an edit of doors (``familiarity.py``).
     """
 
     efficacy: float | None
@@ -85,6 +89,8 @@ class EditReport:
     chosen: Chosen | None = None
     pooled: float | None = None
     doors: int = 0
+    encoder: str = ""
+    familiarity: tuple[tuple[str, float], ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -93,7 +99,7 @@ class EditReport:
 
     def text(self) -> str:
         """A summary for people, some lines."""
-        lines = [f"verdict: {self.verdict}"]
+        lines = [f"verdict: {self.verdict}", *self._encoder_lines()]
         if self.efficacy is not None:
             lines.append(
                 f"efficacy: {self.efficacy:.1%} of the way from the concept to its target, over {self.pairs} token "
@@ -119,6 +125,9 @@ class EditReport:
                 f"neighbours: {self.neighbours.lost} of {self.neighbours.names} names like the concept lose more than "
                 f"half of what tells them apart, {self.neighbours.moved:.0%} on the mean; most: {names}"
             )
+        if self.familiarity:
+            names = "; ".join(f"{name!r} {ratio:.1f}" for name, ratio in self.familiarity)
+            lines.append(f"known: {names} times as far from made-up names of as many tokens as these from each other")
         if self.worst_hit:
             worst = "; ".join(f"{prompt!r} {drift:.2%}" for prompt, drift in self.worst_hit)
             lines.append(f"worst hit: {worst}")
@@ -127,6 +136,16 @@ class EditReport:
         for source, prompt, cosine in self.contested:
             lines.append(f"contested: {source!r} and the preserved {prompt!r} have nearly the same key ({cosine:.3f})")
         return "\n".join([*lines, *self._technical_lines()])
+
+    def _encoder_lines(self) -> list[str]:
+        """Which text encoder is edited, where a model has several."""
+        encoder = ENCODERS.get(self.encoder)
+        if encoder is None or encoder.causal:
+            return []
+        return [
+            f"edited: {encoder.title} of {encoder.family}; the text encoders of such models hold no single state of a "
+            "concept (arXiv 2405.01008), so that pictures may keep it. Remove Concept edits what the image model reads"
+        ]
 
     def _technical_lines(self) -> list[str]:
         size = f"rank {self.rank}, {self.nbytes / 1024:.0f} KiB, {self.relative_norm:.2%} of the weight's norm"
@@ -160,6 +179,7 @@ class EditReport:
             fields[name] = None if value is None else value._asdict()
         fields["milliseconds"] = dict(self.milliseconds)
         fields["generality"] = dict(self.generality)
+        fields["familiarity"] = dict(self.familiarity)
         verdict = judge(self)
         fields |= {"verdict": verdict.text(), "findings": [[*finding] for finding in verdict.findings]}
         return json.loads(json.dumps(fields))
