@@ -30,6 +30,23 @@ class FinalStates(NamedTuple):
     """Relative L2 change of the empty prompt's; not in the mean."""
 
 
+class Breadth(NamedTuple):
+    """The list of names that guarded an edit (``quickfix/breadth.py``)."""
+
+    list: str
+    """Its name, with its version."""
+    names: int
+    """How many names of it counted."""
+    captions: int
+    """In how many captions they stood."""
+    left_out: tuple[str, ...]
+    """Names left out since they name a concept, the first of them."""
+    weight: float
+    """As how many preserved captions the list counted."""
+    selectivity: float
+    """How far its keys took the place of the identity in the ridge."""
+
+
 @dataclass(frozen=True)
 class EditReport:
     """The measured effect and cost of an edit.
@@ -60,6 +77,7 @@ class EditReport:
         chosen: of the settings, what advice depends on.
         pooled: efficacy in the pooled vector of whole captions, where its door is edited too.
         doors: how many linear maps of an image model are edited; 0 for an edit of a text encoder.
+        breadth: the list of names that guarded the edit, where one did.
     """
 
     efficacy: float | None
@@ -85,6 +103,7 @@ class EditReport:
     chosen: Chosen | None = None
     pooled: float | None = None
     doors: int = 0
+    breadth: Breadth | None = None
 
     @property
     def verdict(self) -> str:
@@ -124,6 +143,8 @@ class EditReport:
             lines.append(f"worst hit: {worst}")
         if self.skipped_preserve:
             lines.append(f"not preserved, since they name the concept: {', '.join(map(repr, self.skipped_preserve))}")
+        if self.breadth is not None:
+            lines.append(_breadth_line(self.breadth))
         for source, prompt, cosine in self.contested:
             lines.append(f"contested: {source!r} and the preserved {prompt!r} have nearly the same key ({cosine:.3f})")
         return "\n".join([*lines, *self._technical_lines()])
@@ -155,7 +176,7 @@ class EditReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
         fields = dataclasses.asdict(self)
-        for name in ("storage", "guarding", "final", "neighbours", "unknown", "chosen"):
+        for name in ("storage", "guarding", "final", "neighbours", "unknown", "chosen", "breadth"):
             value = getattr(self, name)
             fields[name] = None if value is None else value._asdict()
         fields["milliseconds"] = dict(self.milliseconds)
@@ -173,3 +194,13 @@ class EditReport:
     def with_final(self, final: FinalStates) -> EditReport:
         """This report with the drift of the last hidden states."""
         return dataclasses.replace(self, final=final)
+
+
+def _breadth_line(breadth: Breadth) -> str:
+    line = f"guarded by breadth: {breadth.names} names in {breadth.captions} captions ({breadth.list}), weight "
+    line += f"{breadth.weight:g}"
+    if breadth.selectivity:
+        line += f", selectivity {breadth.selectivity:g}"
+    if breadth.left_out:
+        line += f"; left out, since they name the concept: {', '.join(map(repr, breadth.left_out))}"
+    return line
