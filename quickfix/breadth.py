@@ -96,23 +96,20 @@ class NameKeys:
             self._every = self._of_all(tower, tokenizer, listed, progress)
         every = self._every
         names, captions = listed.naming(concepts)
-        unknown = _unknown(tower, tokenizer, listed, {*names, *(name for name, _ in captions)})
-        out = [(name, place) for name in names - unknown for place in range(len(listed.captions[name]))]
-        out += [place for place in captions if place[0] not in unknown]
-        left = every.captions - len(out)
+        out = {(name, place) for name in names for place in range(len(listed.captions[name]))} | captions
+        unknown = _unknown(tower, tokenizer, [listed.captions[name][place] for name, place in sorted(out)])
+        named = [caption for name, place in sorted(out) if (caption := listed.captions[name][place]) not in unknown]
+        left = every.captions - len(named)
         if left <= 0:
             return None
-        if 2 * len(out) > every.captions:
-            unknown = _unknown(tower, tokenizer, listed, range(len(listed.names)))
-            total = self._summed(tower, tokenizer, _others(listed, unknown, set(out)), None)
+        if 2 * len(named) > every.captions:
+            others = [c for name, own in enumerate(listed.captions) for i, c in enumerate(own) if (name, i) not in out]
+            unknown = _unknown(tower, tokenizer, others)
+            total = self._summed(tower, tokenizer, [c for c in others if c not in unknown], None)
         else:
-            total = every.gram
-            if out:
-                named = [listed.captions[name][place] for name, place in sorted(out)]
-                total = total - self._summed(tower, tokenizer, named, None)
+            total = every.gram - self._summed(tower, tokenizer, named, None) if named else every.gram
         told = Breadth(
             listed.name,
-            len(listed.names) - every.unknown - len(names - unknown),
             left,
             tuple(listed.names[name] for name in sorted(names))[:_TOLD],
             settings.breadth_weight,
@@ -128,7 +125,8 @@ class NameKeys:
                 f"This model's text is read {tower.width} wide; a list of names guards up to {WIDEST}. Choose no list, "
                 "and name what must stay in `preserve`."
             )
-        texts = [caption.text for own in listed.captions for caption in own]
+        captions = [caption for own in listed.captions for caption in own]
+        texts = [caption.text for caption in captions]
         facts = {
             "list": listed.name,
             "captions": listed.digest,
@@ -140,14 +138,14 @@ class NameKeys:
         found = cache.read(facts)
         if found is not None and len(found.gram) == tower.width:
             return found
-        unknown = _unknown(tower, tokenizer, listed, range(len(listed.names)))
-        wanted = _others(listed, unknown, set())
+        unknown = _unknown(tower, tokenizer, captions)
+        wanted = [caption for caption in captions if caption not in unknown]
         if not wanted:
             raise BreadthError(
                 f"This text encoder knows none of the names of the list {listed.name}. Choose no list, and name what "
                 "must stay in `preserve`."
             )
-        made = CountedGram(self._summed(tower, tokenizer, wanted, progress), len(wanted), len(unknown))
+        made = CountedGram(self._summed(tower, tokenizer, wanted, progress), len(wanted))
         cache.write(facts, made)
         return made
 
@@ -179,18 +177,7 @@ class NameKeys:
         return total
 
 
-def _unknown(tower: Tower, tokenizer: PromptTokenizer, listed: NameList, places: range | set[int]) -> frozenset[int]:
-    """Those of some names that the text encoder does not know, by their places."""
-    names = {listed.names[place]: place for place in sorted(places)}
-    return frozenset(names[name] for name in unknown_names(tower, tokenizer, list(names)))
-
-
-def _others(listed: NameList, unknown: frozenset[int], out: set[tuple[int, int]]) -> list[Caption]:
-    """The captions of the names that are known, without some of them."""
-    return [
-        caption
-        for name, own in enumerate(listed.captions)
-        if name not in unknown
-        for place, caption in enumerate(own)
-        if (name, place) not in out
-    ]
+def _unknown(tower: Tower, tokenizer: PromptTokenizer, captions: Sequence[Caption]) -> frozenset[Caption]:
+    """Those of some captions of which the text encoder has a token that says nothing."""
+    unknown = unknown_names(tower, tokenizer, [caption.text for caption in captions])
+    return frozenset(caption for caption in captions if caption.text in unknown)

@@ -28,38 +28,11 @@ BREADTHS = (NO_BREADTH, SHORT, BROAD)
 
 # Words that names have in common without being alike.
 _SMALL = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "at",
-        "by",
-        "da",
-        "de",
-        "del",
-        "della",
-        "der",
-        "des",
-        "di",
-        "du",
-        "el",
-        "in",
-        "la",
-        "le",
-        "of",
-        "on",
-        "s",
-        "the",
-        "to",
-        "van",
-        "von",
-        "with",
-    ]
-)
+    ("a", "an", "and", "at", "by", "da", "de", "del", "der", "des", "di", "du", "el", "in", "la", "le", "of", "on")
+) | {"s", "the", "to", "van", "von", "with", "della"}
 _IRREGULAR = {"men": "man", "women": "woman", "children": "child", "feet": "foot", "geese": "goose", "mice": "mouse"}
 _IRREGULAR |= {"teeth": "tooth", "oxen": "ox", "people": "person"}
-_SLOT = re.compile(r"\{(\w+)\}")
-_WORD = re.compile(r"\w+")
+_SLOT, _WORD = r"\{(\w+)\}", r"\w+"
 
 
 class Caption(NamedTuple):
@@ -92,8 +65,8 @@ class NameList:
         """What of the list names a concept.
 
         A name is left out where it has a word of a concept's source, in the singular or the plural; a single caption,
-        where a filling has, or where the context itself holds the source. Small words ("of", "van") do not count, unless
-        a source has no others.
+        where a filling has, or where the context itself holds the source. Small words ("of", "van") do not count,
+        unless a source has no others.
 
         Returns:
             The places of the names, and those of captions of other names: (name, caption).
@@ -105,7 +78,7 @@ class NameList:
             words = {word for word in source if word not in _SMALL} or set(source)
             names.update(place for word in words for place in by_word.get(word, ()))
             for part in by_part:
-                own = stems(_SLOT.sub(" , ", part))
+                own = stems(re.sub(_SLOT, " ", part))
                 if _within(source, own) if "{" in part else not words.isdisjoint(own):
                     parts.add(part)
         captions = {place for part in parts for place in by_part[part] if place[0] not in names}
@@ -162,7 +135,7 @@ def name_list(name: str) -> NameList:
 
 def stems(text: str) -> tuple[str, ...]:
     """The words of a text without capitals and endings of the plural, so that both forms of a word agree."""
-    return tuple(map(_stem, _WORD.findall(text.casefold().replace("'s", ""))))
+    return tuple(map(_stem, re.findall(_WORD, text.casefold().replace("'s", ""))))
 
 
 @functools.lru_cache(maxsize=1 << 15)
@@ -182,7 +155,7 @@ def _filled(
 ) -> Caption:
     """A context with a name; of each filling another one in turn, none that has a word of the name."""
     text, used = context, []
-    for slot in _SLOT.findall(context):
+    for slot in re.findall(_SLOT, context):
         value = name
         if slot != "x":
             choices = [entry for entry, words in fillings[slot] if own.isdisjoint(words)]

@@ -34,12 +34,10 @@ class CountedGram(NamedTuple):
     Attributes:
         gram: (d, d) in fp64 on the CPU.
         captions: how many captions the keys are of.
-        unknown: names left out because the encoder does not know them.
     """
 
     gram: torch.Tensor
     captions: int
-    unknown: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ class GramCache:
         path = self._path(key)
         if path is None or made.gram.nbytes > MOST_BYTES:
             return
-        label = json.dumps({"format": _FORMAT, "key": key, "captions": made.captions, "unknown": made.unknown, **facts})
+        label = json.dumps({"format": _FORMAT, "key": key, "captions": made.captions, "facts": dict(facts)})
         with contextlib.suppress(OSError, SafetensorError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(path, overwrite=True) as part:
@@ -113,7 +111,7 @@ def _read(path: Path, key: str) -> CountedGram | None:
         with safe_open(path, "pt") as file:
             label = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
             gram = file.get_tensor("gram")
-            found = CountedGram(gram, int(label["captions"]), int(label["unknown"]))
+            found = CountedGram(gram, int(label["captions"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
     square = gram.ndim == 2 and gram.shape[0] == gram.shape[1] and gram.dtype == torch.float64

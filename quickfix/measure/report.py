@@ -35,10 +35,8 @@ class Breadth(NamedTuple):
 
     list: str
     """Its name, with its version."""
-    names: int
-    """How many names of it counted."""
     captions: int
-    """In how many captions they stood."""
+    """How many captions of its names counted."""
     left_out: tuple[str, ...]
     """Names left out since they name a concept, the first of them."""
     weight: float
@@ -197,7 +195,7 @@ class EditReport:
 
 
 def _breadth_line(breadth: Breadth) -> str:
-    line = f"guarded by breadth: {breadth.names} names in {breadth.captions} captions ({breadth.list}), weight "
+    line = f"guarded by breadth: {breadth.captions} captions of names ({breadth.list}), weight "
     line += f"{breadth.weight:g}"
     if breadth.selectivity:
         line += f", selectivity {breadth.selectivity:g}"
