@@ -279,3 +279,31 @@ def test_it_is_drawn_without_the_style_and_the_rest_stays(shapes, remove):
             pictures = vae.decode(found["samples"]).permute(0, 3, 1, 2).float()
         read = reader.read(pictures)
         assert read["style"] == [style] * 2 and read["object"] == ["star"] * 2 and read["color"] == ["red"] * 2
+
+
+@pytest.mark.parametrize("list_", ["short", "none"])
+def test_a_list_of_names_guards_and_its_sums_are_kept(objects, remove, choose, list_, tmp_path, monkeypatch):
+    import folder_paths
+    from diff_quickfix.quickfix import SHORT, breadth, keep_grams_in
+    from diff_quickfix.quickfix.concepts.names import NameList, name_list
+
+    whole = name_list(SHORT)
+    # Some that Shapes knows: all of them would take seconds.
+    places = [whole.names.index(name) for name in ("circle", "square", "blue", "Vincent van Gogh", "Piet Mondrian")]
+    few = NameList(
+        SHORT, tuple(whole.names[i] for i in places), tuple(whole.captions[i] for i in places), "few of them"
+    )
+    monkeypatch.setattr(breadth, "name_list", lambda name: few)
+    monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
+    plain = remove(objects, way="image model")[2]
+    try:
+        for _ in range(2):
+            edit, report = remove(objects, way="image model", breadth=list_)[2:]
+            files = list(tmp_path.rglob("*.safetensors"))
+            assert len(files) == (list_ == "short") and ("guarded by breadth: " in report) == (list_ == "short")
+        assert edit.settings.breadth == (SHORT if list_ == "short" else "")
+        assert torch.equal(edit.delta(), plain.delta()) == (list_ == "none")
+        chosen = choose(objects, breadth=list_)[2]
+        torch.testing.assert_close(chosen.delta(), edit.delta(), rtol=1e-4, atol=1e-6)
+    finally:
+        keep_grams_in(None)
