@@ -169,9 +169,9 @@ def measure_edit(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, str
         build_guard(tower, tokenizer, edit.concepts, unguarded),
         everyday_probe(tower, tokenizer, edit.concepts, settings.layer),
     )
-    assert report.chosen is not None
     if settings.breadth:
         report = dataclasses.replace(report, breadth=edit.report.breadth, condition=None)
+    assert report.chosen is not None
     report = dataclasses.replace(report, chosen=report.chosen._replace(strength=strength))
     if not edit.doors:
         return report
