@@ -32,7 +32,17 @@ from .name_lists import NAME_LISTS, NO_LIST, guarded_by_names
 from .text_encoder import apply_edit, open_text_encoder, stored_report
 from .text_states import TextStates, open_text_states
 
-__all__ = ["DOOR_CHOICES", "NAME_LISTS", "NO_LIST", "WAYS", "Removed", "apply_stored", "edit_doors_of", "remove_concept", "tower_of"]
+__all__ = [
+    "DOOR_CHOICES",
+    "NAME_LISTS",
+    "NO_LIST",
+    "WAYS",
+    "Removed",
+    "apply_stored",
+    "edit_doors_of",
+    "remove_concept",
+    "tower_of",
+]
 
 Progress = Callable[[int, int], None]
 

@@ -95,7 +95,9 @@ def others(*out):
 
 @pytest.mark.parametrize("where", ["layer 0", "layer 1", "doors"])
 @pytest.mark.parametrize("source", ["star", "unnamed", "photo"])
-def test_cached_sums_less_what_names_the_concept_are_sums_from_nothing(tower, states, tokenizer, where, source, tmp_path):
+def test_cached_sums_less_what_names_the_concept_are_sums_from_nothing(
+    tower, states, tokenizer, where, source, tmp_path
+):
     at, base = (states, DOORS) if where == "doors" else (tower, dataclasses.replace(GUARDED, layer=int(where[-1])))
     settings = broad(base, preserve=(), breadth_weight=5.0)
     concept = ConceptEdit(source, "circle", "object")
@@ -115,9 +117,7 @@ def test_it_is_encoded_once_and_again_where_anything_differs(model, tower, token
     keep_grams_in(tmp_path)
     encoded = []
     summed = module.NameKeys._summed
-    monkeypatch.setattr(
-        module.NameKeys, "_summed", lambda *args: (encoded.append(len(args[3])), summed(*args))[1]
-    )
+    monkeypatch.setattr(module.NameKeys, "_summed", lambda *args: (encoded.append(len(args[3])), summed(*args))[1])
     concept, settings = ConceptEdit("van gogh", "painting"), broad(GUARDED)
 
     def made(at=tower, settings=settings):
