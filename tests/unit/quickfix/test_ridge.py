@@ -48,7 +48,7 @@ def test_without_selectivity_it_is_todays_solve(count):
 @pytest.mark.parametrize("count", [4, 40])
 @pytest.mark.parametrize("selectivity", [0.5, 0.99])
 def test_the_normal_equations_hold(count, selectivity, held):
-    """d/d(delta) of sum ||delta k - r||^2 + lam tr(delta C delta^T) + beta ||delta P||^2 is 0, on the free directions."""
+    """The gradient of sum ||delta k - r||^2 + lam tr(delta C delta^T) + beta ||delta P||^2 is 0 where delta is free."""
     keys, residuals, ridge, kept = made(count, seed=count)
     span = HeldSpan.of(made(2, seed=5)[0]) if held else None
     charged, rest = ridge, kept
