@@ -109,8 +109,8 @@ def breadth_input() -> io.Input:
         optional=True,
         advanced=True,
         tooltip="A list of names to keep beside `preserve`, less what names the concept. short: 550 well-known "
-        "artists, things, looks and colors. broad: 5,000 names of everything that people name. The first edit of a text "
-        "encoder with a list takes longer, minutes where no GPU runs it; the next ones do not.",
+        "artists, things, looks and colors. broad: 5,000 names of everything that people name. The first edit of a "
+        "text encoder with a list takes longer, minutes where no GPU runs it; the next ones do not.",
     )
 
 
