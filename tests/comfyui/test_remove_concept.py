@@ -281,8 +281,8 @@ def test_it_is_drawn_without_the_style_and_the_rest_stays(shapes, remove):
         assert read["style"] == [style] * 2 and read["object"] == ["star"] * 2 and read["color"] == ["red"] * 2
 
 
-@pytest.mark.parametrize("list_", ["short", "none"])
-def test_a_list_of_names_guards_and_its_sums_are_kept(objects, remove, choose, list_, tmp_path, monkeypatch):
+@pytest.mark.newest
+def test_a_list_of_names_guards_and_its_sums_are_kept(objects, remove, choose, tmp_path, monkeypatch):
     import folder_paths
     from diff_quickfix.quickfix import SHORT, breadth, keep_grams_in
     from diff_quickfix.quickfix.concepts.names import NameList, name_list
@@ -295,15 +295,16 @@ def test_a_list_of_names_guards_and_its_sums_are_kept(objects, remove, choose, l
     )
     monkeypatch.setattr(breadth, "name_list", lambda name: few)
     monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
-    plain = remove(objects, way="image model")[2]
     try:
-        for _ in range(2):
-            edit, report = remove(objects, way="image model", breadth=list_)[2:]
-            files = list(tmp_path.rglob("*.safetensors"))
-            assert len(files) == (list_ == "short") and ("guarded by breadth: " in report) == (list_ == "short")
-        assert edit.settings.breadth == (SHORT if list_ == "short" else "")
-        assert torch.equal(edit.delta(), plain.delta()) == (list_ == "none")
-        chosen = choose(objects, breadth=list_)[2]
+        edit, report = remove(objects, way="image model", breadth="short")[2:]
+        assert edit.settings.breadth == SHORT and "guarded by breadth: " in report and "Vincent van Gogh" in report
+        (kept,) = tmp_path.rglob("*.safetensors")
+        made = kept.read_bytes()
+        # Edit Image Model takes the list, and what was kept of it.
+        chosen = choose(objects, breadth="short")[2]
         torch.testing.assert_close(chosen.delta(), edit.delta(), rtol=1e-4, atol=1e-6)
+        assert [path.read_bytes() for path in tmp_path.rglob("*.safetensors")] == [made]
+        unguarded = choose(objects)[2]
+        assert not torch.allclose(unguarded.delta(), edit.delta()) and unguarded.report.breadth is None
     finally:
         keep_grams_in(None)
