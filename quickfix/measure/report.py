@@ -31,6 +31,21 @@ class FinalStates(NamedTuple):
     """Relative L2 change of the empty prompt's; not in the mean."""
 
 
+class Breadth(NamedTuple):
+    """The list of names that guarded an edit (``quickfix/breadth.py``)."""
+
+    list: str
+    """Its name, with its version."""
+    captions: int
+    """How many captions of its names counted."""
+    left_out: tuple[str, ...]
+    """Names left out since they name a concept, the first of them."""
+    weight: float
+    """As how many preserved captions the list counted."""
+    selectivity: float
+    """How far its keys took the place of the identity in the ridge."""
+
+
 @dataclass(frozen=True)
 class EditReport:
     """The measured effect and cost of an edit.
@@ -64,6 +79,7 @@ class EditReport:
         encoder: the text encoder that is edited, a key of :data:`~.families.clip.ENCODERS`; empty for doors.
         familiarity: (name, how far it moves the text states beside made-up names of as many tokens, which is 1 for one
             that is like them), of some of the concepts of an edit of doors (``familiarity.py``).
+        breadth: the list of names that guarded the edit, where one did.
     """
 
     efficacy: float | None
@@ -91,6 +107,7 @@ class EditReport:
     doors: int = 0
     encoder: str = ""
     familiarity: tuple[tuple[str, float], ...] = ()
+    breadth: Breadth | None = None
 
     @property
     def verdict(self) -> str:
@@ -119,6 +136,11 @@ class EditReport:
                 f"final text states: drift {self.final.drift:.2%} (1 - cosine {self.final.turn:.4f}) on everyday "
                 f"captions, {self.final.empty_prompt_drift:.2%} on the empty prompt"
             )
+        return "\n".join([*lines, *self._name_lines(), *self._technical_lines()])
+
+    def _name_lines(self) -> list[str]:
+        """What becomes of names and prompts, each by itself."""
+        lines = []
         if self.neighbours is not None:
             names = "; ".join(f"{name!r} {moved:.0%}" for name, moved in self.neighbours.worst)
             lines.append(
@@ -133,9 +155,11 @@ class EditReport:
             lines.append(f"worst hit: {worst}")
         if self.skipped_preserve:
             lines.append(f"not preserved, since they name the concept: {', '.join(map(repr, self.skipped_preserve))}")
+        if self.breadth is not None:
+            lines.append(_breadth_line(self.breadth))
         for source, prompt, cosine in self.contested:
             lines.append(f"contested: {source!r} and the preserved {prompt!r} have nearly the same key ({cosine:.3f})")
-        return "\n".join([*lines, *self._technical_lines()])
+        return lines
 
     def _encoder_lines(self) -> list[str]:
         """Which text encoder is edited, where a model has several."""
@@ -152,6 +176,8 @@ class EditReport:
         if self.doors:
             size = f"rank {self.rank} at {self.doors} doors of the image model, {self.nbytes / 1024:.0f} KiB"
         lines = [f"size: {size}"]
+        if self.chosen is not None:
+            lines.append(f"lambda: {self.chosen.lam:.3g}")
         if self.basis:
             lines.append(f"computed from: {self.basis}")
         if self.guarding is not None:
@@ -174,7 +200,7 @@ class EditReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
         fields = dataclasses.asdict(self)
-        for name in ("storage", "guarding", "final", "neighbours", "unknown", "chosen"):
+        for name in ("storage", "guarding", "final", "neighbours", "unknown", "chosen", "breadth"):
             value = getattr(self, name)
             fields[name] = None if value is None else value._asdict()
         fields["milliseconds"] = dict(self.milliseconds)
@@ -193,3 +219,13 @@ class EditReport:
     def with_final(self, final: FinalStates) -> EditReport:
         """This report with the drift of the last hidden states."""
         return dataclasses.replace(self, final=final)
+
+
+def _breadth_line(breadth: Breadth) -> str:
+    line = f"guarded by breadth: {breadth.captions} captions of names ({breadth.list}), weight "
+    line += f"{breadth.weight:g}"
+    if breadth.selectivity:
+        line += f", selectivity {breadth.selectivity:g}"
+    if breadth.left_out:
+        line += f"; left out, since they name the concept: {', '.join(map(repr, breadth.left_out))}"
+    return line

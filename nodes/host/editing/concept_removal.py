@@ -27,10 +27,11 @@ from ....text.prompts import PromptTokenizer
 from ....text.rows import RowTokenizer
 from ..objects import Clip, Model
 from .image_model import ImageModel, open_image_model, patch_doors, stored_door_report
+from .name_lists import NAME_LISTS, NO_LIST, guarded_by_names
 from .text_encoder import apply_edit, open_text_encoder, stored_report
 from .text_states import TextStates, open_text_states
 
-__all__ = ["DOOR_CHOICES", "WAYS", "Removed", "edit_doors_of", "remove_concept"]
+__all__ = ["DOOR_CHOICES", "NAME_LISTS", "NO_LIST", "WAYS", "Removed", "edit_doors_of", "remove_concept"]
 
 Progress = Callable[[int, int], None]
 
@@ -64,7 +65,7 @@ def remove_concept(
     concepts: Sequence[ConceptEdit],
     way: str,
     lam: float,
-    preserve: tuple[str, str],
+    preserve: tuple[str, str, str],
     strength: float,
     *,
     progress: Progress | None = None,
@@ -74,18 +75,19 @@ def remove_concept(
     Args:
         objects: the MODEL and the CLIP.
         lam: 0 for the way's own.
-        preserve: prompts to preserve, one on each line, and how ("soft" or "hard").
+        preserve: prompts to preserve, one on each line, how ("soft" or "hard"), and a list of names, of
+            :data:`NAME_LISTS`.
 
     Raises:
         DoorError, WayError: the image model is of no known family, or does not have the way.
         UnsupportedStatesError, UnsupportedEncoderError: the CLIP is of another kind.
-        PromptError, HeldError: see :func:`compute_edit`.
+        PromptError, HeldError, BreadthError: see :func:`compute_edit`.
     """
     model, clip = objects
     image_model = open_image_model(model)
     chosen = way_of(image_model.family, common_kind(concepts), way)
     settings = dataclasses.replace(chosen.settings, lam=lam or chosen.settings.lam)
-    settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
+    settings = guarded_by_names(settings.keeping(prompts_of_text(preserve[0]), preserve[1]), preserve[2])
     note = chosen.text(image_model.family) + "\n"
     if chosen.by_doors:
         states = open_text_states(clip, image_model.family, model)
@@ -115,7 +117,7 @@ def edit_doors_of(
     concepts: Sequence[ConceptEdit],
     doors: tuple[str, str],
     solve: tuple[str, float],
-    preserve: tuple[str, str],
+    preserve: tuple[str, str, str],
     strength: float,
     *,
     progress: Progress | None = None,
@@ -130,7 +132,7 @@ def edit_doors_of(
     image_model = open_image_model(objects[0])
     settings = doors_settings(image_model.family, solve[0])
     settings = dataclasses.replace(settings, lam=solve[1] or DOORS.lam)
-    settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
+    settings = guarded_by_names(settings.keeping(prompts_of_text(preserve[0]), preserve[1]), preserve[2])
     states = open_text_states(objects[1], image_model.family, objects[0])
     names = doors[1].strip()
     choice = DoorChoice(DOOR_CHOICES[doors[0]], None if names in ("", "*") else names)
