@@ -62,6 +62,7 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "SaveTrace": ("compare-traces", ()),
     "LoadTrace": ("compare-traces", ()),
     "CompareTraces": ("compare-traces", ("Noise - other words",)),
+    "BeforeAfterSheet": ("remove-a-concept", ("Before and after",)),
 }
 README, README_TEMPLATE = "README", "trace-then-edit"
 _AROUND = """((shown) => {
