@@ -297,7 +297,7 @@ def test_the_server_accepts_the_other_versions(server, template, model_files, cl
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("name", ["remove-a-concept", "trace-a-prompt"])
+@pytest.mark.parametrize("name", ["Remove a concept (Diff-QuickFix)", "trace-a-prompt"])
 def test_the_server_lists_a_blueprint_of_nodes_that_it_knows(server, known, name):
     listed = server.get_json("/global_subgraphs")
     (entry,) = [
