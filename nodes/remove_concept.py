@@ -87,8 +87,20 @@ class RemoveConcept(Node):
             display_name="Remove Concept",
             category="Diff-QuickFix/edit",
             search_aliases=[
-                *("delete", "erase", "forget", "unlearn", "replace", "censor", "artist", "style", "character"),
-                *("trademark", "concept ablation", "uce", "negative prompt", "sdxl", "illustrious", "pony"),
+                *(
+                    "delete",
+                    "remove",
+                    "erase",
+                    "forget",
+                    "unlearn",
+                    "replace",
+                    "censor",
+                    "artist",
+                    "style",
+                    "character",
+                ),
+                *("delete artist", "remove artist", "remove style", "replace concept", "forget concept", "nsfw"),
+                *("trademark", "concept ablation", "uce", "negative prompt", "sdxl", "illustrious", "pony", "flux"),
             ],
             has_intermediate_output=True,
             description=(

@@ -123,7 +123,12 @@ def test_its_settings_reach_the_node_inside(page):
     insert(page, REMOVE)
     set_widgets(page, concept="piet mondrian", becomes="drawing", kind="style", strength=0.5)
     (sent,) = [node["inputs"] for node in page.run(SENT) if node["class_type"] == "DiffQuickFix_RemoveConcept"]
-    assert [sent[name] for name in ("concept", "becomes", "kind", "strength")] == ["piet mondrian", "drawing", "style", 0.5]
+    assert [sent[name] for name in ("concept", "becomes", "kind", "strength")] == [
+        "piet mondrian",
+        "drawing",
+        "style",
+        0.5,
+    ]
 
 
 def test_trace_a_prompt_finds_the_layer(page, known_runs):

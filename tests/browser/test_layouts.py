@@ -68,16 +68,11 @@ def test_the_wires_of_a_template_can_be_followed(page, name):
 
 
 def test_the_first_template_opens_readable(page):
-    """At 1400 x 900 the classic renderer draws texts from a scale of 8/14 on."""
-    page.call("Emulation.setDeviceMetricsOverride", width=1400, height=900, deviceScaleFactor=1, mobile=False)
-    try:
-        load(page, templates.read("remove-a-concept"))
-        page.run("window.app.extensionManager.command.execute('Comfy.Canvas.FitView').then(() => true)")
-        page.rest(1)
-        assert page.run("window.app.canvas.ds.scale") > 8 / 14
-        assert not page.run("window.app.canvas.low_quality")
-    finally:
-        page.call("Emulation.clearDeviceMetricsOverride")
+    """On a page of 1400 x 900, the tests' own size: the classic renderer draws texts from a scale of 8/14 on."""
+    load(page, templates.read("remove-a-concept"))
+    page.run("window.app.extensionManager.command.execute('Comfy.Canvas.FitView').then(() => true)")
+    page.rest(1)
+    assert page.run("window.innerWidth") == 1400 and page.run("window.app.canvas.ds.scale") > 8 / 14
 
 
 @pytest.mark.parametrize("name", BLUEPRINTS)
