@@ -64,7 +64,7 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "CompareTraces": ("compare-traces", ("Noise - other words",)),
     "BeforeAfterSheet": ("remove-a-concept", ("Before and after",)),
 }
-README, README_TEMPLATE = "README", "trace-then-edit"
+README, README_TEMPLATE = "README", "remove-a-concept"
 _AROUND = """((shown) => {
     const [left, top] = [0, 1].map((axis) => Math.min(...shown.map((one) => one.pos[axis])));
     const [right, bottom] = [0, 1].map((axis) => Math.max(...shown.map((one) => one.pos[axis] + one.size[axis])));
@@ -98,7 +98,6 @@ def take(page: ComfyPage, kind: str, companions: tuple[str, ...]) -> Image.Image
 
 def take_whole(page: ComfyPage) -> Image.Image:
     """The whole graph, small but with its texts."""
-    pin_a_cell(page)
     page.run("window.app.extensionManager.setting.set('LiteGraph.Canvas.MinFontSizeForLOD', 0).then(() => true)")
     return cut(page, page.run(_WHOLE))
 

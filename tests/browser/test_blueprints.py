@@ -121,14 +121,10 @@ def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page, known
 
 def test_its_settings_reach_the_node_inside(page):
     insert(page, REMOVE)
-    set_widgets(page, concept="piet mondrian", becomes="drawing", kind="style", strength=0.5)
+    settings = {"concept": "piet mondrian", "becomes": "drawing", "kind": "object", "strength": 0.5}
+    set_widgets(page, **settings)
     (sent,) = [node["inputs"] for node in page.run(SENT) if node["class_type"] == "DiffQuickFix_RemoveConcept"]
-    assert [sent[name] for name in ("concept", "becomes", "kind", "strength")] == [
-        "piet mondrian",
-        "drawing",
-        "style",
-        0.5,
-    ]
+    assert {name: sent[name] for name in settings} == settings
 
 
 def test_trace_a_prompt_finds_the_layer(page, known_runs):
