@@ -3,7 +3,7 @@ the README, a whole template.
 
     python3 scripts/bootstrap.py run --browser -- python scripts/help_pictures.py [ID ...]
 
-Writes web/docs/ID.webp, of all nodes or of those named (without the prefix DiffQuickFix_); named README, docs/graph.webp
+Writes web/docs/ID.webp, of all nodes or of those named (without the prefix DiffQuickFix_); for README, docs/graph.webp
 and docs/remove-a-concept.webp, the node beside the sheet that it gives. Ten minutes for all.
 """
 
