@@ -11,7 +11,7 @@ from .edit_files import LoadEdit, SaveEditAsLoRA
 from .find import FindLambda, FindTarget
 from .guard import CollateralRadar, EditReportNode, PreserveSet
 from .remove_concept import ApplyEditToConditioning, EditImageModel, RemoveConcept
-from .score import ClipScore, ClipVisionScorer, LoadClipScorer, ShapesScorerNode
+from .score import BeforeAfterSheet, ClipScore, ClipVisionScorer, LoadClipScorer, ShapesScorerNode
 from .shapes import LoadShapesDemo
 from .trace import CausalTraceText, CausalTraceUNet
 from .trace_result import CausalHeatmap, CompareTraces, LoadTrace, LocateCausalState, SaveTrace
@@ -46,6 +46,7 @@ NODES: list[type[io.ComfyNode]] = [
     RemoveConcept,
     EditImageModel,
     ApplyEditToConditioning,
+    BeforeAfterSheet,
 ]
 
 

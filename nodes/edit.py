@@ -30,7 +30,15 @@ class DiffQuickFixEdit(Node):
             node_id="DiffQuickFix_Edit",
             display_name="Diff-QuickFix Edit",
             category="Diff-QuickFix/edit",
-            search_aliases=["remove concept", "erase concept", "unlearn", "remove style"],
+            search_aliases=[
+                "remove concept",
+                "erase concept",
+                "unlearn",
+                "remove style",
+                "delete",
+                "forget",
+                "replace",
+            ],
             # ComfyUI 0.19: the report is shown again after a reload, and when the node's result was cached.
             has_intermediate_output=True,
             is_output_node=True,

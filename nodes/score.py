@@ -1,9 +1,10 @@
-"""Nodes that score pictures."""
+"""Nodes that judge pictures: score them, or show them beside each other."""
 
 from __future__ import annotations
 
-from .api import ImageScorerType, Node, io, schema
+from .api import ImageScorerType, Node, image_of, io, report_ui, schema
 from .host.scorers import FolderScorer, ShapesImageScorer, VisionScorer, clip_folders
+from .host.sheet import sheet_of
 
 NO_FOLDER = "(no CLIP folder found)"
 
@@ -129,3 +130,53 @@ class ClipScore(Node):
     def execute(cls, scorer, images, prompt: str) -> io.NodeOutput:
         scores = scorer(images, prompt)
         return io.NodeOutput(float(scores.mean()), "\n".join(f"{value:.4f}" for value in scores.tolist()))
+
+
+class BeforeAfterSheet(Node):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="DiffQuickFix_BeforeAfterSheet",
+            display_name="Before/After Sheet",
+            category="Diff-QuickFix/score",
+            search_aliases=["compare images", "grid", "contact sheet", "xy plot", "difference", "side by side"],
+            has_intermediate_output=True,
+            description=(
+                "Puts pictures of the same prompts and seeds on one labelled sheet: a row for each picture of the "
+                "batches, a column for each batch. Says how much each changed beside the first column."
+            ),
+            inputs=[
+                io.Image.Input("before", tooltip="The pictures that the others are compared with: without the edit."),
+                io.Image.Input("after", tooltip="The same prompts and seeds with the edit: as many, of the same size."),
+                io.String.Input(
+                    "columns",
+                    default="before | after",
+                    tooltip="What stands above the columns, divided by |.",
+                ),
+                io.String.Input(
+                    "rows",
+                    multiline=True,
+                    placeholder="rows: what stands above each, one a line",
+                    tooltip="What stands above each row, one a line: the prompts. Empty: nothing. Any script; what no "
+                    "font on this machine has becomes a square, and the report says so.",
+                ),
+                io.Image.Input("third", optional=True, tooltip="One more column: another strength, another edit."),
+                io.Image.Input("fourth", optional=True, tooltip="One more column."),
+            ],
+            outputs=[
+                io.Image.Output(id="sheet", display_name="sheet", tooltip="The sheet, as one picture."),
+                io.String.Output(
+                    id="report",
+                    display_name="report",
+                    tooltip="How much the pictures changed: one sentence for all, then each row. Layout and color: "
+                    "waves of fewer than eight to the shorter side; texture: all finer ones.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, before, after, columns: str, rows: str, third=None, fourth=None) -> io.NodeOutput:
+        given = {"before": before, "after": after, "third": third, "fourth": fourth}
+        there = {name: images for name, images in given.items() if images is not None}
+        sheet, report = sheet_of(there, columns, rows)
+        return io.NodeOutput(image_of(sheet), report, ui=report_ui(report))

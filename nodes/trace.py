@@ -156,7 +156,7 @@ class CausalTraceText(Node):
             node_id="DiffQuickFix_CausalTraceText",
             display_name="Causal Trace (Text Encoder)",
             category="Diff-QuickFix/trace",
-            search_aliases=["causal tracing", "locate knowledge", "ROME"],
+            search_aliases=["causal tracing", "locate knowledge", "ROME", "interpret", "interpretability"],
             description=(
                 "Which layer and which token of the text encoder carry the subject? Restores every layer at every "
                 "token in turn, paints, and measures how much of the picture comes back."
@@ -193,7 +193,7 @@ class CausalTraceUNet(Node):
             node_id="DiffQuickFix_CausalTraceUNet",
             display_name="Causal Trace (UNet)",
             category="Diff-QuickFix/trace",
-            search_aliases=["causal tracing", "locate knowledge"],
+            search_aliases=["causal tracing", "locate knowledge", "interpret", "interpretability"],
             description=(
                 "Which layer of the UNet, and at which steps, carries the subject? Restores every site in turn from "
                 "the clean run, which rides along in the same batch, and measures how much of the picture comes back."

@@ -3,8 +3,8 @@ the README, a whole template.
 
     python3 scripts/bootstrap.py run --browser -- python scripts/help_pictures.py [ID ...]
 
-Writes web/docs/ID.webp, of all nodes or of those named (without the prefix DiffQuickFix_), and docs/graph.webp (named
-README). Ten minutes for all.
+Writes web/docs/ID.webp, of all nodes or of those named (without the prefix DiffQuickFix_); for README, docs/graph.webp
+and docs/remove-a-concept.webp, the node beside the sheet that it gives. Ten minutes for all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PREFIX = "DiffQuickFix_"
 DOCS = ROOT / "web" / "docs"
 WIDTH, HEIGHT = 1500, 1300
 LEFT, TOP = 140, 160  # where the node stands on the page: clear of ComfyUI's own bars
-MARGIN, TITLE = 10, 30
+MARGIN, TITLE, GAP = 10, 30, 20
 # Which template shows a node, and the titles of the nodes beside it that show what it gives.
 SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "RemoveConcept": ("remove-a-concept", ()),
@@ -62,8 +62,9 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "SaveTrace": ("compare-traces", ()),
     "LoadTrace": ("compare-traces", ()),
     "CompareTraces": ("compare-traces", ("Noise - other words",)),
+    "BeforeAfterSheet": ("remove-a-concept", ("Before and after",)),
 }
-README, README_TEMPLATE = "README", "trace-then-edit"
+README, README_TEMPLATE = "README", "remove-a-concept"
 _AROUND = """((shown) => {
     const [left, top] = [0, 1].map((axis) => Math.min(...shown.map((one) => one.pos[axis])));
     const [right, bottom] = [0, 1].map((axis) => Math.max(...shown.map((one) => one.pos[axis] + one.size[axis])));
@@ -97,9 +98,24 @@ def take(page: ComfyPage, kind: str, companions: tuple[str, ...]) -> Image.Image
 
 def take_whole(page: ComfyPage) -> Image.Image:
     """The whole graph, small but with its texts."""
-    pin_a_cell(page)
     page.run("window.app.extensionManager.setting.set('LiteGraph.Canvas.MinFontSizeForLOD', 0).then(() => true)")
     return cut(page, page.run(_WHOLE))
+
+
+def beside(node: Image.Image, sheet: Image.Image) -> Image.Image:
+    """A node and, as high as it, the sheet of pictures."""
+    sheet = sheet.resize((round(sheet.width * node.height / sheet.height), node.height), Image.Resampling.LANCZOS)
+    whole = Image.new("RGB", (node.width + GAP + sheet.width, node.height), "white")
+    whole.paste(node, (0, 0))
+    whole.paste(sheet, (node.width + GAP, 0))
+    return whole
+
+
+def saved_picture(server: Any) -> Image.Image:
+    """What the last run saved, its only picture."""
+    (run,) = server.get_json("/history?max_items=1").values()
+    ((image,),) = [output["images"] for output in run["outputs"].values() if output.get("images")]
+    return Image.fromarray(server.picture(image))
 
 
 def cut(page: ComfyPage, box: dict[str, float]) -> Image.Image:
@@ -143,6 +159,9 @@ def main(chosen: list[str]) -> int:
                 if place == template:
                     take(page, kind, companions).save(DOCS / f"{PREFIX}{kind}.webp", quality=82, method=6)
             if readme and template == README_TEMPLATE:
+                node = take(page, "RemoveConcept", ())
+                both = beside(node, saved_picture(server))
+                both.save(ROOT / "docs" / "remove-a-concept.webp", quality=88, method=6)
                 take_whole(page).save(ROOT / "docs" / "graph.webp", quality=85, method=6)
     return 0
 

@@ -4,8 +4,8 @@
     python3 scripts/bootstrap.py run -- python scripts/templates.py NAME ...   paint the thumbnails of these before
 
 A template is a graph in ComfyUI's UI format, as its page saves it. `NAME.json` paints with Shapes, the demo model;
-`NAME-sd15.json` is the same with a checkpoint loader, `NAME-sdxl.json`, of some, with SDXL's prompts, size and sampler
-too. Change the first, and run this.
+`NAME-sd15.json` is the same with a checkpoint loader. Of some there are versions for other families too (`-sdxl`,
+`-flux`, `-z-image`), with the loaders, prompts, size and sampler that people use there. Change the first, and run this.
 """
 
 from __future__ import annotations
@@ -25,39 +25,150 @@ Graph = dict[str, Any]
 FOLDER = Path(__file__).resolve().parent.parent / "workflows"
 
 
+class Loader(NamedTuple):
+    """One of ComfyUI's loaders, with its widgets' values."""
+
+    kind: str
+    gives: tuple[str, ...]
+    values: tuple[str, ...]
+    place: tuple[int, int]
+    """Its top, and its height."""
+    folder: str
+    links: tuple[str, ...]
+    """Where the files are that it names, in their order: the page offers to download what is missing."""
+
+    def node(self) -> Graph:
+        """Properties and outputs of a node of this kind."""
+        names = [value for value in self.values if value.endswith(".safetensors")]
+        models = [
+            {"name": name, "url": link, "directory": self.folder} for name, link in zip(names, self.links, strict=True)
+        ]
+        return {
+            "type": self.kind,
+            "properties": {"Node name for S&R": self.kind, "models": models},
+            "widgets_values": list(self.values),
+        }
+
+
 class Version(NamedTuple):
     """What a template needs for a kind of models that people have."""
 
-    checkpoint: str
+    loaders: tuple[Loader, ...]
     size: int
     models: str
-    """Whose file to choose, in words."""
+    """What to choose, in words."""
     band: str
     """What stands above the thumbnail."""
+    sampler: tuple[Any, ...]
+    """The widgets' values of KSampler as these models are used."""
+    latent: str = "EmptyLatentImage"
 
 
-SD15, SDXL = "-sd15", "-sdxl"
+def _checkpoint(name: str, link: str) -> Loader:
+    return Loader("CheckpointLoaderSimple", ("MODEL", "CLIP", "VAE"), (name,), (40, 110), "checkpoints", (link,))
+
+
+def _three(model: tuple[str, str], clip: Loader, vae: str) -> tuple[Loader, ...]:
+    """The loaders of a model whose parts are files of their own."""
+    name, link = model
+    return (
+        Loader("UNETLoader", ("MODEL",), (name, "default"), (40, 90), "diffusion_models", (link,)),
+        clip,
+        Loader("VAELoader", ("VAE",), ("ae.safetensors",), (375, 90), "vae", (vae,)),
+    )
+
+
+_HUB = "https://huggingface.co"
+SD15, SDXL, FLUX, Z_IMAGE = "-sd15", "-sdxl", "-flux", "-z-image"
 VERSIONS = {
     SD15: Version(
-        "v1-5-pruned-emaonly-fp16.safetensors", 512, "Stable Diffusion 1.x or 2.x file", "Stable Diffusion 1.x / 2.x"
+        (
+            _checkpoint(
+                "v1-5-pruned-emaonly-fp16.safetensors",
+                f"{_HUB}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors",
+            ),
+        ),
+        512,
+        "Stable Diffusion 1.x or 2.x file in *Load Checkpoint*",
+        "Stable Diffusion 1.x / 2.x",
+        (7, "fixed", 25, 7.0, "dpmpp_2m", "karras", 1.0),
     ),
     SDXL: Version(
-        "sd_xl_base_1.0.safetensors", 1024, "SDXL file (SDXL itself, Illustrious, NoobAI, Pony and others)", "SDXL"
+        (
+            _checkpoint(
+                "sd_xl_base_1.0.safetensors",
+                f"{_HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
+            ),
+        ),
+        1024,
+        "SDXL file (SDXL itself, Illustrious, NoobAI, Pony and others) in *Load Checkpoint*",
+        "SDXL",
+        (7, "fixed", 25, 6.0, "dpmpp_2m", "karras", 1.0),
+    ),
+    FLUX: Version(
+        _three(
+            ("flux1-dev.safetensors", f"{_HUB}/Comfy-Org/flux1-dev/resolve/main/flux1-dev.safetensors"),
+            Loader(
+                "DualCLIPLoader",
+                ("CLIP",),
+                ("clip_l.safetensors", "t5xxl_fp16.safetensors", "flux", "default"),
+                (175, 130),
+                "text_encoders",
+                tuple(
+                    f"{_HUB}/comfyanonymous/flux_text_encoders/resolve/main/{name}.safetensors"
+                    for name in ("clip_l", "t5xxl_fp16")
+                ),
+            ),
+            f"{_HUB}/Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae/ae.safetensors",
+        ),
+        1024,
+        "Flux.1 files in the three loaders",
+        "Flux.1",
+        (7, "fixed", 20, 1.0, "euler", "simple", 1.0),
+        "EmptySD3LatentImage",
+    ),
+    Z_IMAGE: Version(
+        _three(
+            (
+                "z_image_turbo_bf16.safetensors",
+                f"{_HUB}/Comfy-Org/z_image_turbo/resolve/main/split_files/diffusion_models/z_image_turbo_bf16.safetensors",
+            ),
+            Loader(
+                "CLIPLoader",
+                ("CLIP",),
+                ("qwen_3_4b.safetensors", "lumina2", "default"),
+                (175, 130),
+                "text_encoders",
+                (f"{_HUB}/Comfy-Org/z_image_turbo/resolve/main/split_files/text_encoders/qwen_3_4b.safetensors",),
+            ),
+            f"{_HUB}/Comfy-Org/z_image_turbo/resolve/main/split_files/vae/ae.safetensors",
+        ),
+        1024,
+        "Z-Image files in the three loaders",
+        "Z-Image",
+        (7, "fixed", 8, 1.0, "res_multistep", "simple", 1.0),
+        "EmptySD3LatentImage",
     ),
 }
-# The templates with a version for SDXL: what their prompts say there.
-FOR_SDXL = {
-    "remove-a-concept": {
-        "a red circle on grass, in the style of van gogh": (
-            "a quiet mountain village under a night sky, oil painting in the style of van gogh, highly detailed"
-        ),
-        "": "blurry, low quality, watermark, text",
-    }
+# The templates with versions as people use their models: what the prompts say there, by what they say to Shapes.
+_SHAPES_PROMPT = "a red circle on grass, in the style of van gogh"
+_TAGS = {
+    _SHAPES_PROMPT: "a quiet mountain village under a night sky, oil painting, in the style of van gogh, detailed",
+    "": "blurry, low quality, watermark, text",
 }
-SDXL_SAMPLER = [7, "fixed", 25, 6.0, "dpmpp_2m", "karras", 1.0]
+# Models without guidance read no negative prompt.
+_SENTENCES = {
+    _SHAPES_PROMPT: (
+        "A quiet mountain village under a night sky, a few lit windows, painted in oil in the style of van gogh."
+    ),
+    "": "",
+}
+AS_USED = {"remove-a-concept": {SD15: _TAGS, SDXL: _TAGS, FLUX: _SENTENCES, Z_IMAGE: _SENTENCES}}
 SHAPES, SCORER, CLIP_SCORER = "DiffQuickFix_LoadShapesDemo", "DiffQuickFix_ShapesScorer", "DiffQuickFix_LoadCLIPScorer"
 NOTES = ("MarkdownNote", "Note")
+SHEET = "DiffQuickFix_BeforeAfterSheet"
 OWN_MODEL = "With your own model"
+_CFG = 3  # cfg's place among KSampler's values
 BAND = 22  # pixels of a thumbnail
 _WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _MUTED, _BYPASSED = 2, 4
@@ -74,7 +185,7 @@ def shapes_templates() -> list[str]:
 
 def suffixes(name: str) -> list[str]:
     """The ends of the names of a template's other versions."""
-    return [SD15, SDXL] if name in FOR_SDXL else [SD15]
+    return list(AS_USED.get(name, [SD15]))
 
 
 def every_name() -> list[str]:
@@ -125,51 +236,69 @@ def prompt_of(graph: Graph, known: dict[str, Any]) -> dict[str, Any]:
 
 def other_version(name: str, suffix: str) -> Graph:
     """A template's version for people's own models."""
-    graph = for_checkpoint(read(name), VERSIONS[suffix])
-    if suffix == SDXL:
-        _as_sdxl_is_used(graph, FOR_SDXL[name])
+    version = VERSIONS[suffix]
+    graph = for_models(read(name), version)
+    if name in AS_USED:
+        _as_used(graph, version, AS_USED[name][suffix])
     return graph
 
 
-def for_checkpoint(graph: Graph, version: Version) -> Graph:
-    """The same graph with a checkpoint loader at the models' size, and without the scorer that knows Shapes alone.
+def for_models(graph: Graph, version: Version) -> Graph:
+    """The same graph with loaders of the models, at their size, and without the scorer that knows Shapes alone.
 
     What the Shapes Scorer fed is fed by the template's Load CLIP Scorer in its place, if it has one, and else by
     nothing: a trace then measures latents.
     """
     graph = copy.deepcopy(graph)
-    nodes = {node["id"]: node for node in graph["nodes"]}
     kinds = {node["type"]: node for node in graph["nodes"]}
-    _use_checkpoint(kinds[SHAPES], version.checkpoint)
-    for node in nodes.values():
+    for node in graph["nodes"]:
         if node["type"] == "EmptyLatentImage":
+            node["type"] = node["properties"]["Node name for S&R"] = version.latent
             node["widgets_values"][:2] = [version.size, version.size]
         if node["type"] == "MarkdownNote":
-            node["widgets_values"] = [_own_note(node["widgets_values"][0], version.models, scored=SCORER in kinds)]
+            node["widgets_values"] = [_own_note(node["widgets_values"][0], version, scored=SCORER in kinds)]
+    _use_loaders(graph, kinds[SHAPES], version.loaders)
     if SCORER in kinds:
         _without_scorer(graph, kinds[SCORER], kinds.get(CLIP_SCORER))
     return graph
 
 
-def _as_sdxl_is_used(graph: Graph, prompts: dict[str, str]) -> None:
-    """Prompts and sampling as people use SDXL: one large picture, the edited one beside it."""
+def _as_used(graph: Graph, version: Version, prompts: dict[str, str]) -> None:
+    """Prompts and sampling as people use the models: one large picture, the edited one beside it."""
     for node in graph["nodes"]:
         values = node["widgets_values"]
         if node["type"] == "CLIPTextEncode":
             values[0] = prompts[values[0]]
         elif node["type"] == "KSampler":
-            values[:] = SDXL_SAMPLER
-        elif node["type"] == "EmptyLatentImage":
+            values[:] = version.sampler
+        elif node["type"] == version.latent:
             values[2] = 1
-        elif node["type"] == "ImageStitch":
-            values[0] = "right"
+        elif node["type"] == SHEET:
+            values[1] = prompts[values[1]]
 
 
-def _use_checkpoint(loader: Graph, checkpoint: str) -> None:
-    loader["type"] = loader["properties"]["Node name for S&R"] = "CheckpointLoaderSimple"
-    loader["widgets_values"] = [checkpoint]
-    for output in loader["outputs"]:
-        output["name"] = output["name"].upper()
+def _use_loaders(graph: Graph, shapes: Graph, loaders: tuple[Loader, ...]) -> None:
+    """Put loaders in the place of Load Shapes Demo; the first takes its id, and the note moves out of their way."""
+    outputs = {output["type"]: output for output in shapes["outputs"]}
+    left, width = shapes["pos"][0], shapes["size"][0]
+    for place, loader in enumerate(loaders):
+        node = shapes if place == 0 else copy.deepcopy(shapes)
+        top, height = loader.place
+        node |= {**loader.node(), "outputs": [{**outputs[kind], "name": kind} for kind in loader.gives]}
+        if place:
+            graph["last_node_id"] += 1
+            node["id"] = graph["last_node_id"]
+            graph["nodes"].append(node)
+        if len(loaders) > 1:
+            node["pos"], node["size"] = [left, top], [width, height]
+        for slot, output in enumerate(node["outputs"]):
+            for link in (link for link in graph["links"] if link[0] in output["links"]):
+                link[1:3] = [node["id"], slot]
+    bottom = max(loader.place[0] + loader.place[1] for loader in loaders) + 50
+    for node in graph["nodes"]:
+        if len(loaders) > 1 and node["type"] == "MarkdownNote" and node["pos"][0] == left:
+            node["size"][1] += node["pos"][1] - bottom
+            node["pos"][1] = bottom
 
 
 def _without_scorer(graph: Graph, scorer: Graph, heir: Graph | None) -> None:
@@ -188,15 +317,17 @@ def _without_scorer(graph: Graph, scorer: Graph, heir: Graph | None) -> None:
     graph["nodes"].remove(scorer)
 
 
-def _own_note(text: str, models: str, *, scored: bool) -> str:
+def _own_note(text: str, version: Version, *, scored: bool) -> str:
     """A note without Shapes' scorer, and about a checkpoint where it spoke of the reader's own model."""
     kept = [part for part in text.split("\n\n") if OWN_MODEL not in part and "Shapes Scorer" not in part]
     if OWN_MODEL not in text:
         return "\n\n".join(kept)
     kept.append(
-        f"Choose your {models} in *Load Checkpoint*, and name something that it knows in the prompts. The picture in "
-        "the template list was painted with Shapes, the demo model."
+        f"Choose your {version.models}, and name something that it knows in the prompts. The picture in the template "
+        "list was painted with Shapes, the demo model."
     )
+    if version.sampler[_CFG] == 1:
+        kept.append("At guidance 1 a negative prompt does nothing, so its boxes are empty. The edit acts all the same.")
     if scored and "CLIP" not in text:
         kept.append(
             "Without a scorer the trace measures how near the latent comes to the clean one. To measure words instead, "

@@ -44,6 +44,7 @@ const KINDS = {
     DiffQuickFix_FindLambda: REPORT,
     DiffQuickFix_FindTarget: REPORT,
     DiffQuickFix_ChangeEdit: REPORT,
+    DiffQuickFix_BeforeAfterSheet: REPORT,
 };
 const LOOK_AGAIN = 200;
 

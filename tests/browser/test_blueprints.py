@@ -5,6 +5,7 @@ import pytest
 from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
 
+REMOVE = "Remove a concept (Diff-QuickFix)"
 PROMPT = f"a red circle on grass, in the style of {EDITED}"
 SUBGRAPH = "window.app.graph._nodes.find((node) => node.isSubgraphNode?.())"
 SOCKETS = f"""[{SUBGRAPH}.inputs.filter((one) => !one.widget).map((one) => one.name),
@@ -18,9 +19,11 @@ def insert(page, name):
     page.view()
     page.run("window.app.extensionManager.command.execute('Workspace.SearchBox.Toggle').then(() => true)")
     page.wait("document.activeElement?.getAttribute('role') === 'combobox'")
-    for key in name:
+    # What people type: the name without the pack's, which stands in parentheses.
+    typed = name.split(" (")[0]
+    for key in typed:
         page.press(key)
-    page.wait("(name) => document.activeElement.value === name", name)
+    page.wait("(typed) => document.activeElement.value === typed", typed)
     page.wait("(name) => document.querySelector('[role=option]')?.textContent.includes(name)", name)
     page.rest(1)
     page.press("Enter")
@@ -73,11 +76,11 @@ def shot(page, name):
 
 
 def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page, known_runs):
-    blueprint = insert(page, "remove-a-concept")
+    blueprint = insert(page, REMOVE)
     assert page.run(SOCKETS) == [
-        ["clip"],
-        ["source", "target", "kind", "preset", "strength"],
-        ["clip", "edit", "report"],
+        ["model", "clip", "concepts"],
+        ["concept", "becomes", "kind", "strength"],
+        ["model", "clip", "edit", "report"],
     ]
     loader = page.add("DiffQuickFix_LoadShapesDemo", at=(60, 120))
     latent = page.add("EmptyLatentImage", at=(60, 320), widgets={"width": 128, "height": 128, "batch_size": 2})
@@ -91,9 +94,9 @@ def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page, known
     connect_all(
         page,
         (
+            (loader, "model", blueprint, "model"),
             (loader, "clip", blueprint, "clip"),
             (blueprint, "report", show, "source"),
-            (loader, "model", sampler, "model"),
             (positive, "CONDITIONING", sampler, "positive"),
             (negative, "CONDITIONING", sampler, "negative"),
             (latent, "LATENT", sampler, "latent_image"),
@@ -103,28 +106,25 @@ def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page, known
         ),
     )
     styles = {}
-    for clip in (loader, blueprint):
-        connect_all(page, ((clip, "clip", positive, "clip"), (clip, "clip", negative, "clip")))
+    for source in (loader, blueprint):
+        wires = ((source, "clip", positive, "clip"), (source, "clip", negative, "clip"))
+        connect_all(page, (*wires, (source, "model", sampler, "model")))
         images = output_of(page, save, known_runs)["images"]
         pictures = np.stack([page.server.picture(image) for image in images])
-        styles[clip] = ShapesScorer().read(as_tensor(pictures), "style")
+        styles[source] = ShapesScorer().read(as_tensor(pictures), "style")
     assert styles[loader] == [EDITED] * 2 and EDITED not in styles[blueprint]
+    (report,) = output_of(page, show, known_runs)["text"]
+    assert report.startswith("edited: the image model") and "efficacy" in report
     shot(page, "blueprint-remove-a-concept")
     assert not page.own_complaints()
 
 
-def test_its_settings_reach_both_passes(page, known_runs):
-    blueprint = insert(page, "remove-a-concept")
-    loader = page.add("DiffQuickFix_LoadShapesDemo", at=(60, 120))
-    show = page.add("PreviewAny", at=(860, 120))
-    connect_all(page, ((loader, "clip", blueprint, "clip"), (blueprint, "report", show, "source")))
-    set_widgets(page, source="piet mondrian", target="drawing", preset="paper", strength=0.5)
-    sent = [node["inputs"] for node in page.run(SENT) if node["class_type"] == "DiffQuickFix_Edit"]
-    shared = [(one["source"], one["target"], one["preset"]) for one in sent]
-    assert shared == [("piet mondrian", "drawing", "paper")] * 2
-    assert sorted(one["strength"] for one in sent) == [0.5, 1]
-    (report,) = output_of(page, show, known_runs)["text"]
-    assert "efficacy" in report
+def test_its_settings_reach_the_node_inside(page):
+    insert(page, REMOVE)
+    settings = {"concept": "piet mondrian", "becomes": "drawing", "kind": "object", "strength": 0.5}
+    set_widgets(page, **settings)
+    (sent,) = [node["inputs"] for node in page.run(SENT) if node["class_type"] == "DiffQuickFix_RemoveConcept"]
+    assert {name: sent[name] for name in settings} == settings
 
 
 def test_trace_a_prompt_finds_the_layer(page, known_runs):

@@ -75,6 +75,16 @@ def clip_vision_l() -> dict[str, torch.Tensor]:
     return randomized(CLIPVisionModelWithProjection(config), "", 5)
 
 
+def tiny_vae(channels: int = 16) -> dict[str, torch.Tensor]:
+    """A tiny autoencoder, of a shape that Load VAE recognises, for latents of so many channels."""
+    from comfy.taesd.taesd import TAESD
+    from small_sdxl import fill
+
+    vae = TAESD(latent_channels=channels)
+    fill(vae, 6)
+    return vae.state_dict()
+
+
 def sd15() -> dict[str, torch.Tensor]:
     import comfy.ops
     from comfy.ldm.models.autoencoder import AutoencoderKL

@@ -1,7 +1,9 @@
-"""One stock ComfyUI server for all end-to-end tests, with the pack as the registry's archive installs it."""
+"""One stock ComfyUI server for all end-to-end tests: the pack as the registry's archive installs it, and small models
+behind ComfyUI's loaders (small_models.py)."""
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import templates
@@ -16,6 +18,7 @@ from random_models import cached
 def server(comfyui, tmp_path_factory):
     folder = tmp_path_factory.mktemp("comfyui")
     upload.copy_upload(folder / "custom_nodes" / "diff-quickfix")
+    (folder / "custom_nodes" / "small_models.py").symlink_to(Path(__file__).with_name("small_models.py"))
     with running_server(comfyui, folder) as running:
         yield running
 

@@ -52,7 +52,7 @@ def test_another_version_is_what_the_script_makes(name, suffix):
     assert banded.size == (picture.width, picture.height + templates.BAND)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in templates.AS_USED])
 def test_the_sd15_version_differs_in_the_loader_and_the_size_alone(name):
     graph, other = templates.read(name), templates.read(name + templates.SD15)
     before, after = kinds(graph), kinds(other)
@@ -70,22 +70,54 @@ def test_the_sd15_version_differs_in_the_loader_and_the_size_alone(name):
             assert not [word for word in ("-sd15", "Load Shapes", "Shapes Scorer") if word in node["widgets_values"][0]]
 
 
-@pytest.mark.parametrize("name", templates.FOR_SDXL)
-def test_sdxl_is_asked_for_what_people_ask_it_at_its_own_size(name):
-    graph, other = templates.read(name), templates.read(name + templates.SDXL)
-    assert wires(graph) == wires(other) and set(kinds(other).values()) - set(kinds(graph).values()) == {
-        "CheckpointLoaderSimple"
-    }
+LOADERS = {
+    templates.SD15: {"CheckpointLoaderSimple"},
+    templates.SDXL: {"CheckpointLoaderSimple"},
+    templates.FLUX: {"UNETLoader", "DualCLIPLoader", "VAELoader"},
+    templates.Z_IMAGE: {"UNETLoader", "CLIPLoader", "VAELoader"},
+}
+
+
+@pytest.mark.parametrize("suffix", LOADERS)
+def test_each_family_is_asked_for_what_people_ask_it_at_its_own_size(suffix):
+    graph, other = (templates.read("remove-a-concept" + end) for end in ("", suffix))
+    before, after = kinds(graph), kinds(other)
+    latent = after[next(node for node in before if before[node] == "EmptyLatentImage")]
+    assert {after[node] for node in after if after[node] != before.get(node)} - {latent} == LOADERS[suffix]
+    # Every wire but those of the loaders is as before, and those carry the same to the same inputs.
+    loaders = {node for node in after if after[node] in LOADERS[suffix]}
+    shapes = next(node for node in before if before[node] == templates.SHAPES)
+    rest = {link for link in wires(graph) if link[1] != shapes}
+    assert rest == {link for link in wires(other) if link[1] not in loaders}
+    assert {(*link[3:], link[0]) for link in wires(other)} == {(*link[3:], link[0]) for link in wires(graph)}
     values = {}
     for node in other["nodes"]:
         values.setdefault(node["type"], []).append(node["widgets_values"])
-    assert values["EmptyLatentImage"] == [[1024, 1024, 1]]
+    side = 512 if suffix == templates.SD15 else 1024
+    assert values[latent] == [[side, side, 1]]
     positive, negative, *same = sorted({text for (text,) in values["CLIPTextEncode"]}, key=len, reverse=True)
     (concept, *_), *_ = values["DiffQuickFix_RemoveConcept"]
-    assert concept in positive and concept not in negative and not same
-    assert "circle" not in positive and "Stable Diffusion 1" not in values["MarkdownNote"][0][0]
+    assert concept in positive and concept not in negative and not same and "circle" not in positive
+    assert values[templates.SHEET] == [["before | after", positive]]
     # Before and after differ in the model and the text encoder alone.
     assert values["KSampler"][0] == values["KSampler"][1]
+    unguided = values["KSampler"][0][3] == 1.0
+    assert unguided == (negative == "") == ("guidance 1" in values["MarkdownNote"][0][0])
+
+
+@pytest.mark.parametrize("name", [name for name in templates.every_name() if name not in NAMES])
+def test_the_page_can_offer_every_file_that_a_loader_names(name):
+    """Where the page looks for them: the name, a link that ends in it, and ComfyUI's folder for it."""
+    folders = {"UNETLoader": "diffusion_models", "VAELoader": "vae", "CheckpointLoaderSimple": "checkpoints"}
+    found = [node for node in templates.read(name)["nodes"] if "models" in node["properties"]]
+    assert {node["type"] for node in found} == LOADERS[next(end for end in LOADERS if name.endswith(end))]
+    for node in found:
+        files = [value for value in node["widgets_values"] if value.endswith(".safetensors")]
+        models = node["properties"]["models"]
+        assert [model["name"] for model in models] == files and files
+        for model in models:
+            assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith("/" + model["name"])
+            assert "/resolve/" in model["url"] and model["directory"] == folders.get(node["type"], "text_encoders")
 
 
 def test_a_prompt_takes_widgets_in_order_and_links_over_them():
