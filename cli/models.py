@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from ..quickfix import (
     ImageModelFile,
     LowRank,
     SeveralEncodersError,
+    StateTower,
     TextEncoderFile,
     WeightEdit,
     compute_edit,
@@ -155,7 +157,11 @@ class DoorModel:
         self.model = model
         self._doors = model.doors(names) if edit is None else model.doors_of(edit)
         self.tokenizer = model.tokenizer(folder)
-        self._states = model.prompt_states(self.tokenizer)
+        self._states = model.prompt_states(self.tokenizer).remembering()
+
+    @cached_property
+    def _tower(self) -> StateTower:
+        return self._states.tower()
 
     @property
     def file(self) -> Tensors:
@@ -165,7 +171,7 @@ class DoorModel:
         self, concepts: Sequence[ConceptEdit], settings: EditSettings, progress: Progress | None
     ) -> WeightEdit:
         return edit_doors(
-            self._states.tower(),
+            self._tower,
             self.tokenizer,
             concepts,
             settings,
@@ -176,11 +182,11 @@ class DoorModel:
         )
 
     def report_at(self, edit: WeightEdit, strength: float) -> EditReport:
-        report = report_at(self._states.tower(), self.tokenizer, edit, strength)
+        report = report_at(self._tower, self.tokenizer, edit, strength)
         return self._stored(edit, report, strength)
 
     def measured(self, edit: WeightEdit, strength: float) -> EditReport:
-        report = measure_edit(self._states.tower(), self.tokenizer, edit, strength)
+        report = measure_edit(self._tower, self.tokenizer, edit, strength)
         return self._stored(edit, report, strength)
 
     def made_here(self, edit: WeightEdit) -> bool:

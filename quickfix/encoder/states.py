@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from ...text.prompts import PromptTokenizer
+from ...text.rows import FILL
 from ..concepts.built_in import EVERYDAY
 from ..solver.low_rank import LowRank
 from .token_table import TokenTable
@@ -51,8 +52,9 @@ class StateTower:
         whole: whether ``read`` needs whole prompts.
         template: how many positions at a prompt's beginning are no word of its own; they are not measured.
         device: where everything is computed.
-        shortens: whether ``read`` takes prompts that are cut short, all to one length, and gives their states alone, as
-            it can where ``causal``; otherwise it gets them as long as ``context_length``.
+        shortens: whether ``read`` takes prompts that are cut short, all to one length, with
+            :data:`~.text.rows.FILL` behind all that is asked for, and gives their states alone, as it can where
+            ``causal``; otherwise it gets them as long as ``context_length``.
     """
 
     read: ReadStates
@@ -93,7 +95,9 @@ class StateTower:
         prompts = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
         ends = torch.tensor([prompt.eos for prompt in prompts])
         length = int(ends.max()) + 1 if shortens else tokenizer.context_length
-        states = read([prompt.ids[:length] for prompt in prompts])
+        fill = (FILL,) * length
+        rows = [(*prompt.ids[: prompt.eos + 1], *fill) if shortens else prompt.ids for prompt in prompts]
+        states = read([row[:length] for row in rows])
         places = torch.arange(states.shape[1])
         counted = (places > 0) & (places <= ends[:, None])
         scale = state_scale(states, counted.to(states.device), parts)
