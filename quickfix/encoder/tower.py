@@ -342,8 +342,8 @@ class TextTower:
 
 
 class _Stream(NamedTuple):
-    """A residual stream (n, length, width). With ``lookup`` (n, length) into them and token ids, its distinct rows; with
-    ``own`` (n, length), where a row holds one in its own place, distinct beginnings of prompts.
+    """A residual stream (n, length, width). With ``lookup`` (n, length) into them and token ids, its distinct rows.
+    With ``own`` (n, length), where a row holds one in its own place, distinct beginnings of prompts.
     """
 
     values: torch.Tensor
