@@ -339,9 +339,8 @@ def main(arguments: list[str] | None = None) -> None:
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     clock = {"processor": time.process_time, "wall": time.perf_counter}[options.clock]
-    print(
-        f"{platform.processor() or platform.machine()}, {options.threads} threads, {options.clock} time, torch {torch.__version__}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {options.threads} threads, {options.clock} time, torch {torch.__version__}")
     if {"one", "guarded", "later", "many"} & set(options.parts):
         bench = sdxl(options.repeats, clock)
         doors = bench.doors()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from ..quickfix import (
+    ALIGNED,
     ENCODERS,
     ConceptEdit,
     EditReport,
@@ -23,7 +24,7 @@ from ..quickfix import (
     WeightEdit,
     compute_edit,
     edit_doors,
-    has_image_model,
+    image_family,
     measure_edit,
     measure_final,
     open_image_model,
@@ -219,16 +220,20 @@ def open_for_edit(options: argparse.Namespace, kind: str) -> tuple[OpenModel, Ed
         way = "image model"
     if options.encoder:
         way = "text encoder"
+    family = None if way else image_family(options.model)
+    if options.text_encoder or (family is not None and not family.name.startswith(("sd1", "sd2"))):
+        # What such a model has of CLIP is no text encoder of Stable Diffusion 1.x.
+        way = way or "auto"
     if not way:
         try:
             return _encoder(options), _encoder_settings(options), ""
         except SeveralEncodersError:
-            if not has_image_model(options.model):
+            if family is None:
                 raise
             way = "auto"
     if way == "text encoder":
         return _encoder(options), _encoder_settings(options), ""
-    image_model = open_image_model(options.model)
+    image_model = open_image_model(options.model, options.text_encoder)
     chosen = way_of(image_model.family, kind, way)
     said = chosen.text(image_model.family) if way == "auto" else ""
     if not chosen.by_doors:
@@ -245,7 +250,7 @@ def open_for_file(options: argparse.Namespace, edit: WeightEdit) -> OpenModel:
     """
     if edit.of_states:
         _check_energy(options)
-        return DoorModel(open_image_model(options.model), options.tokenizer, edit=edit)
+        return DoorModel(open_image_model(options.model, options.text_encoder), options.tokenizer, edit=edit)
     encoder = EncoderModel(open_text_encoder(options.model, _name(options) or _fitting(edit)), options.tokenizer)
     encoder.require_fit(edit)
     return encoder
@@ -295,6 +300,11 @@ def _door_settings(options: argparse.Namespace, base: EditSettings) -> EditSetti
             "model."
         )
     _check_energy(options)
+    if options.positions is not None and base.positions == ALIGNED:
+        raise ValueError(
+            f"--positions {options.positions} is about text encoders that read from left to right; in this one every "
+            "token knows all others, and whole captions are edited. Leave it out."
+        )
     lam = None if options.preset == "auto" else base.lam
     lam = lam if options.lam is None else options.lam
     positions = base.positions if options.positions is None else POSITIONS[options.positions]

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ...families.doors import Family
 from ...text.prompts import PromptTokenizer
-from ...text.rows import FILL
+from ...text.rows import FILL, RowTokenizer
 from ..concepts.built_in import EVERYDAY
 from ..solver.low_rank import LowRank
 from .token_table import TokenTable
@@ -104,6 +105,50 @@ class StateTower:
         context, pad = tokenizer.context_length, tokenizer.pad_token
         width = states.shape[-1]
         return cls(read, pad, width, context, scale, tokens, family, device=device, shortens=shortens)
+
+    @classmethod
+    def of_rows(
+        cls,
+        read: ReadStates,
+        tokenizer: RowTokenizer,
+        tokens: TokenTable,
+        family: Family,
+        *,
+        device: torch.device = _CPU,
+        shortens: bool = False,
+    ) -> StateTower:
+        """A tower over the states that ``read`` gives, of an encoder of another kind than CLIP's; the scale is known
+        from everyday captions.
+
+        Args:
+            tokenizer: makes the rows.
+            tokens, device, shortens: see the attributes.
+            family: of image models.
+
+        Raises:
+            TowerError: states of zeros.
+        """
+        captions = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
+        states = read([prompt.ids for prompt in captions])
+        places = torch.arange(states.shape[1])
+        starts, ends = (
+            torch.tensor(column)[:, None] for column in zip(*((p.start, p.eos) for p in captions), strict=True)
+        )
+        counted = ((places >= starts) & (places <= ends)).to(states.device)
+        return cls(
+            read,
+            tokenizer.pad_token,
+            states.shape[-1],
+            tokenizer.context_length,
+            state_scale(states, counted, [states.shape[-1]]),
+            tokens,
+            family.name,
+            causal=family.attention == "causal",
+            whole=not shortens,
+            template=tokenizer.template_length,
+            device=device,
+            shortens=shortens,
+        )
 
     @staticmethod
     def out_proj_name(layer: int) -> str:
