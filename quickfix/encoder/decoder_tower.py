@@ -45,6 +45,11 @@ class DecoderTower:
         """Width of the states."""
         return int(self._named(EMBEDDINGS).shape[1])
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return int(self._named(EMBEDDINGS).shape[0])
+
     @torch.no_grad()
     def prefix_states(
         self, tokens: torch.Tensor, places: torch.Tensor, lookup: torch.Tensor, depths: Sequence[tuple[int, bool]]

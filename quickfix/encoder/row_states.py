@@ -128,11 +128,8 @@ class RowStates:
         """The states as a tower (:meth:`StateTower.of_rows` for the errors)."""
         tokens = self.embeddings
         if tokens is None:
-            size = self.encoder.weights["shared.weight" if self.reading.kind == "t5" else "embed_tokens.weight"].shape[
-                0
-            ]
             unknown = frozenset({UNKNOWN}) if self.reading.kind == "t5" else frozenset()
-            tokens = TokenTable(size, self.encoder.embeddings, unknown)
+            tokens = TokenTable(self.encoder.vocabulary, self.encoder.embeddings, unknown)
         shortens = isinstance(self.encoder, DecoderTower) and not self.reading.beside
         return StateTower.of_rows(
             self.states, self.tokenizer, tokens, self.family, device=self.encoder.device, shortens=shortens

@@ -131,9 +131,7 @@ class StateTower:
         captions = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
         states = read([prompt.ids for prompt in captions])
         places = torch.arange(states.shape[1])
-        starts, ends = (
-            torch.tensor(column)[:, None] for column in zip(*((p.start, p.eos) for p in captions), strict=True)
-        )
+        starts, ends = (torch.tensor([getattr(p, end) for p in captions])[:, None] for end in ("start", "eos"))
         counted = ((places >= starts) & (places <= ends)).to(states.device)
         return cls(
             read,

@@ -45,6 +45,11 @@ class T5Tower:
         """Width of the states."""
         return int(self._named(EMBEDDINGS).shape[1])
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return int(self._named(EMBEDDINGS).shape[0])
+
     @torch.no_grad()
     def hidden_states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """The last hidden states (n, length, width) of prompts of one length, after the final norm.

@@ -282,8 +282,8 @@ def _image_model(path: Path) -> tuple[Tensors, str]:
         if _is_image_model(file):
             return file, ""
     raise ModelFileError(
-        f"{path.name or path} holds no image model that can be edited. Expected a checkpoint (with {_PREFIXES[0]}...), a "
-        f"file of an image model alone, or a diffusers folder (with {' or '.join(_FOLDERS)} in it), as safetensors."
+        f"{path.name or path} holds no image model that can be edited. Expected a checkpoint (with {_PREFIXES[0]}...), "
+        f"a file of an image model alone, or a diffusers folder (with {' or '.join(_FOLDERS)} in it), as safetensors."
     )
 
 

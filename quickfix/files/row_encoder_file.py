@@ -74,16 +74,17 @@ def find_encoder(files: Sequence[Tensors], kind: str, device: torch.device | Non
         if name.endswith(end) and (kind == "t5" or f"{name.removesuffix(end)}embed_tokens.weight" in file.places)
     ]
     if len(parts) != 1:
-        names = ", ".join(file.path.name for file in files)
+        names, several = ", ".join(file.path.name for file in files), "s" * (len(parts) > 1)
         raise ModelFileError(
-            f"Found {len(parts) or 'no'} {_TITLES[kind]} text encoder{'s' * (len(parts) > 1)} in {names}; expected one. "
+            f"Found {len(parts) or 'no'} {_TITLES[kind]} text encoder{several} in {names}; expected one. "
             "Name the file that holds it: --text-encoder FILE."
         )
     (part,) = parts
     for name in part:
-        part.file.dtype(part.prefix + name)
+        if name.startswith(("layers.", "encoder.", *_TABLES)):
+            part.file.dtype(part.prefix + name)
     where = device or torch.device("cpu")
-    config = _config(part)
+    config = _config(part, part["shared.weight" if kind == "t5" else "embed_tokens.weight"].shape[-1])
     if kind == "t5":
         return T5Tower(part, part.blocks("encoder.block."), config.get("layer_norm_epsilon", 1e-6), where)
     normed = part.file.places.get(f"{part.prefix}layers.0.self_attn.q_norm.weight")
@@ -92,14 +93,13 @@ def find_encoder(files: Sequence[Tensors], kind: str, device: torch.device | Non
     return DecoderTower(part, part.blocks("layers."), width, config.get("rms_norm_eps", 1e-6), float(theta), where)
 
 
-def _config(part: PartWeights) -> dict[str, Any]:
-    """The config.json beside the file, if it is about this encoder."""
+def _config(part: PartWeights, width: int) -> dict[str, Any]:
+    """The config.json beside the file, if it is about an encoder of this width."""
     try:
         config = json.loads((part.file.path.parent / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    table = next(part.file.places[part.prefix + name] for name in ("embed_tokens.weight", "shared.weight", *part))
-    own = isinstance(config, dict) and config.get("hidden_size", config.get("d_model")) == table.shape[-1]
+    own = isinstance(config, dict) and config.get("hidden_size", config.get("d_model")) == width
     return config if own else {}
 
 
