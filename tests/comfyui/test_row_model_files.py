@@ -9,7 +9,7 @@ pytestmark = pytest.mark.newest
 
 
 @pytest.mark.parametrize("family", ["z-image", "flux", "chroma"])
-def test_states_out_of_files_are_comfyuis(family, tmp_path, comfyui, inference):
+def test_states_out_of_files_are_comfyuis(family, tmp_path, comfyui, pack, inference):
     """Saved by the names that ComfyUI's own files have."""
     from pack_under_test.nodes.host.editing.image_model import open_image_model
     from pack_under_test.nodes.host.editing.text_states import open_text_states
@@ -33,7 +33,7 @@ def test_states_out_of_files_are_comfyuis(family, tmp_path, comfyui, inference):
         torch.testing.assert_close(states.pooled(PROMPTS), wanted.pooled(PROMPTS), rtol=1e-4, atol=1e-4)
 
 
-def test_animas_adapter_is_comfyuis(inference):
+def test_animas_adapter_is_comfyuis(pack, inference):
     from pack_under_test.quickfix.files.adapter import Adapter
 
     module = objects("anima")[0].model.diffusion_model.llm_adapter
