@@ -158,7 +158,7 @@ class DoorModel:
         self.model = model
         self._doors = model.doors(names) if edit is None else model.doors_of(edit)
         self.tokenizer = model.tokenizer(folder)
-        self._states = model.prompt_states(self.tokenizer).remembering()
+        self._states = model.prompt_states(self.tokenizer, folder=folder).remembering()
 
     @cached_property
     def _tower(self) -> StateTower:

@@ -114,11 +114,15 @@ class ImageModelFile:
         """How wide the states are that the text encoders give."""
         return sum(one.tower.width for one in self.encoders)
 
-    def prompt_states(self, tokenizer: PromptTokenizer, device: torch.device | None = None) -> PromptStates | RowStates:
+    def prompt_states(
+        self, tokenizer: PromptTokenizer, device: torch.device | None = None, folder: Path | str | None = None
+    ) -> PromptStates | RowStates:
         """What its doors read, computed by the text encoders in the file.
 
         Args:
+            tokenizer: of :meth:`tokenizer`.
             device: where; the CPU by default.
+            folder: of tokenizers, for a second text encoder that has another one.
         """
         streams = []
         for one, reading in zip(self.encoders, READINGS[self.family.name], strict=True):
@@ -177,12 +181,10 @@ class RowModelFile(ImageModelFile):
         """How wide the states are that the doors are given."""
         return self.shapes()["llm_adapter.norm.weight"][0] if self.reading.beside else self.text.width
 
-    def prompt_states(self, tokenizer: PromptTokenizer, device: torch.device | None = None) -> RowStates:
-        """What its doors read, computed by the text encoder and the modules before the doors.
-
-        Args:
-            device: where; the CPU by default.
-        """
+    def prompt_states(
+        self, tokenizer: PromptTokenizer, device: torch.device | None = None, folder: Path | str | None = None
+    ) -> RowStates:
+        """What its doors read, computed by the text encoder and the modules before the doors; see the base's."""
         assert isinstance(tokenizer, RowTokenizer)
         text = self.text if device is None else dataclasses.replace(self.text, device=device)
         make = file_front(self.family, self.file, self.prefix, device)
@@ -190,16 +192,18 @@ class RowModelFile(ImageModelFile):
         if self.reading.beside:
             weights = PartWeights(self.file, f"{self.prefix}llm_adapter.")["embed.weight"]
             table = TokenTable(weights.shape[0], lambda ids: weights[ids].float(), frozenset({UNKNOWN}))
-        return RowStates(text, tokenizer, self.family, self.reading, make, table, self._clip(device))
+        return RowStates(text, tokenizer, self.family, self.reading, make, table, self._clip(device, folder))
 
-    def _clip(self, device: torch.device | None) -> PromptStates | None:
+    def _clip(self, device: torch.device | None, folder: Path | str | None) -> PromptStates | None:
         """CLIP-L, whose end state is the pooled vector as it is."""
         if not self.encoders:
             return None
         (clip,) = self.encoders
         tower = clip.whole_tower() if device is None else dataclasses.replace(clip.whole_tower(), device=device)
         stream = Stream(tower, ENCODERS["clip_l"].pad_token, Reading("clip_l", 0, True))
-        tokenizer = clip.tokenizer(*self.folders)
+        # A folder may hold the other text encoder's tokenizer alone.
+        roots = [Path(root) for root in (folder, *self.folders) if root]
+        tokenizer = clip.tokenizer(*(r for r in roots if (r / "comfy").is_dir() or (r / "merges.txt").is_file()))
         return PromptStates((stream,), tokenizer, self.family.name, lambda: torch.eye(tower.width))
 
     def _checked(self, doors: tuple[Door, ...]) -> tuple[Door, ...]:
