@@ -26,6 +26,7 @@ from ..encoder.t5_tower import T5Tower
 from ..encoder.token_table import TokenTable
 from ..measure.weight_edit import DoorUpdate, WeightEdit
 from .row_encoder_file import PartWeights, encoder_paths, file_front, find_encoder
+from .tensor_file import TensorFileError
 from .text_encoder_file import (
     ModelFileError,
     Tensors,
@@ -265,10 +266,10 @@ def open_image_model(model: Path | str, text_encoders: Sequence[Path | str] = ()
 
 
 def image_family(model: Path | str) -> Family | None:
-    """The family of the image model in a file or folder; None where there is none that is known."""
+    """The family of the image model in a file or folder; None where there is none that is known and can be read."""
     try:
         return family_of(_shapes(*_image_model(Path(model))))
-    except (ModelFileError, DoorError):
+    except (ModelFileError, DoorError, TensorFileError):
         return None
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from diff_quickfix import remove_concept
-from diff_quickfix.cli import main
 from diff_quickfix.quickfix import GUARDED, TensorFile, load_edit, read_edit_file
 from model_files import config, laid_out, tower_weights, used_tokens, write
 from safetensors.torch import load_file
@@ -15,20 +14,6 @@ from small_pipelines import sdxl
 VAN_GOGH = ("--edit", "van gogh -> painting")
 PREFIX = "model.diffusion_model."
 BLOCKS = ("input_blocks.1.1", "middle_block.1", "output_blocks.3.1")
-
-
-@pytest.fixture
-def shell(capsys):
-    """Run a command; returns (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        try:
-            code = main(arguments)
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -5,26 +5,11 @@ import json
 import pytest
 import row_models
 import torch
-from diff_quickfix.cli import main
 from diff_quickfix.quickfix import load_edit, open_image_model
 from diff_quickfix.text.captions import expand
 from safetensors.torch import load_file, save_file
 
 VAN_GOGH = ("--edit", "van gogh -> painting")
-
-
-@pytest.fixture
-def shell(capsys, comfyui):
-    """Run a command with ComfyUI's tokenizers; returns (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        try:
-            code = main((*arguments, "--quiet"))
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")
