@@ -40,7 +40,12 @@ class PrefixStates:
         if known is not None and known.nbytes > _KEPT:
             self._forget()
         numbers = [self._walk(row) for row in rows]
-        self._compute(numbers)
+        try:
+            self._compute(numbers)
+        except BaseException:
+            # What is numbered must be known.
+            self._forget()
+            raise
         assert self._known is not None
         longest = max(map(len, rows))
         index = torch.tensor([row + [FILL] * (longest - len(row)) for row in numbers])

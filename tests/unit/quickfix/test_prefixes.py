@@ -111,6 +111,14 @@ def test_what_is_known_is_forgotten_before_it_is_too_much(states, tokenizer, mon
     assert len(kept.known._known) < 20
 
 
+def test_after_an_error_nothing_is_taken_for_known(states, tokenizer):
+    kept = states.remembering()
+    with pytest.raises(TowerError):
+        kept.states([[49406, 320, 50000]])
+    row = [49406, 320]
+    torch.testing.assert_close(kept.states([row]), states.states([row]))
+
+
 def test_ids_and_positions_that_the_encoder_lacks_are_refused(states):
     for row, message in (([49406, 50000], "vocabulary"), ([49406] * 78, "1 to 77")):
         with pytest.raises(TowerError, match=message):
