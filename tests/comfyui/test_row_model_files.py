@@ -24,7 +24,7 @@ def test_states_out_of_files_are_comfyuis(family, tmp_path, comfyui, pack, infer
     wanted = open_text_states(clip, open_image_model(model).family, model)
     assert found.family.name == family
     tokenizer = found.tokenizer(comfyui)
-    states = found.prompt_states(tokenizer)
+    states = found.prompt_states(tokenizer, folder=comfyui)
     rows = [[prompt.ids for prompt in one.tokenize_all(PROMPTS)] for one in (tokenizer, wanted.tokenizer)]
     assert rows[0] == rows[1]
     torch.testing.assert_close(states.states(rows[0]), wanted.reader.states(rows[0]), rtol=1e-4, atol=1e-4)
