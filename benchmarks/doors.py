@@ -30,10 +30,9 @@ from typing import Any
 import torch
 
 from ..families.doors import Door, family_named
-from ..quickfix import DOORS, ConceptEdit, EditSettings, PromptStates, TextTower, WeightEdit, compute_edit
+from ..quickfix import DOORS, ConceptEdit, EditSettings, LowRank, PromptStates, TextTower
 from ..quickfix.concepts.pairs import POSITIONS
-from ..quickfix.doors import at_doors, pooled_map
-from ..quickfix.edit import edit_of_pairs
+from ..quickfix.doors import pooled_map, up_factor
 from ..quickfix.encoder.prompt_states import READINGS, Stream
 from ..quickfix.encoder.states import StateTower
 from ..quickfix.guard import build_guard
@@ -187,23 +186,29 @@ class Bench:
         return self.weights[door.weight]
 
     def edit(
-        self, states: PromptStates, concepts: Sequence[ConceptEdit], settings: EditSettings
-    ) -> tuple[WeightEdit, dict[str, float]]:
-        """An edit of all keys and values and the pooled vector, and its stages in seconds."""
-        watch = Stopwatch(self.clock)
-        with watch.stage("sizes of states"):
-            tower = states.tower()
-        with watch.stage("guard"):
+        self, tower: StateTower, concepts: Sequence[ConceptEdit], settings: EditSettings, watch: Stopwatch
+    ) -> tuple[LowRank, int]:
+        """The map of the states that :func:`~.quickfix.edit.compute_edit` finds, without its report, and the number of
+        pairs."""
+        assert settings.lam is not None
+        with watch.stage("keys"):
             guard = build_guard(tower, self.tokenizer, concepts, settings)
         pairs = gather_pairs(tower, self.tokenizer, concepts, settings, watch)
-        edit = edit_of_pairs(tower, self.tokenizer, tuple(concepts), settings, pairs, guard, watch)
+        with watch.stage("solve"):
+            return tower.in_weight(pairs.solve(settings.lam, guard)), len(pairs)
+
+    def timed(self, concepts: Sequence[ConceptEdit], settings: EditSettings) -> tuple[int, int, dict[str, float]]:
+        """An edit of all keys and values and the map of the pooled vector: pairs, rank, and its stages in seconds."""
+        states, watch = self.states.remembering(), Stopwatch(self.clock)
+        with watch.stage("sizes of states"):
+            tower = states.tower()
+        update, pairs = self.edit(tower, concepts, settings, watch)
         with watch.stage("factors"):
-            edit = at_doors(edit, self.doors(), self.read)
-        with watch.stage("LoRA"):
-            edit.lora()
+            for door in self.doors():
+                up_factor(door, self.read(door), update)
         with watch.stage("pooled"):
             pooled_map(states.pooled, self.tokenizer, concepts, settings)
-        return edit, {name: value / 1000 for name, value in watch.milliseconds()}
+        return pairs, update.rank, {name: value / 1000 for name, value in watch.milliseconds()}
 
     @torch.no_grad()
     def whole_passes(self, concepts: Sequence[ConceptEdit], settings: EditSettings, tower: StateTower) -> Encoded:
@@ -241,21 +246,20 @@ class Bench:
         """One list of concepts by stage, ours beside UCE's, in one run."""
         assert settings.lam is not None
         with Peak() as ours:
-            runs = [self.edit(self.states.remembering(), concepts, settings) for _ in range(self.repeats)]
-        edit, times = min(runs, key=lambda run: sum(run[1].values()))
-        solve = times["solve"] + times["factors"]
-        text_to_lora = sum(value for stage, value in times.items() if stage != "report")
-        yield f"{name}: {edit.report.pairs} pairs, rank {edit.rank}; best of {self.repeats}, seconds"
+            runs = [self.timed(concepts, settings) for _ in range(self.repeats)]
+        pairs, rank, times = min(runs, key=lambda run: sum(run[2].values()))
+        solve, whole = times["solve"] + times["factors"], sum(times.values())
+        yield f"{name}: {pairs} pairs, rank {rank}; best of {self.repeats}, seconds"
         yield "  ours: " + ", ".join(f"{stage} {value:.3f}" for stage, value in times.items())
-        yield f"  ours: solve and factors {solve:.3f}, text to LoRA {text_to_lora:.2f}, memory {ours.text()} MiB"
-        tower = self.states.tower()
+        yield f"  ours: solve and factors {solve:.3f}, text to factors {whole:.2f}, memory {ours.text()} MiB"
+        tower = self.states.remembering().tower()
         with Peak() as theirs:
             started = self.clock()
             encoded = self.whole_passes(concepts, settings, tower)
             encoding = self.clock() - started
             solving = self.uce(encoded, settings.lam, settings.preserve_weight, tower.scale)
         yield f"  UCE: encode {encoding:.2f}, solve {solving:.1f}, memory {theirs.text()} MiB"
-        yield f"  ratio of solve and factors {solving / solve:.0f}, of all {(encoding + solving) / text_to_lora:.1f}"
+        yield f"  ratio of solve and factors {solving / solve:.0f}, of all {(encoding + solving) / whole:.1f}"
         yield from self.errors(concepts, settings, encoded, tower)
 
     def errors(
@@ -264,15 +268,14 @@ class Bench:
         """Relative error of the first value's update to fp64, over lambda."""
         door = next(door for door in self.doors() if door.kind == "value")
         weight, beta = self.read(door), settings.preserve_weight
-        states = self.states.remembering()
         yield f"  {'lambda':>10} {'ours':>10} {'UCE fp32':>10}   error to fp64"
         for lam in LAMBDAS:
             exact = (weight / tower.scale).double() @ encoded.map(lam, beta, torch.float64) * tower.scale
             chosen = dataclasses.replace(settings, lam=lam)
-            edit = at_doors(compute_edit(states.tower(), self.tokenizer, concepts, chosen), [door], self.read)
-            factors = edit.factors(edit.doors[0])
+            update, _ = self.edit(tower, concepts, chosen, Stopwatch())
+            ours = up_factor(door, weight, update) @ update.down
             plain = encoded.uce(weight / tower.scale, lam, beta) * tower.scale - weight
-            off = [float((x.double() - exact).norm() / exact.norm()) for x in (factors.up @ factors.down, plain)]
+            off = [float((x.double() - exact).norm() / exact.norm()) for x in (ours, plain)]
             yield f"  {lam:10g} {off[0]:10.1e} {off[1]:10.1e}"
 
 
