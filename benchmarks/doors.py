@@ -242,8 +242,10 @@ class Bench:
             encoded.uce(self.read(door) / scale, lam, beta)
         return (self.clock() - started) * len(doors) / len(chosen)
 
-    def compare(self, concepts: Sequence[ConceptEdit], settings: EditSettings, name: str) -> Iterator[str]:
-        """One list of concepts by stage, ours beside UCE's, in one run."""
+    def compare(
+        self, concepts: Sequence[ConceptEdit], settings: EditSettings, name: str, *, alone: bool = False
+    ) -> Iterator[str]:
+        """One list of concepts by stage, ours beside UCE's, in one run; or ours alone."""
         assert settings.lam is not None
         with Peak() as ours:
             runs = [self.timed(concepts, settings) for _ in range(self.repeats)]
@@ -252,6 +254,8 @@ class Bench:
         yield f"{name}: {pairs} pairs, rank {rank}; best of {self.repeats}, seconds"
         yield "  ours: " + ", ".join(f"{stage} {value:.3f}" for stage, value in times.items())
         yield f"  ours: solve and factors {solve:.3f}, text to factors {whole:.2f}, memory {ours.text()} MiB"
+        if alone:
+            return
         tower = self.states.remembering().tower()
         with Peak() as theirs:
             started = self.clock()
@@ -339,9 +343,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--clock", choices=("wall", "processor"), default="wall", help="processor: of all threads, on a busy machine"
     )
     parser.add_argument("--matrices", type=int, default=140, help="how many UCE's procedure is timed on")
+    parser.add_argument("--beside", action="store_true", help="UCE's procedure for the list, too (an hour)")
     parser.add_argument("--concepts", type=int, default=100, help="the length of the list")
     parser.add_argument(
-        "--parts", nargs="+", choices=("one", "guarded", "later", "many", "wide"), default=["one", "guarded", "many"]
+        "--parts", nargs="+", choices=("one", "guarded", "later", "many", "wide"), default=["one", "many", "wide"]
     )
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -362,7 +367,7 @@ def main(arguments: list[str] | None = None) -> None:
         }
         for part in options.parts:
             if part in work:
-                for line in bench.compare(*work[part]):
+                for line in bench.compare(*work[part], alone=part == "many" and not options.beside):
                     print(line, flush=True)
                 print(flush=True)
         del bench
