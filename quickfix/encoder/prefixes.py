@@ -100,8 +100,10 @@ class PrefixStates:
         # Behind a row's end stands its first beginning: nothing before it attends to it.
         filled = torch.tensor([row + [row[0]] * (longest - len(row)) for row in rows])
         distinct, lookup = filled.unique(return_inverse=True)
-        columns = (torch.tensor(column)[distinct] for column in (self._tokens, self._behind, self._places))
-        states = self._read(*columns, lookup)
+        tokens, behind, places = (
+            torch.tensor(column)[distinct] for column in (self._tokens, self._behind, self._places)
+        )
+        states = self._read(tokens, behind, places, lookup)
         if made is None:
             made = states.new_zeros(len(self._tokens) - known, states.shape[1])
         new = (distinct >= known).to(states.device)

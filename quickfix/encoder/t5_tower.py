@@ -85,8 +85,8 @@ class T5Tower:
         )
         # T5 divides by no root of the width.
         mixed = [
-            F.scaled_dot_product_attention(*part, attn_mask=bias[None], scale=1.0)
-            for part in zip(*(heads.split(_ROWS) for heads in (q, k, v)), strict=True)
+            F.scaled_dot_product_attention(q[part], k[part], v[part], attn_mask=bias[None], scale=1.0)
+            for part in (slice(start, start + _ROWS) for start in range(0, len(q), _ROWS))
         ]
         x = x + self._linear(torch.cat(mixed).transpose(1, 2).flatten(2), f"{attention}.o")
         inputs = self._norm(x, f"{name}.1.layer_norm")
