@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.nn import functional as F
 
 from ..families.doors import Door, DoorError
 from ..text.captions import expand
@@ -100,7 +101,8 @@ def up_factor(door: Door, weight: torch.Tensor, part: LowRank) -> torch.Tensor:
     """
     columns, rows = slice(*(door.columns or (None,))), slice(*(door.rows or (None,)))
     up = torch.zeros(door.shape[0], part.rank)
-    up[rows] = (weight[rows, columns].float() @ part.up.to(weight.device)).cpu()
+    # From this side the few columns of U cost a third of what W U does.
+    up[rows] = F.linear(part.up.T.contiguous().to(weight.device), weight[rows, columns].float()).T.cpu()
     if not torch.isfinite(up).all():
         raise DoorError(f"{door.weight} holds NaN or infinity; the model file is damaged. Load another copy.")
     return up
