@@ -10,7 +10,8 @@ Both real-size CLIP towers and all 140 keys and values of the UNet's cross-atten
 for one matrix after the other with a dense inverse each, in fp32, from states that the whole encoders give for all 77
 positions of each caption. It gets the same pairs, the same preserved prompts and the same lambda, and its sums as one
 product, which released code adds up state by state. Both are compared with its solution in fp64. Then the doors of
-Flux.1 (4096 wide) and of Flux.2 (15360) are solved with the states given.
+Flux.1 (4096 wide) and of Flux.2 (15360) are solved with the states given. Memory is what the program takes beyond all
+that it held before, of which it may use again what was freed.
 """
 
 from __future__ import annotations
@@ -199,12 +200,12 @@ class Bench:
 
     def timed(self, concepts: Sequence[ConceptEdit], settings: EditSettings) -> tuple[int, int, dict[str, float]]:
         """An edit of all keys and values and the map of the pooled vector: pairs, rank, and its stages in seconds."""
-        states, watch = self.states.remembering(), Stopwatch(self.clock)
+        states, watch, doors = self.states.remembering(), Stopwatch(self.clock), self.doors()
         with watch.stage("sizes of states"):
             tower = states.tower()
         update, pairs = self.edit(tower, concepts, settings, watch)
         with watch.stage("factors"):
-            for door in self.doors():
+            for door in doors:
                 up_factor(door, self.read(door), update)
         with watch.stage("pooled"):
             pooled_map(states.pooled, self.tokenizer, concepts, settings)

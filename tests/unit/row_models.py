@@ -93,6 +93,26 @@ COMFYUI = {
         "distilled_guidance_layer.in_proj.weight": (8, 8),
         "double_blocks.0.img_attn.qkv.weight": (192, 64),
     },
+    "anima": {
+        "blocks.0.cross_attn.k_proj.weight": (48, WIDTH),
+        "blocks.0.cross_attn.v_proj.weight": (48, WIDTH),
+        "blocks.0.mlp.layer1.weight": (8, 8),
+        "llm_adapter.embed.weight": (32128, WIDTH),
+        "llm_adapter.norm.weight": (WIDTH,),
+        "llm_adapter.out_proj.weight": (WIDTH, WIDTH),
+        "llm_adapter.out_proj.bias": (WIDTH,),
+        "llm_adapter.blocks.0.mlp.0.weight": (64, WIDTH),
+        "llm_adapter.blocks.0.mlp.0.bias": (64,),
+        "llm_adapter.blocks.0.mlp.2.weight": (WIDTH, 64),
+        "llm_adapter.blocks.0.mlp.2.bias": (WIDTH,),
+        **{f"llm_adapter.blocks.0.norm_{part}.weight": (WIDTH,) for part in ("self_attn", "cross_attn", "mlp")},
+        **{
+            f"llm_adapter.blocks.0.{kind}_attn.{part}_proj.weight": (WIDTH, WIDTH)
+            for kind in ("self", "cross")
+            for part in "qkvo"
+        },
+        **{f"llm_adapter.blocks.0.{kind}_attn.{part}_norm.weight": (8,) for kind in ("self", "cross") for part in "qk"},
+    },
 }
 
 

@@ -91,3 +91,27 @@ def test_flux_in_one_checkpoint(shell, comfyui, tmp_path):
     assert edit.settings.positions == "whole aligned caption" and json.loads(said)["encoder"] == "flux"
     code, _, err = shell("edit", model, *VAN_GOGH, "--tokenizer", str(comfyui), "--positions", "last")
     assert code == 1 and "--positions last" in err
+
+
+def test_anima_reads_what_its_adapter_makes(z_image, shell, comfyui, tmp_path):
+    """Its values are edited by the states at T5's tokens, those of an empty prompt too."""
+    save_file(
+        {f"net.{key}": value for key, value in row_models.tensors("anima").items()}, tmp_path / "anima.safetensors"
+    )
+    model, out = str(tmp_path / "anima.safetensors"), str(tmp_path / "fix.safetensors")
+    files = ("--text-encoder", str(z_image / "qwen.safetensors"), "--tokenizer", str(comfyui))
+    code, _, err = shell("edit", model, *VAN_GOGH, *files, "--out", out, "--naming", "comfyui")
+    assert code == 0, err
+    edit = load_edit(out)
+    assert [update.door.name for update in edit.doors] == ["blocks.0.cross_attn.v_proj"]
+    opened = open_image_model(model, [z_image / "qwen.safetensors"])
+    states = opened.prompt_states(opened.tokenizer(comfyui))
+    rows = states.tokenizer.tokenize_all(["", "a house by van gogh"])
+    found = states.states([row.ids for row in rows])
+    counted = [sum(token >= 0 for token in row.ids) for row in rows]
+    for one, count in zip(found, counted, strict=True):
+        assert one[:count].any(1).all() and not one[count:].any()
+    weight = row_models.tensors("anima")["blocks.0.cross_attn.v_proj.weight"]
+    factors = edit.factors(edit.doors[0])
+    wanted = (edit.applied(found[1]) - found[1]) @ weight.T
+    torch.testing.assert_close(found[1] @ (factors.up @ factors.down).T, wanted, rtol=1e-3, atol=1e-3)
