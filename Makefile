@@ -6,7 +6,7 @@ IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 CHECKED = $(PYTHON) scripts/bootstrap.py run --typescript
 
-.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-doors bench-trace bench-statistics study study-edits study-doors train-reader train clean
+.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-doors bench-trace bench-statistics study study-edits study-doors study-gallery train-reader train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,10 @@ study-edits: ## edit the demo model in many ways and judge the verdicts by its p
 
 study-doors: ## edit the demo model at its doors and read its pictures, after study-edits (half an hour on two cores)
 	@$(IN) python -m diff_quickfix.demo_model.studies.doors --out build/edits
+
+study-gallery: ## edit Shapes XL in many ways and read what became of neighbours that nobody named, into build/gallery (hours)
+	@$(IN) python -m diff_quickfix.demo_model.studies.gallery paint --out build/gallery
+	@$(IN) python -m diff_quickfix.demo_model.studies.gallery judge --out build/gallery
 
 train-reader: ## train the reader that judges the demo model's pictures (ten minutes) into build/reader; MODEL as for train
 	@$(IN) python -m diff_quickfix.demo_model.training.reader --model $(MODEL) --out build/reader-$(MODEL)

@@ -103,7 +103,8 @@ def _inspection(path: str, file: EditFile) -> str:
 def _edited(edit: WeightEdit) -> str:
     if edit.of_states:
         return f"the image model of {family_named(edit.encoder).title}"
-    return f"{edit.encoder} ({ENCODERS[edit.encoder].family})"
+    names = " and ".join(part.encoder for part in edit.parts)
+    return f"{names} ({ENCODERS[edit.encoder].family})"
 
 
 def _door_lines(edit: WeightEdit) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -27,6 +28,8 @@ class Encoder:
         fused: whether some UIs keep its queries, keys and values as one matrix (OpenCLIP's form).
         causal: whether its first self-attention holds the one causal state of a concept (Basu et al. 2024); where it
             does not, an edit reaches only a part of what the model knows (arXiv 2405.01008).
+        title: what people call it.
+        normed: whether its image model reads the last hidden states behind the final layer norm.
     """
 
     family: str
@@ -42,6 +45,13 @@ class Encoder:
     fused: bool = False
     depth: int = 12
     skipped: int = 0
+    title: str = "CLIP-L"
+    normed: bool = True
+
+    @property
+    def module(self) -> str:
+        """What ComfyUI calls it among the text encoders of a model: "clip_l", "clip_g" or "clip_h"."""
+        return self.comfyui.split(".")[1]
 
     def lora_key(self, weight_name: str, naming: str, prefix: str | None = None) -> str:
         """What a LoRA file calls a weight, without ``.lora_up.weight`` and so on.
@@ -88,7 +98,14 @@ NAMINGS = ("kohya", "comfyui")
 _SD1 = ("sd_v1", "stable-diffusion-v1")
 _SD2 = ("sd_v2", "stable-diffusion-v2-768-v")
 _SDXL = ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")
-ENCODERS = {
+_SD3: dict[str, Any] = {
+    "family": "Stable Diffusion 3",
+    "kohya_version": "sd3",
+    "architecture": "stable-diffusion-3",
+    "beside": None,
+}
+_FLUX = {**_SD3, "family": "Flux.1", "kohya_version": "flux1", "architecture": "flux-1-dev"}
+ENCODERS: dict[str, Encoder] = {
     "clip_l": Encoder(
         "Stable Diffusion 1.x",
         12,
@@ -109,6 +126,7 @@ ENCODERS = {
         fused=True,
         depth=24,
         skipped=1,
+        title="CLIP-H",
     ),
     "sdxl_clip_l": Encoder(
         "SDXL",
@@ -121,6 +139,7 @@ ENCODERS = {
         causal=False,
         beside=("lora_te2_text_model", 1280),
         skipped=1,
+        normed=False,
     ),
     "sdxl_clip_g": Encoder(
         "SDXL",
@@ -135,7 +154,15 @@ ENCODERS = {
         fused=True,
         depth=32,
         skipped=1,
+        title="CLIP-G",
+        normed=False,
     ),
+}
+# The towers of SDXL in other families. Flux reads of its CLIP-L the pooled vector alone, which the last layer gives.
+ENCODERS |= {
+    "sd3_clip_l": replace(ENCODERS["sdxl_clip_l"], **_SD3),
+    "sd3_clip_g": replace(ENCODERS["sdxl_clip_g"], **_SD3),
+    "flux_clip_l": replace(ENCODERS["sdxl_clip_l"], **_FLUX, skipped=0, normed=True),
 }
 
 

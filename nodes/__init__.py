@@ -51,8 +51,10 @@ NODES: list[type[io.ComfyNode]] = [
 
 class DiffQuickFixExtension(ComfyExtension):
     async def on_load(self) -> None:
+        from .host.editing.name_lists import keep_grams
         from .host.routes import add_routes
 
+        keep_grams()
         add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

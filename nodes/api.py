@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,11 +90,19 @@ def reporting(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOut
     return run
 
 
-def edit_output(clip: Any, edit: WeightEdit, report: EditReport, note: str = "") -> io.NodeOutput:
+def edit_output(
+    clip: Any, edit: WeightEdit, reports: Sequence[EditReport] | None = None, note: str = ""
+) -> io.NodeOutput:
     """What the nodes that edit give: the CLIP, the edit, the report in words. On the page it has bars, unless a note
-    stands before it, which they would hide."""
-    text = note + report.text()
-    return io.NodeOutput(clip, edit, text, ui=report_ui(text, None if note else report.as_dict()))
+    stands before it, which they would hide, or several text encoders have a report each.
+
+    Args:
+        reports: those of the edit's parts; by default their own.
+    """
+    reports = [part.report for part in edit.parts] if reports is None else reports
+    text = note + "\n\n".join(report.text() for report in reports)
+    shown = None if note or len(reports) > 1 else reports[0].as_dict()
+    return io.NodeOutput(clip, edit, text, ui=report_ui(text, shown))
 
 
 def schema(**fields: Any) -> io.Schema:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from ..quickfix import Changes, TowerError, compute_edit, parse_changes, require_fit
+from ..quickfix import Changes, parse_changes
 from .api import ConceptEditsType, Node, WeightEditType, edit_output, io, reporting, schema
-from .edit_inputs import clip_input, strength_input
-from .host.editing.ledgers import MOST_CONCEPTS, keep_ledger, ledger_of
-from .host.editing.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
-from .host.progress import progress_bar
+from .edit_inputs import clip_input, model_input, strength_input
+from .host.editing.door_edits import change_doors
+from .host.editing.encoder_edits import change_encoders
 
 
 class ChangeEdit(Node):
@@ -21,13 +18,14 @@ class ChangeEdit(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["ledger", "undo", "drop concept", "add concept"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Drops, adds or re-weights concepts of an edit, be it fresh or from a file, and solves it again from "
                 "stored sums: the same as computing it anew, and quick."
             ),
             inputs=[
                 clip_input(),
-                WeightEditType.Input("edit", tooltip="From Diff-QuickFix Edit, Load Edit or another Change Edit."),
+                WeightEditType.Input("edit", tooltip="From a node that edits, Load Edit or another Change Edit."),
                 io.String.Input(
                     "drop",
                     multiline=True,
@@ -55,35 +53,30 @@ class ChangeEdit(Node):
                     optional=True,
                     tooltip="More concepts to add, from Concept Edit List or Add Concept Edit.",
                 ),
+                model_input("Needed for an edit of Remove Concept or Edit Image Model."),
             ],
             outputs=[
                 io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
                 WeightEditType.Output(id="changed_edit", display_name="edit", tooltip="The changed edit."),
                 io.String.Output(id="report", display_name="report", tooltip="What the changed edit does."),
+                io.Model.Output(
+                    id="edited_model", display_name="model", tooltip="The model, edited where the edit is of it."
+                ),
             ],
         )
 
     @classmethod
     @reporting
-    def execute(cls, clip, edit, drop: str, add: str, reweight: str, strength: float, concepts=None) -> io.NodeOutput:
+    def execute(
+        cls, clip, edit, drop: str, add: str, reweight: str, strength: float, concepts=None, model=None
+    ) -> io.NodeOutput:
         written = parse_changes(drop, reweight, add)
         changes = Changes(written.drop, written.reweight, (*written.add, *(concepts or ())))
         if edit.of_states:
-            raise TowerError(
-                "The edit is one of an image model's doors; Change Edit changes edits of a text encoder. List all "
-                "concepts in Concept Edit List, and give the list to Remove Concept or Edit Image Model."
-            )
-        encoder = open_text_encoder(clip)
-        require_fit(encoder.tower, edit)
-        if len(edit.concepts) > MOST_CONCEPTS:
-            concepts = changes.made_on(edit.concepts, encoder.tokenizer)
-            changed = compute_edit(encoder.tower, encoder.tokenizer, concepts, edit.settings, progress=progress_bar())
-            ledger = None
+            patched, changed, note = change_doors(model, clip, edit, changes, strength)
+            edited = clip.clone()
         else:
-            ledger = changes.apply(ledger_of(clip, encoder, edit))
-            changed = ledger.solve()
-        changed = dataclasses.replace(changed, report=stored_report(encoder, changed, strength))
-        if ledger is not None:
-            keep_ledger(clip, encoder, changed, ledger)
-        edited = apply_edit(clip, encoder, changed, strength)
-        return edit_output(edited, changed, changed.report, foreign_note(encoder, edit))
+            patched = model if model is None else model.clone()
+            edited, changed, note = change_encoders(clip, edit, changes, strength)
+        output = edit_output(edited, changed, note=note)
+        return io.NodeOutput(*output.args, patched, ui=output.ui)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from ..quickfix import PRESERVE_MODES, compute_edit
+from ..quickfix import PRESERVE_MODES
 from .api import Node, WeightEditType, edit_output, io, reporting, schema
 from .edit_inputs import (
     concepts_input,
@@ -20,7 +18,8 @@ from .edit_inputs import (
     templates_input,
     wanted_concepts,
 )
-from .host.editing.text_encoder import apply_edit, open_text_encoder, stored_report
+from .host.editing.encoder_edits import edit_encoders
+from .host.editing.text_encoder import ENCODER_CHOICES
 from .host.progress import progress_bar
 
 
@@ -34,9 +33,11 @@ class DiffQuickFixEdit(Node):
             search_aliases=["remove concept", "erase concept", "unlearn", "remove style"],
             # ComfyUI 0.19: the report is shown again after a reload, and when the node's result was cached.
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Removes or replaces a concept in the CLIP text encoder by one closed-form update, in well under a "
-                "second. The given CLIP is not changed. For Stable Diffusion 1.x and 2.x."
+                "second. The given CLIP is not changed. For Stable Diffusion 1.x and 2.x; the CLIPs of SDXL, SD 3 and "
+                "Flux too, where Remove Concept is surer."
             ),
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder to edit. LoRA nodes may stand before or after."),
@@ -68,6 +69,15 @@ class DiffQuickFixEdit(Node):
                 templates_input(),
                 preserve_mode_input(),
                 concepts_input(),
+                io.Combo.Input(
+                    "encoder",
+                    options=list(ENCODER_CHOICES),
+                    default=ENCODER_CHOICES[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which text encoder is edited, of models that have several (SDXL, SD 3). auto: all of "
+                    "CLIP's kind. For Flux it is the CLIP-L, of which Flux reads one vector.",
+                ),
             ],
             outputs=[
                 io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
@@ -97,10 +107,9 @@ class DiffQuickFixEdit(Node):
         templates: str = "",
         preserve_mode: str = PRESERVE_MODES[0],
         concepts=None,
+        encoder: str = ENCODER_CHOICES[0],
     ) -> io.NodeOutput:
         wanted = wanted_concepts(source, target, kind, templates, concepts)
         settings = edit_settings(preset, layer, lam, positions, preserve, preserve_mode)
-        encoder = open_text_encoder(clip)
-        edit = compute_edit(encoder.tower, encoder.tokenizer, wanted, settings, progress=progress_bar())
-        edit = dataclasses.replace(edit, report=stored_report(encoder, edit, strength))
-        return edit_output(apply_edit(clip, encoder, edit, strength), edit, edit.report)
+        edited, edit = edit_encoders(clip, wanted, settings, encoder, strength, progress_bar())
+        return edit_output(edited, edit)

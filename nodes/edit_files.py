@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from ..quickfix import NAMINGS, PRECISIONS, load_edit, measure_edit, save_edit
+from ..quickfix import NAMINGS, PRECISIONS, load_edit, save_edit
 from .api import Node, WeightEditType, edit_output, io, reporting, schema
-from .edit_inputs import clip_input, strength_input
-from .host.editing.concept_removal import apply_stored
-from .host.editing.text_encoder import apply_edit, foreign_note, open_text_encoder, stored_report
+from .edit_inputs import clip_input, model_input, strength_input
+from .host.editing.door_edits import apply_stored
+from .host.editing.encoder_edits import measured_encoders
 from .host.files import free_lora, lora_files, lora_path
 
 
@@ -79,6 +77,7 @@ class LoadEdit(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["load lora", "open edit"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Loads a file of Save Edit as LoRA: applies it like a LoRA loader, measures it on this model, and "
                 "gives the edit with its concepts and settings."
@@ -89,11 +88,7 @@ class LoadEdit(Node):
                     "file", options=lora_files(), tooltip="The file, among ComfyUI's LoRAs. Only saved edits will do."
                 ),
                 strength_input(),
-                io.Model.Input(
-                    "model",
-                    optional=True,
-                    tooltip="The model that paints, for an edit of Remove Concept or Edit Image Model.",
-                ),
+                model_input("Needed for an edit of Remove Concept or Edit Image Model."),
             ],
             outputs=[
                 io.Clip.Output(id="edited_clip", display_name="clip", tooltip="The edited text encoder."),
@@ -121,11 +116,8 @@ class LoadEdit(Node):
         edit = load_edit(lora_path(file))
         if edit.of_states:
             edited, report, note = apply_stored(model, clip, edit, strength)
-            output = edit_output(clip.clone(), edit, report, note)
+            output = edit_output(clip.clone(), edit, [report], note)
             return io.NodeOutput(*output.args, edited, ui=output.ui)
-        encoder = open_text_encoder(clip)
-        measured = measure_edit(encoder.tower, encoder.tokenizer, edit, strength)
-        report = stored_report(encoder, dataclasses.replace(edit, report=measured), strength)
-        edited_clip = apply_edit(clip, encoder, edit, strength)
-        output = edit_output(edited_clip, edit, report, foreign_note(encoder, edit))
+        edited_clip, reports, note = measured_encoders(clip, edit, strength)
+        output = edit_output(edited_clip, edit, reports, note)
         return io.NodeOutput(*output.args, model if model is None else model.clone(), ui=output.ui)

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from ..quickfix import POSITIONS, PRESERVE_MODES, ConceptEdit, EditSettings, combine, preset, prompts_of_text
 from ..text.captions import KINDS
 from .api import ConceptEditsType, io
+from .host.editing.name_lists import NAME_LISTS, NO_LIST
+
+DEFAULT_POSITIONS = "default"
 
 
 def clip_input() -> io.Input:
@@ -57,6 +60,15 @@ def layer_input() -> io.Input:
     )
 
 
+def model_input(purpose: str) -> io.Input:
+    """The image model of a node that works on edits of text encoders and of doors.
+
+    Args:
+        purpose: what it is needed for, as a sentence.
+    """
+    return io.Model.Input("model", optional=True, tooltip=f"The model that paints. {purpose}")
+
+
 def positions_input() -> io.Input:
     return io.Combo.Input(
         "positions",
@@ -64,6 +76,16 @@ def positions_input() -> io.Input:
         default=POSITIONS[1],
         tooltip="Which token positions of a caption are edited. The paper's edits take the last subject "
         "token and everything after it.",
+    )
+
+
+def searched_positions_input() -> io.Input:
+    return io.Combo.Input(
+        "positions",
+        options=[DEFAULT_POSITIONS, *POSITIONS],
+        default=DEFAULT_POSITIONS,
+        tooltip="Which token positions of a caption are edited. default: those that Diff-QuickFix Edit takes, or, with "
+        "a model, Remove Concept.",
     )
 
 
@@ -97,6 +119,19 @@ def preserve_mode_input() -> io.Input:
         optional=True,
         tooltip="How the prompts of `preserve` are kept. soft: moving costs. hard: they do not move at "
         "all; for a few prompts, about nine at most. The built-in ones are always kept softly.",
+    )
+
+
+def breadth_input() -> io.Input:
+    return io.Combo.Input(
+        "breadth",
+        options=list(NAME_LISTS),
+        default=NO_LIST,
+        optional=True,
+        advanced=True,
+        tooltip="A list of names to keep beside `preserve`, less what names the concept. short: 550 well-known "
+        "artists, things, looks and colors. broad: 5,000 names of everything that people name. The first edit of a "
+        "text encoder with a list takes longer, minutes where no GPU runs it; the next ones do not.",
     )
 
 

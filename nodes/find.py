@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from ..quickfix import PRESERVE_MODES, find_lambda, find_target, prompts_of_text
+from ..quickfix import POSITIONS, PRESERVE_MODES, common_kind, find_lambda, find_target, prompts_of_text
 from ..quickfix.measure.charts import draw_curve, draw_targets
 from .api import Node, image_of, io, report_ui, reporting, schema
 from .edit_inputs import (
+    DEFAULT_POSITIONS,
     clip_input,
     concepts_input,
     edit_settings,
     kind_input,
     layer_input,
-    positions_input,
+    model_input,
     preserve_input,
     preserve_mode_input,
+    searched_positions_input,
     settled_preset_input,
     source_input,
     target_input,
@@ -21,10 +23,11 @@ from .edit_inputs import (
     templates_input,
     wanted_concepts,
 )
-from .host.editing.text_encoder import open_text_encoder
+from .host.editing.searches import Searched, open_searched
 from .host.progress import progress_bar
 
 _NAMED = 20
+_MODEL = "Connect it to search for Remove Concept or Edit Image Model; without it, for Diff-QuickFix Edit."
 
 
 class FindLambda(Node):
@@ -36,6 +39,7 @@ class FindLambda(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["regularization", "tune", "sweep"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Shows how far an edit goes and how much it moves everyday prompts, for every lambda, from one "
                 "decomposition, and gives the lambda at the knee. The preset auto of Diff-QuickFix Edit uses the same."
@@ -47,11 +51,12 @@ class FindLambda(Node):
                 kind_input(),
                 settled_preset_input(),
                 layer_input(),
-                positions_input(),
+                searched_positions_input(),
                 preserve_input(),
                 preserve_mode_input(),
                 templates_input(),
                 concepts_input(),
+                model_input(_MODEL),
             ],
             outputs=[
                 io.Float.Output(id="lam", display_name="lambda", tooltip="The lambda at the knee."),
@@ -77,13 +82,14 @@ class FindLambda(Node):
         preserve_mode: str = PRESERVE_MODES[0],
         templates: str = "",
         concepts=None,
+        model=None,
     ) -> io.NodeOutput:
         wanted = wanted_concepts(source, target, kind, templates, concepts)
-        settings = edit_settings(preset, layer, 0.0, positions, preserve, preserve_mode)
-        encoder = open_text_encoder(clip)
-        curve = find_lambda(encoder.tower, encoder.tokenizer, wanted, settings, progress=progress_bar())
+        how = preset, layer, positions, preserve, preserve_mode
+        tower, tokenizer, settings, note = _searched(clip, model, common_kind(wanted), *how)
+        curve = find_lambda(tower, tokenizer, wanted, settings, progress=progress_bar())
         title = ", ".join(f"{concept.source} -> {concept.target}" for concept in wanted[:_NAMED])
-        report = curve.text()
+        report = note + curve.text()
         return io.NodeOutput(curve.best, image_of(draw_curve(curve, title=title)), report, ui=report_ui(report))
 
 
@@ -96,6 +102,7 @@ class FindTarget(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["best target", "replace with", "candidates"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Ranks words that a concept could become, without painting: how much of the concept each would remove, "
                 "what it would bring along, and how much it would move everything else."
@@ -106,7 +113,7 @@ class FindTarget(Node):
                 kind_input(),
                 settled_preset_input(),
                 layer_input(),
-                positions_input(),
+                searched_positions_input(),
                 io.String.Input(
                     "candidates",
                     multiline=True,
@@ -118,17 +125,18 @@ class FindTarget(Node):
                 preserve_input(),
                 preserve_mode_input(),
                 templates_input(),
+                model_input(_MODEL),
             ],
             outputs=[
                 io.String.Output(
                     id="target",
                     display_name="target",
-                    tooltip="The best candidate, for the `target` of Diff-QuickFix Edit.",
+                    tooltip="The best candidate, for the `target` of the node that edits.",
                 ),
                 io.Float.Output(
                     id="lam",
                     display_name="lambda",
-                    tooltip="Its lambda at the knee, for the `lambda` of Diff-QuickFix Edit.",
+                    tooltip="Its lambda at the knee, for the `lambda` of the node that edits.",
                 ),
                 io.String.Output(id="report", display_name="report", tooltip="All candidates as a table, best first."),
                 io.Image.Output(
@@ -153,12 +161,13 @@ class FindTarget(Node):
         preserve: str = "",
         preserve_mode: str = PRESERVE_MODES[0],
         templates: str = "",
+        model=None,
     ) -> io.NodeOutput:
-        settings = edit_settings(preset, layer, 0.0, positions, preserve, preserve_mode)
-        encoder = open_text_encoder(clip)
+        how = preset, layer, positions, preserve, preserve_mode
+        tower, tokenizer, settings, note = _searched(clip, model, kind, *how)
         ranking = find_target(
-            encoder.tower,
-            encoder.tokenizer,
+            tower,
+            tokenizer,
             source,
             kind,
             prompts_of_text(candidates),
@@ -166,6 +175,21 @@ class FindTarget(Node):
             templates=template_lines(templates),
             progress=progress_bar(),
         )
-        best, report = ranking.best, ranking.text()
+        best, report = ranking.best, note + ranking.text()
         picture = image_of(draw_targets(ranking))
         return io.NodeOutput(best.target, best.lam, report, picture, ui=report_ui(report))
+
+
+def _searched(
+    clip, model, kind: str, preset: str, layer: int, positions: str, preserve: str, preserve_mode: str
+) -> Searched:
+    """What a node searches, with the settings that its inputs ask for."""
+    if model is not None and preset != "guarded":
+        raise ValueError(
+            f"The preset {preset} is one of text encoders; an edit of an image model is always guarded. Choose "
+            "guarded, or take the model away."
+        )
+    chosen = None if positions == DEFAULT_POSITIONS else positions
+    settings = edit_settings(preset, layer, 0.0, chosen or POSITIONS[1])
+    found = open_searched(clip, model, kind, chosen, settings)
+    return found._replace(settings=found.settings.keeping(prompts_of_text(preserve), preserve_mode))

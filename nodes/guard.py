@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
-from ..quickfix import KNOWN_NAMES, PRESERVE_SETS, prompts_of_text, scan, text_of_prompts
+import torch
+
+from ..quickfix import ENCODERS, KNOWN_NAMES, PRESERVE_SETS, WeightEdit, prompts_of_text, scan, text_of_prompts
 from ..quickfix.measure.charts import draw_report
 from .api import Node, WeightEditType, image_of, io, report_ui, reporting, schema
-from .host.editing.concept_removal import tower_of
+from .edit_inputs import model_input
+from .host.editing.door_edits import towers_of
 from .host.inputs import NO_FILE, modified, read_text_file, text_files
 from .host.progress import progress_bar
 
@@ -95,6 +98,7 @@ class CollateralRadar(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["side effects", "collateral damage", "neighbors"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Ranks hundreds of names, things and captions by how far an edit moves them, without painting, and "
                 "proposes the worst hits as prompts to preserve in the next edit."
@@ -111,6 +115,7 @@ class CollateralRadar(Node):
                     tooltip="Names or captions to look at, one on each line. Empty: a built-in list of "
                     "well-known artists, things, looks and everyday captions.",
                 ),
+                model_input("Needed where it makes other states of the text first: Z-Image, Anima and others."),
             ],
             outputs=[
                 io.String.Output(id="report", display_name="report", tooltip="The worst hits, with how far they move."),
@@ -124,12 +129,16 @@ class CollateralRadar(Node):
 
     @classmethod
     @reporting
-    def execute(cls, clip, edit, hits: int, names: str = "") -> io.NodeOutput:
-        tower, tokenizer = tower_of(clip, edit)
-        prompts = prompts_of_text(names) or KNOWN_NAMES
-        radar = scan(tower, tokenizer, edit, prompts, most=hits, progress=progress_bar())
-        report = radar.text()
-        return io.NodeOutput(report, radar.preserve_text(), ui=report_ui(report))
+    def execute(cls, clip, edit, hits: int, names: str = "", model=None) -> io.NodeOutput:
+        prompts, progress = prompts_of_text(names) or KNOWN_NAMES, progress_bar()
+        radars = [
+            scan(tower, tokenizer, part, prompts, most=hits, progress=progress)
+            for part, tower, tokenizer in towers_of(clip, edit, model)
+        ]
+        heads = [f"{title_of(part)}\n" if edit.others else "" for part in edit.parts]
+        report = "\n\n".join(head + radar.text() for head, radar in zip(heads, radars, strict=True))
+        proposed = dict.fromkeys(prompt for radar in radars for prompt in radar.proposal())
+        return io.NodeOutput(report, text_of_prompts(tuple(proposed)), ui=report_ui(report))
 
 
 class EditReportNode(Node):
@@ -141,6 +150,7 @@ class EditReportNode(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["edit quality", "efficacy", "specificity"],
             has_intermediate_output=True,
+            is_output_node=True,
             description="Shows the report of an edit as text, as JSON and as a picture.",
             inputs=[
                 WeightEditType.Input("edit", tooltip="From Remove Concept or another node that edits."),
@@ -157,6 +167,18 @@ class EditReportNode(Node):
     @reporting
     def execute(cls, edit, width: int) -> io.NodeOutput:
         title = ", ".join(f"{concept.source} -> {concept.target}" for concept in edit.concepts[:20])
-        picture = image_of(draw_report(edit.report, width=width, title=title))
-        text = edit.report.text()
-        return io.NodeOutput(text, json.dumps(edit.report.as_dict(), indent=2), picture, ui=report_ui(text))
+        heads = [f"{title_of(part)}: {title}" if edit.others else title for part in edit.parts]
+        pictures = [
+            image_of(draw_report(part.report, width=width, title=head))
+            for part, head in zip(edit.parts, heads, strict=True)
+        ]
+        text = "\n\n".join(part.report.text() for part in edit.parts)
+        first, *others = (part.report.as_dict() for part in edit.parts)
+        measures = json.dumps({**first, "others": others} if others else first, indent=2)
+        return io.NodeOutput(text, measures, torch.cat(pictures, dim=1), ui=report_ui(text))
+
+
+def title_of(edit: WeightEdit) -> str:
+    """Which text encoder an edit changes, for people: "CLIP-L of SDXL"."""
+    encoder = ENCODERS[edit.encoder]
+    return f"{encoder.title} of {encoder.family}"

@@ -7,6 +7,7 @@ import dataclasses
 from ..quickfix import POSITIONS, PRESERVE_MODES
 from .api import Node, WeightEditType, io, report_ui, reporting, schema
 from .edit_inputs import (
+    breadth_input,
     concepts_input,
     kind_input,
     preserve_input,
@@ -15,7 +16,7 @@ from .edit_inputs import (
     templates_input,
     wanted_concepts,
 )
-from .host.editing.concept_removal import DOOR_CHOICES, WAYS, Removed, edit_doors_of, remove_concept
+from .host.editing.concept_removal import DOOR_CHOICES, NO_LIST, WAYS, Removed, edit_doors_of, remove_concept
 from .host.editing.conditioning import apply_to_conditioning
 from .host.progress import progress_bar
 
@@ -69,7 +70,10 @@ def becomes_input() -> io.Input:
 
 def guarding_inputs() -> list[io.Input]:
     """How strongly and what is kept, and more concepts: the last inputs of a node that edits an image model."""
-    return [lambda_input(), preserve_input(), templates_input(), preserve_mode_input(), concepts_input()]
+    return [
+        *(lambda_input(), preserve_input(), templates_input(), preserve_mode_input(), concepts_input()),
+        breadth_input(),
+    ]
 
 
 def removed_output(removed: Removed) -> io.NodeOutput:
@@ -91,6 +95,7 @@ class RemoveConcept(Node):
                 *("trademark", "concept ablation", "uce", "negative prompt", "sdxl", "illustrious", "pony"),
             ],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Removes or replaces a concept in a model by one solve in closed form, without training. "
                 "Recognises the model and chooses where to edit it. The given MODEL and CLIP are not changed. For "
@@ -133,13 +138,14 @@ class RemoveConcept(Node):
         templates: str = "",
         preserve_mode: str = PRESERVE_MODES[0],
         concepts=None,
+        breadth: str = NO_LIST,
     ) -> io.NodeOutput:
         removed = remove_concept(
             (model, clip),
             wanted_concepts(concept, becomes, kind, templates, concepts),
             way,
             lam,
-            (preserve, preserve_mode),
+            (preserve, preserve_mode, breadth),
             strength,
             progress=progress_bar(),
         )
@@ -155,6 +161,7 @@ class EditImageModel(Node):
             category="Diff-QuickFix/edit",
             search_aliases=["doors", "cross attention edit", "uce", "locoedit", "txt_in", "to_v", "to_k"],
             has_intermediate_output=True,
+            is_output_node=True,
             description=(
                 "Removes or replaces a concept where the text enters an image model, at the linear maps that you "
                 "choose. Remove Concept chooses by itself."
@@ -208,13 +215,14 @@ class EditImageModel(Node):
         templates: str = "",
         preserve_mode: str = PRESERVE_MODES[0],
         concepts=None,
+        breadth: str = NO_LIST,
     ) -> io.NodeOutput:
         removed = edit_doors_of(
             (model, clip),
             wanted_concepts(concept, becomes, kind, templates, concepts),
             (maps, names),
             (positions, lam),
-            (preserve, preserve_mode),
+            (preserve, preserve_mode, breadth),
             strength,
             progress=progress_bar(),
         )

@@ -11,6 +11,7 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 
 from ..families.clip import ENCODERS, NAMINGS, Encoder
 from ..output.json_records import to_json
+from .breadth import BreadthError, keep_grams_in
 from .concepts.built_in import (
     EVERYDAY,
     FINAL_CAPTIONS,
@@ -23,10 +24,11 @@ from .concepts.built_in import (
 from .concepts.changes import Changes, parse_changes
 from .concepts.concept import ConceptEdit
 from .concepts.lists import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
+from .concepts.names import BREADTHS, BROAD, NO_BREADTH, SHORT
 from .concepts.pairs import ALIGNED, POSITIONS, TokenPairs, match_positions, pair_tokens
 from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, DOORS, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
-from .doors import at_doors, edit_doors
+from .doors import at_doors, edit_doors, with_doors
 from .edit import compute_edit, find_lambda, measure_edit, require_fit
 from .encoder.prompt_states import PromptStates
 from .encoder.states import STATES, StateTower, state_scale
@@ -43,7 +45,7 @@ from .guard import Guard, build_guard
 from .ledger import Ledger, LedgerError
 from .measure.effect import Probe, measure_effect, measure_final
 from .measure.radar import KNOWN_NAMES, Hit, Radar, scan
-from .measure.report import EditReport, FinalStates
+from .measure.report import Breadth, EditReport, FinalStates
 from .measure.rounding import StorageRounding, storage_rounding
 from .measure.target_ranking import Candidate, TargetRanking
 from .measure.verdict import Guarding
@@ -53,11 +55,13 @@ from .solver.low_rank import LowRank
 from .solver.nullspace import HeldError, HeldSpan
 from .solver.spectrum import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .targets import find_target
-from .ways import WAYS, Way, WayError, doors_settings, way_of
+from .ways import WAYS, Way, WayError, common_kind, doors_settings, way_of
 
 __all__ = [
     "ALIGNED",
     "AUTO",
+    "BREADTHS",
+    "BROAD",
     "DOORS",
     "ENCODERS",
     "EVERYDAY",
@@ -67,6 +71,7 @@ __all__ = [
     "KNOWN_NAMES",
     "LAMBDAS",
     "NAMINGS",
+    "NO_BREADTH",
     "PAPER",
     "PLAIN_WORDS",
     "POSITIONS",
@@ -75,9 +80,12 @@ __all__ = [
     "PRESERVE_MODES",
     "PRESERVE_SETS",
     "PRESETS",
+    "SHORT",
     "STATES",
     "WAYS",
     "AttentionStates",
+    "Breadth",
+    "BreadthError",
     "Candidate",
     "Changes",
     "ConceptEdit",
@@ -127,6 +135,7 @@ __all__ = [
     "build_guard",
     "check_folder",
     "combine",
+    "common_kind",
     "compute_edit",
     "copy_folder",
     "device_of_most",
@@ -137,6 +146,7 @@ __all__ = [
     "find_target",
     "image_family",
     "is_edit_file",
+    "keep_grams_in",
     "load_edit",
     "match_positions",
     "measure_edit",
@@ -166,4 +176,5 @@ __all__ = [
     "trace_lambda",
     "way_of",
     "weight_hash",
+    "with_doors",
 ]

@@ -56,6 +56,19 @@ def edit_doors(
         For the others, see :func:`compute_edit`.
     """
     edit = compute_edit(tower, tokenizer, concepts, settings, progress=progress)
+    return with_doors(edit, tokenizer, doors, read_weight, read_pooled)
+
+
+@torch.no_grad()
+def with_doors(
+    edit: WeightEdit,
+    tokenizer: PromptTokenizer,
+    doors: Sequence[Door],
+    read_weight: ReadWeight,
+    read_pooled: ReadPooled | None = None,
+) -> WeightEdit:
+    """A solved edit of the text states at some doors, with the map of the pooled vector where that is edited (see
+    :func:`edit_doors` for the arguments and errors)."""
     pooled = None
     if any(door.kind == "pooled" for door in doors) or (not doors and read_pooled is not None):
         if read_pooled is None:

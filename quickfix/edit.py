@@ -12,6 +12,7 @@ from ..text.subjects import SubjectError, naming_any
 from .concepts.built_in import EVERYDAY, HELD_OUT_TEMPLATES
 from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
+from .concepts.names import NO_BREADTH
 from .concepts.pairs import TokenPairs, pair_tokens
 from .concepts.settings import GUARDED, EditSettings
 from .encoder.states import STATES
@@ -19,6 +20,7 @@ from .encoder.towers import Tower, TowerError
 from .guard import Guard, build_guard
 from .measure.contested import near_preserved
 from .measure.effect import Probe, measure_effect
+from .measure.familiarity import measure_familiarity
 from .measure.known import known_concepts, tell_unknown
 from .measure.neighbours import measure_neighbours
 from .measure.report import EditReport
@@ -48,12 +50,14 @@ def compute_edit(
     """Compute the edit of some concepts; neither the tower nor any model is changed.
 
     Args:
-        progress: called with (batches done, all batches) of 64 concepts; an exception it raises ends the work.
+        progress: called with (batches done, all batches) of 64 concepts; before that, where a list of names is encoded
+            for the first time, with (captions done, all captions). An exception it raises ends the work.
 
     Raises:
         PromptError, SubjectError: no concepts, one concept with two targets, a concept cut off at the context length, a
-            preserved prompt that names a concept to edit.
+            preserved prompt that names a concept to edit; no such list of names.
         HeldError: the held prompts leave the concepts no room.
+        BreadthError: a list of names cannot guard an edit of this encoder.
         TowerError: no such layer, token ids or weights that cannot be used.
     """
     concepts = tuple(concepts)
@@ -62,7 +66,7 @@ def compute_edit(
     with watch.stage("tokenize"):
         refuse_conflicts(concepts, tokenizer)
     with watch.stage("keys"):
-        guard = build_guard(tower, tokenizer, concepts, settings)
+        guard = build_guard(tower, tokenizer, concepts, settings, progress)
     pairs = gather_pairs(tower, tokenizer, concepts, settings, watch, progress)
     return edit_of_pairs(tower, tokenizer, concepts, settings, pairs, guard, watch)
 
@@ -119,7 +123,7 @@ def _measured(
 ) -> EditReport:
     """The report of an update, for pairs, guard and probe at hand."""
     assert settings.lam is not None
-    held = guard.held
+    held, of_states = guard.held, tower.out_proj_name(0) == STATES
     unknown = tell_unknown(tower, tokenizer, concepts, pairs.agree)
     known = concepts if unknown is None else known_concepts(tower, tokenizer, concepts) if unknown.known else ()
     effect = measure_effect(tower, settings.layer, update, probe)
@@ -137,9 +141,12 @@ def _measured(
         contested=near_preserved(tower, tokenizer, concepts, settings),
         condition=pairs.condition(settings.lam, guard),
         guarding=None if held is None else Guarding(held.rank, held.share(pairs.sums.gram)),
+        breadth=guard.breadth,
         neighbours=neighbours,
         unknown=unknown,
         chosen=Chosen.of(settings, hits),
+        encoder="" if of_states else tower.encoder,
+        familiarity=measure_familiarity(tower, tokenizer, known) if of_states else (),
     )
 
 
@@ -152,6 +159,9 @@ def measure_edit(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, str
     """
     require_fit(tower, edit)
     settings = edit.settings
+    # The names that guarded the edit may be of another version, and encoding them takes long: what is kept of them is
+    # in the edit already.
+    unguarded = dataclasses.replace(settings, breadth=NO_BREADTH, selectivity=0.0)
     report = _measured(
         tower,
         tokenizer,
@@ -159,9 +169,11 @@ def measure_edit(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, str
         settings,
         tower.in_keys(LowRank(edit.up * strength, edit.down)),
         gather_pairs(tower, tokenizer, edit.concepts, settings, Stopwatch()),
-        build_guard(tower, tokenizer, edit.concepts, settings),
+        build_guard(tower, tokenizer, edit.concepts, unguarded),
         everyday_probe(tower, tokenizer, edit.concepts, settings.layer),
     )
+    if settings.breadth:
+        report = dataclasses.replace(report, breadth=edit.report.breadth, condition=None)
     assert report.chosen is not None
     report = dataclasses.replace(report, chosen=report.chosen._replace(strength=strength))
     if not edit.doors:
@@ -183,7 +195,12 @@ def report_at(tower: Tower, tokenizer: PromptTokenizer, edit: WeightEdit, streng
 
 
 def require_fit(tower: Tower, edit: WeightEdit) -> None:
-    """Refuse an edit of another kind of text encoder (TowerError)."""
+    """Refuse an edit of another kind of text encoder, or of several (TowerError)."""
+    if edit.others:
+        raise TowerError(
+            f"The edit changes {len(edit.parts)} text encoders ({', '.join(part.encoder for part in edit.parts)}), and "
+            "one is worked on here. Take its parts one by one (WeightEdit.parts), or ComfyUI's nodes, which do."
+        )
     if edit.of_states != (tower.out_proj_name(0) == STATES):
         made, want = ("an image model's doors", "a text encoder") if edit.of_states else ("a text encoder", "doors")
         raise TowerError(
@@ -226,14 +243,14 @@ def find_lambda(
             f"{', nor any other concept' if len(concepts) > 1 else ''}: no lambda is better than another. Check the "
             "spelling, or take words that this model was trained on."
         )
-    guard = build_guard(tower, tokenizer, concepts, settings)
+    guard = build_guard(tower, tokenizer, concepts, settings, progress)
     pairs = gather_pairs(tower, tokenizer, concepts, settings, Stopwatch(), progress)
     return lambda_curve(pairs.sums, guard, everyday_probe(tower, tokenizer, concepts, settings.layer), lambdas)
 
 
 def lambda_curve(sums: Statistics, guard: Guard, probe: Probe, lambdas: Sequence[float] = LAMBDAS) -> LambdaCurve:
     """Efficacy against drift over lambda, for sums, guard and probe at hand."""
-    return trace_lambda(Spectrum(sums, kept=guard.kept, held=guard.held), probe.drift_grams(), lambdas)
+    return trace_lambda(Spectrum(sums, kept=guard.spectral(), held=guard.held), probe.drift_grams(), lambdas)
 
 
 def everyday_probe(tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], layer: int) -> Probe:

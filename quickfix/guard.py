@@ -6,7 +6,8 @@ any of its tokens. Preserving a prompt means every position of it, padding too, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -14,12 +15,15 @@ import torch
 
 from ..text.prompts import PromptError, PromptTokenizer
 from ..text.subjects import naming_any
+from .breadth import BroadGuard, NameKeys
 from .concepts.built_in import PRESERVE_SETS, PRESERVED
 from .concepts.concept import ConceptEdit
 from .concepts.settings import EditSettings
 from .encoder.towers import Tower
-from .solver.closed_form import preserved_gram
+from .measure.report import Breadth
+from .solver.closed_form import SolveError, preserved_gram
 from .solver.nullspace import HeldSpan
+from .solver.ridge import normalized, selective
 
 _BUILT_IN = frozenset(PRESERVED).union(*PRESERVE_SETS.values())
 
@@ -33,11 +37,35 @@ class Guard:
             None where there are none. On the CPU, as ``held`` is: a guard is kept for long.
         held: the span of the held keys; None where nothing is held.
         skipped: built-in prompts left out because they name a concept that is edited.
+        ridge: :func:`~.solver.ridge.normalized` Gram matrix (d, d) of a list of names, which charges an update by
+            ``selectivity``; None charges all directions alike.
+        selectivity: 0 to below 1.
+        breadth: what the report says of the list of names; None where there is none.
     """
 
     kept: torch.Tensor | None
     held: HeldSpan | None
     skipped: tuple[str, ...]
+    ridge: torch.Tensor | None = None
+    selectivity: float = 0.0
+    breadth: Breadth | None = None
+
+    def system(self, lam: float) -> tuple[float, torch.Tensor | None]:
+        """lambda and the Gram matrix of what is kept for the solver, at the lambda of the settings."""
+        return selective(lam, self.kept, self.ridge, self.selectivity)
+
+    def spectral(self) -> torch.Tensor | None:
+        """What is kept, for a solve at many lambdas.
+
+        Raises:
+            SolveError: the ridge is selective: lambda does not stand apart from it.
+        """
+        if self.ridge is not None and self.selectivity:
+            raise SolveError(
+                f"selectivity is {self.selectivity}: edits over many lambdas are not computed with a selective ridge. "
+                "Set selectivity to 0."
+            )
+        return self.kept
 
 
 @dataclass(frozen=True)
@@ -93,24 +121,34 @@ class GuardKeys:
     def __init__(self, settings: EditSettings) -> None:
         self.settings = settings
         self._keys: dict[tuple[str, ...], PromptKeys] = {}
-        self._made: Guard | None = None
+        self._made: tuple[object, Guard] | None = None
         self._whole: torch.Tensor | None = None
+        self._names = NameKeys(settings)
 
-    def guard(self, tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> Guard:
+    def guard(
+        self,
+        tower: Tower,
+        tokenizer: PromptTokenizer,
+        concepts: Sequence[ConceptEdit],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Guard:
         """The guard of some concepts (see :func:`build_guard` for the errors)."""
         settings = self.settings
         soft, skipped = _without_concepts(settings.preserve, concepts, tokenizer)
         hold, held_skipped = _without_concepts(settings.hold, concepts, tokenizer)
         left_out = (*skipped, *held_skipped)
-        if self._made is None or self._made.skipped != left_out:
+        # A list of names is without what names the concepts, whatever they are.
+        asked = left_out, tuple(concept.source for concept in concepts) if settings.breadth else ()
+        if self._made is None or self._made[0] != asked:
+            broad = self._names.guard(tower, tokenizer, concepts, progress)
             kept = held = None
             if hold:
                 every = self._encoded(tower, tokenizer, settings.hold)
                 held = HeldSpan.of(every.keys[every.used(hold)].to(tower.device)).to("cpu")
             if soft and settings.preserve_weight:
                 kept = self._gram(self._encoded(tower, tokenizer, settings.preserve), soft, held, tower.device)
-            self._made = Guard(kept, held, left_out)
-        return self._made
+            self._made = asked, _with_names(Guard(kept, held, left_out), broad)
+        return self._made[1]
 
     def _gram(
         self, every: PromptKeys, soft: Sequence[str], held: HeldSpan | None, device: torch.device
@@ -137,15 +175,40 @@ class GuardKeys:
 
 
 def build_guard(
-    tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], settings: EditSettings
+    tower: Tower,
+    tokenizer: PromptTokenizer,
+    concepts: Sequence[ConceptEdit],
+    settings: EditSettings,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Guard:
     """The guard that some settings ask for.
 
+    Args:
+        progress: called with (captions done, all captions) while a list of names is encoded for the first time.
+
     Raises:
-        PromptError: a preserved prompt, none of the built-in ones, names a concept that is edited.
+        PromptError: a preserved prompt, none of the built-in ones, names a concept that is edited; no such list of
+            names.
         HeldError: the held prompts leave no room for any edit.
+        BreadthError: a list of names cannot guard an edit of this encoder.
     """
-    return GuardKeys(settings).guard(tower, tokenizer, concepts)
+    return GuardKeys(settings).guard(tower, tokenizer, concepts, progress)
+
+
+def _with_names(guard: Guard, broad: BroadGuard | None) -> Guard:
+    """A guard, and a list of names beside it."""
+    if broad is None:
+        return guard
+    kept, ridge = broad.told.weight * broad.mean, normalized(broad.mean)
+    if guard.held is not None:
+        kept, ridge = guard.held.project_gram(kept), guard.held.project_gram(ridge)
+    return dataclasses.replace(
+        guard,
+        kept=kept if guard.kept is None else guard.kept + kept,
+        ridge=ridge if broad.told.selectivity else None,
+        selectivity=broad.told.selectivity,
+        breadth=broad.told,
+    )
 
 
 def _without_concepts(

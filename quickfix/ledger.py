@@ -181,9 +181,10 @@ class Ledger:
         if lam is None:
             probe = everyday_probe(*asked, settings.layer)
             lam = lambda_curve(sums.statistics(weight, bias), made, probe).best
+        lam, kept = made.system(lam)
         # No update depends on the residuals' energy.
         statistics = Statistics(sums.gram, sums.cross(weight, bias), math.nan, sums.pairs)
-        return statistics.delta(lam=lam, kept=made.kept, held=made.held).float().cpu()
+        return statistics.delta(lam=lam, kept=kept, held=made.held).float().cpu()
 
     @torch.no_grad()
     def solve(self, settings: EditSettings | None = None) -> WeightEdit:
@@ -256,4 +257,5 @@ def _key_settings(settings: EditSettings) -> tuple[Any, ...]:
 
 
 def _kept_settings(settings: EditSettings) -> tuple[Any, ...]:
-    return settings.preserve, settings.hold, settings.preserve_weight
+    broad = settings.breadth, settings.breadth_weight, settings.selectivity
+    return settings.preserve, settings.hold, settings.preserve_weight, *broad

@@ -186,22 +186,22 @@ class GatheredPairs:
 
     def solve(self, lam: float, guard: Guard) -> LowRank:
         """The update that fits them."""
+        lam, kept = guard.system(lam)
         if self.few is None:
-            return self.sums.solve(lam=lam, kept=guard.kept, held=guard.held)
+            return self.sums.solve(lam=lam, kept=kept, held=guard.held)
         residuals = self.few.residuals(self.weight, self.bias)
         return solve_residuals(
-            self.few.source, residuals, lam=lam, kept=guard.kept, pair_weights=self.few.weights, held=guard.held
+            self.few.source, residuals, lam=lam, kept=kept, pair_weights=self.few.weights, held=guard.held
         )
 
     def condition(self, lam: float, guard: Guard) -> float:
         """:meth:`Statistics.condition` of the system that :meth:`solve` solves."""
+        lam, kept = guard.system(lam)
         if self.few is None:
-            return self.sums.condition(lam=lam, kept=guard.kept, held=guard.held)
+            return self.sums.condition(lam=lam, kept=kept, held=guard.held)
         keys = self.few.source.double()
         rows = keys if self.few.weights is None else keys * self.few.weights[:, None]
-        return condition_bound(
-            lambda vector: rows.T @ (keys @ vector), keys[:1].T, lam=lam, kept=guard.kept, held=guard.held
-        )
+        return condition_bound(lambda vector: rows.T @ (keys @ vector), keys[:1].T, lam=lam, kept=kept, held=guard.held)
 
     def efficacy(self, update: LowRank) -> float:
         """How far an update takes their outputs to what is wanted, 0 to 1."""

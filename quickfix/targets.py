@@ -116,7 +116,7 @@ class _Judge:
         self._tower, self._tokenizer, self._settings = tower, tokenizer, settings
         sums, layer = self._sums(concept), settings.layer
         guard = build_guard(tower, tokenizer, [concept], settings)
-        self._spectrum = Spectrum(sums, kept=guard.kept, held=guard.held)
+        self._spectrum = Spectrum(sums, kept=guard.spectral(), held=guard.held)
         weight = edited_layer(tower, settings)[0].double()
         self._size = float(((weight @ sums.gram) * weight).sum()) ** 0.5
         naming = naming_any(KNOWN_NAMES, [concept.source], tokenizer)

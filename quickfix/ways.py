@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..families.doors import Family
+from .concepts.concept import ConceptEdit
 from .concepts.pairs import ALIGNED, POSITIONS
 from .concepts.settings import DOORS, GUARDED, EditSettings
 
@@ -43,6 +45,12 @@ def doors_settings(family: Family, positions: str) -> EditSettings:
     return dataclasses.replace(DOORS, positions=positions if family.attention == "causal" else ALIGNED)
 
 
+def common_kind(concepts: Sequence[ConceptEdit]) -> str:
+    """The kind by which the way of editing some concepts is chosen: theirs, or "object" where they are of several."""
+    kinds = {concept.kind for concept in concepts}
+    return kinds.pop() if len(kinds) == 1 else "object"
+
+
 def way_of(family: Family, kind: str, name: str = AUTO_WAY) -> Way:
     """The way to edit a concept.
 
@@ -65,7 +73,8 @@ def way_of(family: Family, kind: str, name: str = AUTO_WAY) -> Way:
     if name == BY_ENCODER and family.name not in _CAUSAL_STATE:
         raise WayError(
             f"The text encoders of {family.title} hold no single state of a concept that an edit could change "
-            f'(arXiv 2405.01008). Choose the way "{BY_DOORS}" or "{AUTO_WAY}".'
+            f'(arXiv 2405.01008). Choose the way "{BY_DOORS}" or "{AUTO_WAY}"; Diff-QuickFix Edit edits those of SDXL, '
+            "Stable Diffusion 3 and Flux.1 all the same."
         )
     if name != AUTO_WAY:
         return Way(True, doors) if name == BY_DOORS else Way(False, GUARDED)

@@ -1,5 +1,6 @@
 // What the pack's nodes show of themselves. A page starts with this file alone: what draws a view, and the words of the
 // page's language, come with the first node that needs them.
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 /**
@@ -7,6 +8,7 @@ import { app } from "../../scripts/app.js";
  * @typedef {object} View
  * @property {HTMLElement} root
  * @property {(outputs: NonNullable<RunOutputs>, live: boolean) => void} [show] shows what a run returned, at once or later
+ * @property {(sentence: string) => void} [refuse] shows why a run of the node ended, in place of what it showed
  * @property {(id: string) => void} [restore] shows what the node keeps, which was saved under an id
  * @property {(scale: number) => void} [look]
  * @property {() => void} [queued]
@@ -132,6 +134,15 @@ class Mounted {
     }
 
     /**
+     * Show why a run of the node ended.
+     * @param {string} sentence
+     */
+    refuse(sentence) {
+        this.outputs = null;
+        this.view?.refuse?.(sentence);
+    }
+
+    /**
      * Show what the node keeps, which was saved.
      * @param {{id: number | string}} saved
      */
@@ -167,7 +178,7 @@ function watch() {
 function mount(node, kind) {
     const mounted = new Mounted(node, kind);
     const widget = node.addDOMWidget(kind.output, kind.output.toUpperCase(), mounted.place, {
-        serialize: false, hideOnZoom: false, getMinHeight: () => kind.height,
+        serialize: false, hideOnZoom: false, hideInPanel: true, getMinHeight: () => kind.height,
     });
     widget.serialize = false;
     widget.beforeQueued = () => mounted.view?.queued?.();
@@ -184,6 +195,35 @@ function nodeOf(key) {
     const root = app.rootGraph ?? app.graph;
     const graph = subgraph === undefined ? root : root?.subgraphs?.get(subgraph);
     return graph?.getNodeById(id) ?? graph?.getNodeById(Number(id));
+}
+
+/**
+ * The node that an error means, in whichever subgraphs it stands: their nodes' ids and its own, divided by colons.
+ * @param {unknown} path
+ */
+function nodeAt(path) {
+    /** @type {ComfyGraph | undefined} */
+    let graph = app.rootGraph ?? app.graph;
+    let node;
+    for (const id of String(path ?? "").split(":")) {
+        node = graph?.getNodeById(id) ?? graph?.getNodeById(Number(id));
+        graph = node?.subgraph;
+    }
+    return node;
+}
+
+/**
+ * Say on a node why its run ended.
+ * @param {RunError | null | undefined} error
+ */
+function refused(error) {
+    const node = nodeAt(error?.node_id);
+    const sentence = error?.exception_message;
+    if (!node || node.comfyClass !== error?.node_type || typeof sentence !== "string") return;
+    // The page gives the outputs of earlier runs again when the workflow comes back into view.
+    const place = node.graph && node.graph !== node.graph.rootGraph ? `${node.graph.id}:` : "";
+    if (views.has(node)) delete app.nodeOutputs?.[`${place}${node.id}`];
+    views.get(node)?.refuse(sentence.trim());
 }
 
 /**
@@ -206,6 +246,7 @@ function chain(prototype, name, after) {
 app.registerExtension({
     name: "diffquickfix.NodeViews",
     init() {
+        api.addEventListener("execution_error", ({ detail }) => refused(detail));
         // Before there is a view nothing has been said.
         app.ui?.settings?.addEventListener?.("Comfy.Locale.change", ({ detail }) => texts && speak(detail?.value));
     },

@@ -128,7 +128,9 @@ def train_vision(recipe: Recipe, out: Path) -> None:
     vision = clip.vision.train().requires_grad_(True)
     readers = Linear(vision.projection.out_features, sum(sizes))
     state = load_file(out / "clip.safetensors")
-    readers.load_state_dict({k[len("readers.") :]: v for k, v in state.items() if k.startswith("readers.")})
+    known = {k[len("readers.") :]: v for k, v in state.items() if k.startswith("readers.")}
+    if known:
+        readers.load_state_dict(known)
     decoded_share = recipe.vision_batch // 8
 
     def loss_of_step(step: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from ...text.vocabulary import clip_tokenizer
 from .. import architecture as shape
+from ..precision import half_precision
 from ..worlds.captions import caption
 from .contrastive import trained_clip
 from .fitting import fit
@@ -61,13 +63,14 @@ def train_unet(recipe: Recipe, out: Path) -> None:
     torch.manual_seed(recipe.seed + 2)
     unet = started_unet(recipe)
     average = copy.deepcopy(unet).requires_grad_(False)
+    precision = half_precision if recipe.unet_half else nullcontext
 
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((recipe.seed, 3, step))
         chosen = rng.integers(0, len(scenes), recipe.unet_batch)
         texts = [caption(scenes[i], rng, omit=recipe.caption_omit)[0] for i in chosen]
         texts = ["" if rng.random() < recipe.unet_drop_caption else text for text in texts]
-        with torch.no_grad():
+        with torch.no_grad(), precision():
             states, pooled = clip.condition(tokenizer, texts)
         clean = latents[chosen]
         noise = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32))
@@ -84,7 +87,8 @@ def train_unet(recipe: Recipe, out: Path) -> None:
         kept = signal[steps][:, None, None, None]
         added = None if pooled is None else {"text_embeds": pooled, "time_ids": _sizes(recipe, rng)}
         noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
-        drawn = unet(noisy, steps, states, added_cond_kwargs=added).sample
+        with precision():
+            drawn = unet(noisy, steps, states, added_cond_kwargs=added).sample.float()
         snr = signal[steps] / (1 - signal[steps])
         weight = snr.clamp(max=recipe.unet_snr_cap) / snr
         return ((drawn - noise).square().mean((1, 2, 3)) * weight).mean()

@@ -1,4 +1,4 @@
-"""Writes the weights that are shipped from the checkpoints of a finished training."""
+"""Between the checkpoints of a training and the weights that are shipped: written from them, and taken back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ...text.vocabulary import clip_tokenizer
 from ..architecture import WEIGHTS, Architecture
-from ..weights import TABLE, TABLE_IDS, TABLE_ROWS, files_named
+from ..weights import TABLE, TABLE_IDS, TABLE_ROWS, files_named, load_part
 from ..worlds.captions import caption
 from ..worlds.world import sample_scenes
 from .training_set import Recipe
@@ -55,6 +55,28 @@ def export(recipe: Recipe, out: Path, architecture: Architecture | None = None) 
     for name, (folder, state) in parts.items():
         if state:
             save_part(name, state, folder, shapes=recipe_text)
+
+
+def restore(recipe: Recipe, out: Path, architecture: Architecture | None = None) -> None:
+    """Write checkpoints from the shipped weights, so that training goes on from them on another machine.
+
+    Stages begin anew then, with the shipped weights in place of random ones. Parts that are not shipped are left out,
+    and checkpoints that are there stay. The readers of the attributes are not shipped.
+    """
+    architecture = architecture or recipe.architecture
+    own, shared = architecture.folder, architecture.shared
+    for name, folder, prefixes in (
+        ("clip", own, ("clip.",)),
+        ("autoencoder", shared, ("autoencoder.",)),
+        ("unet", own, ("unet.", "average.")),
+    ):
+        checkpoint = out / f"{name}.safetensors"
+        if checkpoint.exists() or not files_named(name, folder):
+            continue
+        state = load_part(name, folder)
+        if name == "clip" and own != shared:
+            state |= load_part("vision", shared)
+        save_file({prefix + key: value.clone() for prefix in prefixes for key, value in state.items()}, checkpoint)
 
 
 def _part(out: Path, stage: str, prefix: str, *, keep: str = "") -> dict[str, torch.Tensor]:

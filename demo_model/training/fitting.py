@@ -28,21 +28,20 @@ def fit(
     weight_decay: float = 0.01,
     save_every: int = 200,
 ) -> None:
-    """AdamW with warm-up and cosine decay; checkpoints ``<name>.safetensors`` and resumes from it."""
+    """AdamW with warm-up and cosine decay; checkpoints ``<name>.safetensors`` and resumes from it.
+
+    A checkpoint without the optimizer's moments beside it gives the weights that step 0 begins with.
+    """
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay, betas=(0.9, 0.98))
     warm_up = max(1, min(200, steps // 10))
     checkpoint, moments = out / f"{name}.safetensors", out / f"{name}.optimizer.safetensors"
     first = 0
-    if checkpoint.exists() and moments.exists():
-        state = load_file(checkpoint)
-        for prefix, module in modules.items():
-            module.load_state_dict({k[len(prefix) + 1 :]: v for k, v in state.items() if k.startswith(prefix + ".")})
-        saved = load_file(moments)
-        first = int(saved.pop("step"))
-        for index, parameter in enumerate(parameters):
-            optimizer.state[parameter] = {key: saved[f"{index}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-        log.info("%s: resumed at step %d", name, first)
+    if checkpoint.exists():
+        _load(checkpoint, modules)
+        if moments.exists():
+            first = _load_moments(moments, optimizer, parameters)
+            log.info("%s: resumed at step %d", name, first)
 
     def save(step: int) -> None:
         state = {f"{prefix}.{k}": v.contiguous() for prefix, m in modules.items() for k, v in m.state_dict().items()}
@@ -74,3 +73,20 @@ def fit(
             shown = []
         if (step + 1) % save_every == 0 or step + 1 == steps:
             save(step + 1)
+
+
+def _load(checkpoint: Path, modules: dict[str, torch.nn.Module]) -> None:
+    """Modules that a checkpoint holds; one that it lacks stays as it is."""
+    state = load_file(checkpoint)
+    for prefix, module in modules.items():
+        own = {key[len(prefix) + 1 :]: value for key, value in state.items() if key.startswith(prefix + ".")}
+        if own:
+            module.load_state_dict(own)
+
+
+def _load_moments(path: Path, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> int:
+    """The optimizer's moments; how many steps were done."""
+    saved = load_file(path)
+    for index, parameter in enumerate(parameters):
+        optimizer.state[parameter] = {key: saved[f"{index}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+    return int(saved["step"])

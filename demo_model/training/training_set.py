@@ -56,6 +56,7 @@ class Recipe:
     unet_noisy_from: int = 5_400
     unet_noisy: float = 0.6
     unet_other_sizes: float = 0.0
+    unet_half: bool = False
     caption_omit: float = 0.12
 
     @property
@@ -75,12 +76,13 @@ RECIPES = {
         clip_text_reading=0.5,
         autoencoder_steps=400,
         autoencoder_rate=1e-3,
-        unet_steps=24_000,
+        unet_steps=5_000,
         unet_rate=1e-3,
         unet_ema=0.999,
         unet_offset_from=0,
         unet_noisy_from=0,
         unet_other_sizes=0.2,
+        unet_half=True,
     ),
 }
 

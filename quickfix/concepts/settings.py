@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..solver.closed_form import check_lambda, check_preserve_weight
+from ..solver.ridge import check_selectivity
 from .built_in import PRESERVED
+from .names import NO_BREADTH
 from .pairs import ALIGNED, POSITIONS
 
 PRESERVE_MODES = ("soft", "hard")
@@ -26,6 +28,11 @@ class EditSettings:
         published_bias: add the layer's bias to the values, as the authors' released code does; the layer then adds it
             twice. Only for reproducing published numbers.
         hold: prompts held hard: none of their tokens moves (by more than 1e-5 of its output, in fp32).
+        breadth: a list of names that guards the edit, of ``BREADTHS`` (``names.py``); "" for none. One of another
+            version may stand in a file's settings; it is refused where it would be needed.
+        breadth_weight: as how many softly preserved captions, at a preserve weight of 1, the whole list counts.
+        selectivity: s of the selective ridge (``solver/ridge.py``), 0 to below 1, by the keys of ``breadth``; 0 charges
+            every direction of the keys alike.
 
     Raises:
         ValueError: a setting outside of its range, by name.
@@ -38,6 +45,9 @@ class EditSettings:
     preserve_weight: float = 1.0
     published_bias: bool = False
     hold: tuple[str, ...] = ()
+    breadth: str = NO_BREADTH
+    breadth_weight: float = 30.0
+    selectivity: float = 0.0
 
     def __post_init__(self) -> None:
         if self.layer < 0:
@@ -51,6 +61,12 @@ class EditSettings:
         if self.lam is not None:
             check_lambda(self.lam)
         check_preserve_weight(self.preserve_weight)
+        check_preserve_weight(self.breadth_weight, "breadth_weight")
+        check_selectivity(self.selectivity)
+        if self.selectivity and not self.breadth:
+            raise ValueError(f"selectivity is {self.selectivity} and no list of names is chosen; choose a breadth.")
+        if self.selectivity and self.lam is None:
+            raise ValueError("lambda cannot be found for a selective ridge; give a lambda, or set selectivity to 0.")
 
     def keeping(self, prompts: Sequence[str], mode: str = PRESERVE_MODES[0]) -> EditSettings:
         """These settings with some more prompts to preserve, "soft" or "hard" (ValueError otherwise)."""

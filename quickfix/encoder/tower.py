@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...families.clip import encoder_of_width
+from ...families.clip import ENCODERS, encoder_of_width
 from ..solver.low_rank import LowRank
 from .attention import attend, attend_prefixes, attend_rows
 from .named_weights import CalledWeights, ReplacedWeights
@@ -249,7 +249,8 @@ class TextTower:
 
     @torch.no_grad()
     def finish(self, residual: torch.Tensor, layer: int) -> torch.Tensor:
-        """The last hidden state that follows from a residual stream right after ``layer``'s attention.
+        """The last hidden state, as the image model reads it, that follows from a residual stream right after
+        ``layer``'s attention.
 
         Args:
             residual: (n, length, width), as :meth:`attention_states` gives it, or changed.
@@ -257,7 +258,7 @@ class TextTower:
         stream = _Stream(self._feed_forward(residual, layer), None)
         for number in range(layer + 1, self.num_layers):
             stream = self._block(stream, number)
-        return self._norm(stream.values, "final_layer_norm")
+        return self._norm(stream.values, "final_layer_norm") if ENCODERS[self.encoder].normed else stream.values
 
     def _read(self, name: str) -> torch.Tensor:
         try:

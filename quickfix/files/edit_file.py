@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from ..measure.weight_edit import WeightEdit, lora_parts
 from .door_records import StoredMap, door_updates, module_factors, stored_maps
 from .lora_labels import lora_labels
 
-# The format of an edit of one weight, and that of an edit of doors, which earlier versions cannot read.
-SCHEMA, DOORS_SCHEMA = 1, 2
+# The formats of an edit of one text encoder, of doors, and of text encoders that earlier versions do not know, or of
+# several of them.
+SCHEMA, DOORS_SCHEMA, ENCODERS_SCHEMA = 1, 2, 3
+_FIRST_ENCODERS = ("clip_l", "clip_h", "sdxl_clip_l", "sdxl_clip_g")
 # Numbers that a file may hold, by the name that users choose them by.
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _ENTRY = "diff_quickfix"
@@ -62,6 +65,16 @@ class EditFile:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """Another text encoder that is edited."""
+
+    weight_name: str
+    encoder: str
+    base: str
+    report: EditReport
+
+
+@dataclass(frozen=True)
 class _Label:
     """What the metadata holds."""
 
@@ -78,6 +91,7 @@ class _Label:
     doors: tuple[Door, ...] = ()
     states: StoredMap | None = None
     pooled: StoredMap | None = None
+    others: tuple[_Part, ...] = ()
 
 
 def save_edit(
@@ -108,7 +122,7 @@ def save_edit(
     tensors = edit.lora(naming=naming, dtype=dtype)
     maps = stored_maps(edit) if edit.of_states else (None, None)
     label = _Label(
-        DOORS_SCHEMA if edit.of_states else SCHEMA,
+        _schema(edit),
         __version__,
         naming,
         edit.weight_name,
@@ -119,7 +133,9 @@ def save_edit(
         edit.report,
         energy,
         tuple(update.door for update in edit.doors),
-        *maps,
+        states=maps[0],
+        pooled=maps[1],
+        others=tuple(_Part(other.weight_name, other.encoder, other.base, other.report) for other in edit.others),
     )
     text = json.dumps(to_json(label))
     if len(text) > _LARGEST_ENTRY:
@@ -131,6 +147,12 @@ def save_edit(
         raise EditFileError(str(error)) from None
     except (SafetensorError, OSError) as error:
         raise EditFileError(f"Cannot write {path.name} ({error}). Is there such a folder, with room left?") from error
+
+
+def _schema(edit: WeightEdit) -> int:
+    if edit.of_states:
+        return DOORS_SCHEMA
+    return ENCODERS_SCHEMA if edit.others or edit.encoder not in _FIRST_ENCODERS else SCHEMA
 
 
 def is_edit_file(path: Path | str) -> bool:
@@ -169,10 +191,21 @@ def read_edit_file(path: Path | str) -> EditFile:
 
 
 def _edit_of_weight(label: _Label, types: dict[str, str], tensors: dict[str, torch.Tensor]) -> WeightEdit:
-    up, down = _factors(label, types, tensors)
-    return WeightEdit(
-        label.weight_name, up, down, label.concepts, label.settings, label.report, label.encoder, label.base
-    )
+    parts = (_Part(label.weight_name, label.encoder, label.base, label.report), *label.others)
+    _check_names(parts, label.naming, types, tensors)
+    edits = []
+    for part in parts:
+        up, down = module_factors(
+            ENCODERS[part.encoder].lora_key(part.weight_name, label.naming), tensors, label.naming
+        )
+        # A module may be of a higher rank in the file than its edit is.
+        rank = 1 + max((place for place, column in enumerate(up.T) if column.any()), default=-1)
+        if not rank or label.others:
+            up, down = up[:, :rank], down[:rank]
+        edits.append(
+            WeightEdit(part.weight_name, up, down, label.concepts, label.settings, part.report, part.encoder, part.base)
+        )
+    return WeightEdit.joined(edits)
 
 
 def _edit_of_doors(label: _Label, tensors: dict[str, torch.Tensor | None]) -> WeightEdit:
@@ -214,21 +247,26 @@ def _label(text: str, name: str) -> _Label:
     schema = fields.get("schema") if isinstance(fields, dict) else None
     if type(schema) is not int or schema < 1:
         raise RecordError("its metadata has no format number")
-    if schema > DOORS_SCHEMA:
+    if schema > ENCODERS_SCHEMA:
         raise EditFileError(
             f"{name} was written by a newer version of this pack (format {schema}, this one reads up to "
-            f"{DOORS_SCHEMA}). Update the pack."
+            f"{ENCODERS_SCHEMA}). Update the pack."
         )
     label = from_json(_Label, fields, "metadata")
     if not label.concepts:
         raise RecordError("it names no concept")
     if schema == DOORS_SCHEMA:
         return label
-    if label.encoder not in ENCODERS or label.naming not in LORA_NAMINGS:
-        raise RecordError(f"unknown text encoder {label.encoder[:80]!r} or naming {label.naming[:80]!r}")
-    match = re.fullmatch(_OUT_PROJ, label.weight_name)
-    if match is None or int(match[1]) != label.settings.layer:
-        raise RecordError(f"layer {label.settings.layer} was not edited in {label.weight_name[:80]!r}")
+    encoders = [label.encoder, *(other.encoder for other in label.others)]
+    unknown = [encoder for encoder in encoders if encoder not in ENCODERS]
+    if unknown or label.naming not in LORA_NAMINGS:
+        raise RecordError(f"unknown text encoder {(unknown or encoders)[0][:80]!r} or naming {label.naming[:80]!r}")
+    if len(set(encoders)) < len(encoders) or len({ENCODERS[encoder].family for encoder in encoders}) > 1:
+        raise RecordError(f"its text encoders {', '.join(encoders)[:200]} are not those of one model")
+    for weight_name in (label.weight_name, *(other.weight_name for other in label.others)):
+        match = re.fullmatch(_OUT_PROJ, weight_name)
+        if match is None or int(match[1]) != label.settings.layer:
+            raise RecordError(f"layer {label.settings.layer} was not edited in {weight_name[:80]!r}")
     return label
 
 
@@ -237,22 +275,18 @@ def _parts(key: str, naming: str) -> list[str]:
     return [f"{key}.{part}" for part in lora_parts(naming)]
 
 
-def _factors(
-    label: _Label, types: dict[str, str], tensors: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """up (d_out, rank) with the LoRA's scale in it, and down (rank, d_in)."""
-    encoder = ENCODERS[label.encoder]
-    key = encoder.lora_key(label.weight_name, label.naming)
-    names = _parts(key, label.naming)
-    idle = [
-        name
-        for module in encoder.idle_modules(label.weight_name, label.naming, 0)
-        for name in _parts(module, label.naming)
-    ]
+def _check_names(parts: Sequence[_Part], naming: str, types: dict[str, str], tensors: dict[str, torch.Tensor]) -> None:
+    """Refuse a file that holds more or fewer tensors than an edit, or changes what it does not edit (RecordError)."""
+    names: list[str] = []
+    beside: list[str] = []
+    for part in parts:
+        encoder = ENCODERS[part.encoder]
+        names += _parts(encoder.lora_key(part.weight_name, naming), naming)
+        for module in encoder.idle_modules(part.weight_name, naming, 0):
+            beside += _parts(module, naming)
+    idle = sorted(set(beside) - set(names))
     # Files of earlier versions hold no idle modules.
     if sorted(types) not in (sorted(names), sorted([*names, *idle])):
         raise RecordError(f"it holds the tensors {', '.join(sorted(types))[:200]}; expected {', '.join(names)}")
     if moving := [name for name in idle if not name.endswith(".alpha") and name in tensors and tensors[name].any()]:
         raise RecordError(f"it changes {moving[0]} too, which an edit of this pack does not")
-    up, down = module_factors(key, tensors, label.naming)
-    return (up, down) if up.any() else (up[:, :0], down[:0])

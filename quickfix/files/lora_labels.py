@@ -36,7 +36,7 @@ def lora_labels(edit: WeightEdit, naming: str) -> dict[str, str]:
     changes = [f"{concept.source} -> {concept.target}" for concept in edit.concepts]
     others = len(changes) - _SHOWN
     shown = ", ".join(changes[:_SHOWN]) + (f" and {others} more" if others > 0 else "")
-    rank = str(max(1, edit.rank))
+    rank = str(max(1, *(part.rank for part in edit.parts)))
     version, architecture, edits, part = _kind(edit)
     return {
         **({"ss_base_model_version": version, "ss_v2": str(version.startswith("sd_v2"))} if version else {}),
@@ -59,4 +59,5 @@ def _kind(edit: WeightEdit) -> tuple[str, str, str, str]:
         family = family_named(edit.encoder)
         return *_NAMES.get(edit.encoder, ("", "")), f"the image model of {family.title}", "image model"
     encoder = ENCODERS[edit.encoder]
-    return encoder.kohya_version, encoder.architecture, f"a text encoder of {encoder.family}", "text encoder"
+    which = "a text encoder" if encoder.causal else " and ".join(ENCODERS[part.encoder].title for part in edit.parts)
+    return encoder.kohya_version, encoder.architecture, f"{which} of {encoder.family}", "text encoder"

@@ -94,7 +94,7 @@ def _listed(tokenizer: PromptTokenizer, sample: Sequence[ConceptEdit]) -> tuple[
     return tuple(dict.fromkeys(name for names in lists or [NAMES_OF_KIND[sample[0].kind]] for name in names))
 
 
-def _last_tokens(tokenizer: PromptTokenizer, names: Sequence[str], templates: Sequence[str]) -> list[int]:
+def last_tokens(tokenizer: PromptTokenizer, names: Sequence[str], templates: Sequence[str]) -> list[int]:
     """The last token of each name in each template, template by template of a name."""
     if isinstance(tokenizer, RowTokenizer):
         return [tokenizer.spans(template, name)[0][-1] for name in names for template in templates]
@@ -116,7 +116,7 @@ def _moved(
 ) -> list[float]:
     """How far each name moves (see the module's text)."""
     prompts = tokenizer.tokenize_all([caption for name in names for caption in expand(templates, name)])
-    lasts = _last_tokens(tokenizer, names, templates)
+    lasts = last_tokens(tokenizer, names, templates)
     rows = beginnings(tower, prompts, max(lasts) + _POSITIONS)
     inputs = tower.attention_inputs(up_to(tower, rows, torch.tensor(lasts) + _POSITIONS - 1), layer)
     places = (torch.tensor(lasts)[:, None] + torch.arange(_POSITIONS)).clamp_max(inputs.shape[1] - 1)

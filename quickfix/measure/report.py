@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...families.clip import ENCODERS
 from .rounding import StorageRounding, storage_rounding
 from .verdict import Chosen, Guarding, Neighbours, Unknown, judge
 
@@ -28,6 +29,21 @@ class FinalStates(NamedTuple):
     """1 - cosine of the states before and after, the mean over tokens."""
     empty_prompt_drift: float
     """Relative L2 change of the empty prompt's; not in the mean."""
+
+
+class Breadth(NamedTuple):
+    """The list of names that guarded an edit (``quickfix/breadth.py``)."""
+
+    list: str
+    """Its name, with its version."""
+    captions: int
+    """How many captions of its names counted."""
+    left_out: tuple[str, ...]
+    """Names left out since they name a concept, the first of them."""
+    weight: float
+    """As how many preserved captions the list counted."""
+    selectivity: float
+    """How far its keys took the place of the identity in the ridge."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,10 @@ class EditReport:
         chosen: of the settings, what advice depends on.
         pooled: efficacy in the pooled vector of whole captions, where its door is edited too.
         doors: how many linear maps of an image model are edited; 0 for an edit of a text encoder.
+        encoder: the text encoder that is edited, a key of :data:`~.families.clip.ENCODERS`; empty for doors.
+        familiarity: (name, how far it moves the text states beside made-up names of as many tokens, which is 1 for one
+            that is like them), of some of the concepts of an edit of doors (``familiarity.py``).
+        breadth: the list of names that guarded the edit, where one did.
     """
 
     efficacy: float | None
@@ -85,6 +105,9 @@ class EditReport:
     chosen: Chosen | None = None
     pooled: float | None = None
     doors: int = 0
+    encoder: str = ""
+    familiarity: tuple[tuple[str, float], ...] = ()
+    breadth: Breadth | None = None
 
     @property
     def verdict(self) -> str:
@@ -93,7 +116,7 @@ class EditReport:
 
     def text(self) -> str:
         """A summary for people, some lines."""
-        lines = [f"verdict: {self.verdict}"]
+        lines = [f"verdict: {self.verdict}", *self._encoder_lines()]
         if self.efficacy is not None:
             lines.append(
                 f"efficacy: {self.efficacy:.1%} of the way from the concept to its target, over {self.pairs} token "
@@ -113,26 +136,48 @@ class EditReport:
                 f"final text states: drift {self.final.drift:.2%} (1 - cosine {self.final.turn:.4f}) on everyday "
                 f"captions, {self.final.empty_prompt_drift:.2%} on the empty prompt"
             )
+        return "\n".join([*lines, *self._name_lines(), *self._technical_lines()])
+
+    def _name_lines(self) -> list[str]:
+        """What becomes of names and prompts, each by itself."""
+        lines = []
         if self.neighbours is not None:
             names = "; ".join(f"{name!r} {moved:.0%}" for name, moved in self.neighbours.worst)
             lines.append(
                 f"neighbours: {self.neighbours.lost} of {self.neighbours.names} names like the concept lose more than "
                 f"half of what tells them apart, {self.neighbours.moved:.0%} on the mean; most: {names}"
             )
+        if self.familiarity:
+            names = "; ".join(f"{name!r} {ratio:.1f}" for name, ratio in self.familiarity)
+            lines.append(f"known: {names} times as far from made-up names of as many tokens as these from each other")
         if self.worst_hit:
             worst = "; ".join(f"{prompt!r} {drift:.2%}" for prompt, drift in self.worst_hit)
             lines.append(f"worst hit: {worst}")
         if self.skipped_preserve:
             lines.append(f"not preserved, since they name the concept: {', '.join(map(repr, self.skipped_preserve))}")
+        if self.breadth is not None:
+            lines.append(_breadth_line(self.breadth))
         for source, prompt, cosine in self.contested:
             lines.append(f"contested: {source!r} and the preserved {prompt!r} have nearly the same key ({cosine:.3f})")
-        return "\n".join([*lines, *self._technical_lines()])
+        return lines
+
+    def _encoder_lines(self) -> list[str]:
+        """Which text encoder is edited, where a model has several."""
+        encoder = ENCODERS.get(self.encoder)
+        if encoder is None or encoder.causal:
+            return []
+        return [
+            f"edited: {encoder.title} of {encoder.family}; the text encoders of such models hold no single state of a "
+            "concept (arXiv 2405.01008), so that pictures may keep it. Remove Concept edits what the image model reads"
+        ]
 
     def _technical_lines(self) -> list[str]:
         size = f"rank {self.rank}, {self.nbytes / 1024:.0f} KiB, {self.relative_norm:.2%} of the weight's norm"
         if self.doors:
             size = f"rank {self.rank} at {self.doors} doors of the image model, {self.nbytes / 1024:.0f} KiB"
         lines = [f"size: {size}"]
+        if self.chosen is not None:
+            lines.append(f"lambda: {self.chosen.lam:.3g}")
         if self.basis:
             lines.append(f"computed from: {self.basis}")
         if self.guarding is not None:
@@ -155,11 +200,12 @@ class EditReport:
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, ready for JSON."""
         fields = dataclasses.asdict(self)
-        for name in ("storage", "guarding", "final", "neighbours", "unknown", "chosen"):
+        for name in ("storage", "guarding", "final", "neighbours", "unknown", "chosen", "breadth"):
             value = getattr(self, name)
             fields[name] = None if value is None else value._asdict()
         fields["milliseconds"] = dict(self.milliseconds)
         fields["generality"] = dict(self.generality)
+        fields["familiarity"] = dict(self.familiarity)
         verdict = judge(self)
         fields |= {"verdict": verdict.text(), "findings": [[*finding] for finding in verdict.findings]}
         return json.loads(json.dumps(fields))
@@ -173,3 +219,13 @@ class EditReport:
     def with_final(self, final: FinalStates) -> EditReport:
         """This report with the drift of the last hidden states."""
         return dataclasses.replace(self, final=final)
+
+
+def _breadth_line(breadth: Breadth) -> str:
+    line = f"guarded by breadth: {breadth.captions} captions of names ({breadth.list}), weight "
+    line += f"{breadth.weight:g}"
+    if breadth.selectivity:
+        line += f", selectivity {breadth.selectivity:g}"
+    if breadth.left_out:
+        line += f"; left out, since they name the concept: {', '.join(map(repr, breadth.left_out))}"
+    return line

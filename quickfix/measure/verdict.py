@@ -40,6 +40,8 @@ WEAK_AT_DOORS = 0.72
 WEAK_GENERALITY = 1 / 3
 LOST = 0.5
 LOST_SHARE = 0.1
+# The familiarity of made-up names.
+MADE_UP = 1.0
 # Lambdas that nodes take.
 SMALLEST_LAMBDA, LARGEST_LAMBDA = 0.001, 1000.0
 _NAMED = 3
@@ -71,6 +73,7 @@ USE_FP32_MODEL = "load the image model in fp32 (ComfyUI's option --fp32-unet)"
 UNKNOWN_SOURCE = "this model does not know {names}: there is nothing to edit"
 UNKNOWN_TARGET = "this model does not know {names}: the concept becomes a word without meaning"
 SAME_STATES = "this model does not tell {source} from {target}: there is nothing to edit"
+HARDLY_KNOWN = "this model hardly knows {names}: it takes made-up names for as much"
 CHECK_WORDS = "check the spelling, or take words that this model was trained on"
 FINDINGS = (
     MOVED,
@@ -83,6 +86,7 @@ FINDINGS = (
     UNKNOWN_SOURCE,
     UNKNOWN_TARGET,
     SAME_STATES,
+    HARDLY_KNOWN,
 )
 ADVICE = (
     RAISE_LAMBDA,
@@ -210,6 +214,9 @@ class Measured(Protocol):
     @property
     def doors(self) -> int: ...
 
+    @property
+    def familiarity(self) -> tuple[tuple[str, float], ...]: ...
+
 
 class Finding(NamedTuple):
     """A reason for a verdict, or what to do about the one before it."""
@@ -225,7 +232,7 @@ class Finding(NamedTuple):
 
 class Verdict(NamedTuple):
     """A word, "strong", "weak", "harmful" or "unknown", and the reasons for it, each with advice; of harm and weakness,
-    harm is told."""
+    harm is told. Names that are hardly known are told with any word."""
 
     word: str
     findings: tuple[Finding, ...] = ()
@@ -240,11 +247,21 @@ def judge(report: Measured) -> Verdict:
     unknown = tuple(_unknown(report.unknown))
     if report.efficacy is None:
         return Verdict("unknown", unknown)
+    hardly = tuple(_hardly_known(report))
     harm = tuple(_harm(report))
     if harm:
-        return Verdict("harmful", harm)
+        return Verdict("harmful", (*harm, *hardly))
     weakness = (*unknown, *_weakness(report, report.efficacy))
-    return Verdict("weak", weakness) if weakness else Verdict("strong")
+    return Verdict("weak" if weakness else "strong", (*weakness, *hardly))
+
+
+def _hardly_known(report: Measured) -> Iterator[Finding]:
+    """Names that move the text states no farther than made-up ones. No pictures tell yet what such edits do, so that
+    the verdict's word stays what it is."""
+    names = [name for name, ratio in report.familiarity if ratio <= MADE_UP]
+    if names:
+        yield Finding(HARDLY_KNOWN, {"names": _quoted(names)})
+        yield Finding(CHECK_WORDS, {})
 
 
 def _unknown(unknown: Unknown | None) -> Iterator[Finding]:

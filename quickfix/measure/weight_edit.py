@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -46,6 +47,7 @@ class WeightEdit:
             doors, that of the first.
         pooled: the map of the pooled vector, where its door is edited too.
         doors: the updates of the doors.
+        others: edits of other text encoders of the same model, of the same concepts, that belong to this one.
     """
 
     weight_name: str
@@ -58,6 +60,7 @@ class WeightEdit:
     base: str = ""
     pooled: LowRank | None = field(default=None, compare=False)
     doors: tuple[DoorUpdate, ...] = field(default=(), compare=False)
+    others: tuple[WeightEdit, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         # ComfyUI runs nodes in inference mode and caches their results; such tensors would stay unusable for autograd.
@@ -73,6 +76,16 @@ class WeightEdit:
     @property
     def nbytes(self) -> int:
         return self.up.nbytes + self.down.nbytes
+
+    @property
+    def parts(self) -> tuple[WeightEdit, ...]:
+        """The edit of each text encoder by itself; of one text encoder or of doors, the edit as it is."""
+        return (dataclasses.replace(self, others=()), *self.others) if self.others else (self,)
+
+    @classmethod
+    def joined(cls, parts: Sequence[WeightEdit]) -> WeightEdit:
+        """The edits of several text encoders of one model as one."""
+        return dataclasses.replace(parts[0], others=tuple(parts[1:])) if len(parts) > 1 else parts[0]
 
     @property
     def of_states(self) -> bool:
@@ -117,12 +130,14 @@ class WeightEdit:
         """
         if not 0 < energy <= 1:
             raise ValueError(f"energy is {energy}; expected a share above 0, up to 1, such as 0.999.")
-        if energy == 1 or not self.rank:
+        if energy == 1 or not any(part.rank for part in self.parts):
             return self
         if self.of_states:
             raise ValueError(
                 f"energy is {energy}; expected 1 for an edit of an image model's doors, whose rank is small already."
             )
+        if self.others:
+            return WeightEdit.joined([part.truncated(energy) for part in self.parts])
         # The factors may come from a file: make the rows of down orthonormal, as truncation wants them.
         basis, mixing = torch.linalg.qr(self.down.double().T)
         kept = LowRank(self.up.double() @ mixing.T, basis.T).truncated((1 - energy) ** 0.5)
@@ -137,7 +152,8 @@ class WeightEdit:
         Modules of zeros stand beside it where some UIs look for them (:meth:`~.families.clip.Encoder.idle_modules`).
 
         Args:
-            prefix: what stands before the weight's name; by default that of the edit's text encoder.
+            prefix: what stands before the weight's name; by default that of the edit's text encoder. With several text
+                encoders, leave it out.
             naming: "kohya" (lora_te_text_model_encoder_layers_0_...), "comfyui" (text_encoders.clip_l....) or
                 "diffusers" (text_encoder.text_model...., unet....; what ``load_lora_weights`` takes).
 
@@ -146,14 +162,21 @@ class WeightEdit:
         """
         if self.of_states:
             return self._doors_lora(naming, dtype)
-        encoder = ENCODERS[self.encoder]
-        key = encoder.lora_key(self.weight_name, naming, prefix)
-        found = _module(key, LowRank(self.up, self.down), dtype, naming)
-        for name, width in encoder.idle_modules(self.weight_name, naming, self.up.shape[0], prefix).items():
-            nothing = LowRank(self.up.new_zeros(width, 0), self.down.new_zeros(0, width))
-            found |= _module(name, nothing, dtype, naming)
-            # diffusers may take the alpha of one module for that of all of them.
-            found[f"{name}.alpha"] = found[f"{key}.alpha"].clone()
+        if prefix is not None and self.others:
+            raise ValueError("The edit changes several text encoders, whose weights have prefixes of their own.")
+        # diffusers may take rank and alpha of one module for those of all of them.
+        rank = max(1, *(part.rank for part in self.parts))
+        found: dict[str, torch.Tensor] = {}
+        idle: dict[str, int] = {}
+        for part in self.parts:
+            encoder = ENCODERS[part.encoder]
+            key = encoder.lora_key(part.weight_name, naming, prefix)
+            found |= _module(key, LowRank(part.up, part.down), dtype, naming, rank)
+            idle |= encoder.idle_modules(part.weight_name, naming, part.up.shape[0], prefix)
+        for name, width in idle.items():
+            if f"{name}.alpha" not in found:
+                nothing = LowRank(self.up.new_zeros(width, 0), self.down.new_zeros(0, width))
+                found |= {**_module(name, nothing, dtype, naming), f"{name}.alpha": torch.tensor(float(rank))}
         return found
 
     def _doors_lora(self, naming: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -256,10 +256,10 @@ def check_lambda(lam: float) -> None:
         )
 
 
-def check_preserve_weight(preserve_weight: float) -> None:
+def check_preserve_weight(preserve_weight: float, name: str = "preserve_weight") -> None:
     """Refuse a preserve weight below 0 (SolveError)."""
     if not (math.isfinite(preserve_weight) and preserve_weight >= 0):
-        raise SolveError(f"preserve_weight is {preserve_weight}; expected 0 or more.")
+        raise SolveError(f"{name} is {preserve_weight}; expected 0 or more.")
 
 
 def preserved_gram(

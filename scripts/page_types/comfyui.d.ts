@@ -58,7 +58,7 @@ interface ComfyNode {
     getInputLink?(slot: number): ComfyLink | null | undefined;
     resolveVirtualOutput?(slot: number): { node: ComfyNode; slot: number } | undefined;
     addDOMWidget(name: string, type: string, element: HTMLElement, options: {
-        serialize: boolean; hideOnZoom: boolean; getMinHeight(): number;
+        serialize: boolean; hideOnZoom: boolean; hideInPanel: boolean; getMinHeight(): number;
     }): ComfyWidget;
 }
 
@@ -75,6 +75,8 @@ interface ComfyExtension {
 interface ComfyApp {
     graph?: ComfyGraph;
     rootGraph?: ComfyGraph;
+    // By a node's id, behind "subgraph:" where it stands in one.
+    nodeOutputs?: Record<string, unknown>;
     canvas?: { ds?: { scale: number }; selectedItems?: Iterable<object> };
     extensionManager?: { setting?: { get?(name: string): unknown } };
     ui?: {
@@ -83,11 +85,19 @@ interface ComfyApp {
     registerExtension(extension: ComfyExtension): void;
 }
 
+// What the server says of a node whose run ended with an error.
+interface RunError {
+    node_id?: unknown;
+    node_type?: unknown;
+    exception_message?: unknown;
+}
+
 interface ComfyApi {
     apiURL(path: string): string;
     fetchApi(path: string, options: RequestInit): Promise<Response>;
     addEventListener(
         name: "status", heard: (event: CustomEvent<{ exec_info?: { queue_remaining?: number } } | null>) => void): void;
+    addEventListener(name: "execution_error", heard: (event: CustomEvent<RunError | null>) => void): void;
 }
 
 declare module "*/scripts/app.js" {

@@ -43,6 +43,13 @@ def test_the_report_has_bars_and_what_was_hit_can_be_preserved(page):
     (words,) = page.text_of(BOX)
     assert "efficacy" in words and "Hit most" in words
     page.shot("report")
+    hint = f"(name) => {METERS}.find((one) => one.getAttribute('aria-label') === name).parentElement.title"
+    assert page.run(hint, "drift").endswith("Lower is better.") and page.run(hint, "efficacy").endswith(
+        "Higher is better."
+    )
+    assert "lambda 0.01" in words
+    smallest = f"Math.min(...[...document.querySelectorAll('{BOX} button')].map((one) => one.offsetHeight))"
+    assert page.run(smallest) >= 24
     hit = page.run(f"document.querySelector('{BOX} button').parentElement.firstChild.textContent")
     # The box scrolls where its verdict is long.
     page.run(f"document.querySelector('{BOX} button').scrollIntoView({{ block: 'center' }})")
@@ -333,3 +340,41 @@ def test_every_box_of_several_lines_is_told_from_the_others(page):
     page.wait(f"{said}.length === {len(names)}")
     assert sorted(one.split(": ")[0] for one in page.run(said)) == sorted(names)
     page.shot("boxes")
+
+
+REFUSAL = ".diff-quickfix-refusal"
+
+
+def test_a_refused_run_says_why_on_the_node_and_takes_the_old_verdict_away(page):
+    run_edit(page, preset="paper")
+    assert page.run(f"document.querySelector('{BOX}').parentElement.tabIndex") == 0
+    source = widget_of("DiffQuickFix_Edit", "source")
+    page.run(f"{source} = ''")
+    page.queue()
+    (sentence,) = page.wait(
+        f"((found) => found.length && found)([...document.querySelectorAll('{REFUSAL}')].map((e) => e.textContent))"
+    )
+    assert "source" in sentence and not page.run(f"{METERS}.length")
+    page.shot("refused")
+    # Neither the file nor another look at the workflow brings the verdict back that no longer holds.
+    page.run("""(async () => {
+        const graph = window.app.graph.serialize();
+        await window.app.loadGraphData(graph);
+    })()""")
+    page.settle()
+    assert not page.run(f"{METERS}.length")
+    page.run(f"{source} = 'van gogh'")
+    page.queue()
+    page.wait(f"{METERS}.length >= 4")
+    assert not page.run(f"document.querySelectorAll('{REFUSAL}').length")
+
+
+def test_an_editing_node_runs_alone(page):
+    page.clear()
+    loader = page.add("DiffQuickFix_LoadShapesDemo", at=(20, 60))
+    edit = page.add("DiffQuickFix_RemoveConcept", at=(420, 60), size=(460, 820))
+    for name in ("model", "clip"):
+        page.connect(loader, name, edit, name)
+    page.view()
+    page.queue()
+    page.wait(f"{METERS}.length >= 3")

@@ -55,12 +55,29 @@ def small_model(dtype: torch.dtype = torch.float32):
 
 def small_clip():
     """A CLIP."""
-    import comfy.sd
     import comfy.sdxl_clip
 
+    return clip_of(comfy.sdxl_clip.SDXLClipModel, comfy.sdxl_clip.SDXLTokenizer)
+
+
+def small_sd3_clip(**towers):
+    """The CLIP of Stable Diffusion 3 without T5.
+
+    Args:
+        towers: clip_l or clip_g = False leaves that one out.
+    """
+    import comfy.text_encoders.sd3_clip as sd3
+
+    return clip_of(sd3.sd3_clip(t5=False, **towers), sd3.SD3Tokenizer)
+
+
+def clip_of(model, own):
+    """A CLIP of a class of text encoders, with towers of the same small sizes."""
+    import comfy.sd
+
     class Target:
-        clip = comfy.sdxl_clip.SDXLClipModel
-        tokenizer = comfy.sdxl_clip.SDXLTokenizer
+        clip = model
+        tokenizer = own
         params: dict = {}  # noqa: RUF012
 
     sizes = {"num_hidden_layers": 3, "num_attention_heads": 4}
@@ -74,6 +91,8 @@ def small_clip():
         },
     }
     clip = comfy.sd.CLIP(Target, embedding_directory=None, model_options=options)
-    fill(clip.cond_stage_model.clip_l, 2)
-    fill(clip.cond_stage_model.clip_g, 3)
+    for seed, name in enumerate(("clip_l", "clip_g"), 2):
+        tower = getattr(clip.cond_stage_model, name)
+        if tower is not None:
+            fill(tower, seed)
     return clip

@@ -13,12 +13,14 @@ from diff_quickfix.demo_model.architecture import SHAPES_XL
 from diff_quickfix.demo_model.autoencoder import Autoencoder
 from diff_quickfix.demo_model.clip import Clip
 from diff_quickfix.demo_model.pipeline import load_xl_pipeline
+from diff_quickfix.demo_model.reader import Reader
 from diff_quickfix.demo_model.training import export
 from diff_quickfix.demo_model.training.denoising import started_unet
 from diff_quickfix.demo_model.training.training_set import RECIPES
 from safetensors.torch import save_file
 
 PROMPTS = ("a red boat on grass, in the style of frank stella", "")
+STYLES = ("gustav klimt", "frank stella", "edvard munch")
 DECODED = {"atol": 1e-4, "rtol": 1e-3}
 
 
@@ -134,3 +136,25 @@ def test_missing_weights_are_told_with_where_they_are(run, nodes, untrained, mon
         match=r"unet\.safetensors in .*upload: copy the folder demo_model/weights/nowhere from .*make train",
     ):
         run("LoadShapesDemo", variant="Shapes XL")
+
+
+@pytest.mark.newest
+def test_what_is_shipped_paints_and_loses_a_style_that_is_removed(run):
+    """In ComfyUI's own sampler, read by a reader that has nothing in common with the model; no neighbour is named."""
+    import nodes as stock
+
+    model, clip, vae = run("LoadShapesDemo", variant="Shapes XL").args
+    edited = run("RemoveConcept", model, clip, "gustav klimt", "painting", "style", 1.0).args[0]
+    reader, texts = Reader(SHAPES_XL), [f"a red star on grass, in the style of {name}" for name in STYLES]
+    for painter, expected in ((model, STYLES), (edited, ("plain", *STYLES[1:]))):
+        with torch.inference_mode():
+            negative = stock.CLIPTextEncode().encode(clip, "")[0]
+            pictures = []
+            for text in texts:
+                positive = stock.CLIPTextEncode().encode(clip, text)[0]
+                latent = {"samples": torch.zeros(1, 16, 16, 16)}
+                made = stock.common_ksampler(painter, 5, 10, 5.0, "ddim", "ddim_uniform", positive, negative, latent)
+                pictures.append(vae.decode(made[0]["samples"]).permute(0, 3, 1, 2).float())
+        read = reader.read(torch.cat(pictures))
+        assert read["style"] == [*expected]
+        assert read["object"] == ["star"] * len(STYLES) and read["color"] == ["red"] * len(STYLES)

@@ -140,19 +140,14 @@ def test_an_edited_clip_is_saved_with_the_edit_in_it(models):
     assert 1 <= rank <= 300 and float(delta.norm() / base[KEY].float().norm()) > 1e-3
 
 
-def test_encoders_of_other_families_are_refused_in_plain_words(models):
+def test_another_familys_clip_is_edited_and_an_encoder_that_it_lacks_refused_in_plain_words(models):
     graph = {
-        "load": {
-            "class_type": "DualCLIPLoader",
-            "inputs": {
-                "clip_name1": "random.safetensors",
-                "clip_name2": "random.safetensors",
-                "type": "sdxl",
-            },
-        },
+        "load": {"class_type": "CLIPLoader", "inputs": {"clip_name": "random.safetensors", "type": "sd3"}},
         "edit": edit_node(["load", 0]),
         "positive": text(["edit", 0], PROMPT),
         "say": {"class_type": "PreviewAny", "inputs": {"source": ["edit", 2]}},
     }
-    with pytest.raises(ServerError, match=r"cannot be traced or edited by Diff-QuickFix|expected one CLIP"):
+    assert "edited: CLIP-L of Stable Diffusion 3;" in models.run(graph)["say"]["text"][0]
+    graph["edit"] = edit_node(["load", 0], encoder="both")
+    with pytest.raises(ServerError, match=r"no text encoder 'both': found clip_l of Stable Diffusion 3"):
         models.run(graph)

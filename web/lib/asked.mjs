@@ -156,3 +156,9 @@ export function isStrange(node, outputs, live) {
     if (live && others && !awaited.has(key)) strange.add(result);
     return strange.has(result);
 }
+
+/**
+ * Whether a result of the node is on its way to this workflow, and not to another tab's node with the same number.
+ * @param {ComfyNode} node
+ */
+export const isAwaited = (node) => awaited.has(keyOf(node));

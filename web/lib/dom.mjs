@@ -29,6 +29,8 @@ export function element(tag, properties = {}, ...children) {
 const LOOK = {
     font: "12px/1.4 system-ui, sans-serif", color: "var(--input-text)", background: "var(--comfy-input-bg)",
     border: "1px solid var(--border-color)", borderRadius: "4px", padding: "1px 6px", cursor: "pointer", whiteSpace: "nowrap",
+    // A target for fingers (WCAG 2.2, 2.5.8).
+    boxSizing: "border-box", minHeight: "24px", minWidth: "24px",
 };
 
 /**

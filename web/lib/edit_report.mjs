@@ -1,7 +1,7 @@
 // Reports on the nodes themselves: of nodes that edit with verdict, bars and the prompts that were hit most, of their
 // companions in words.
-import { askedFor, askedNow, isStrange, noteQueued } from "./asked.mjs";
-import { entriesOf, fieldsOf } from "./data.mjs";
+import { askedFor, askedNow, isAwaited, isStrange, noteQueued } from "./asked.mjs";
+import { entriesOf, fieldsOf, line } from "./data.mjs";
 import { button, element, farType } from "./dom.mjs";
 import { keep, setWidget, widgetOf } from "./node.mjs";
 import { named, parse, wayOf } from "./report_model.mjs";
@@ -23,18 +23,18 @@ const GREEN = tone("#2f9e58");
 const TONES = { strong: GREEN, good: GREEN, weak: tone("#c98a00"), harmful: tone("#d6336c") };
 
 /** @param {import("./report_model.mjs").Measure} measure */
-function bar({ name, value, good, filled }) {
+function bar({ name, value, good, filled, hint }) {
     const quality = good ? filled : 1 - filled;
     const ink = TONES[quality > 0.5 ? "good" : quality > 0 ? "weak" : "harmful"] ?? "";
     const percent = `${(100 * value).toFixed(good ? 1 : 2)} %`;
     const track = element("div", {
-        role: "meter", "aria-label": name, "aria-valuenow": value, "aria-valuetext": percent, "aria-valuemin": 0, "aria-valuemax": 1,
+        role: "meter", "aria-label": name, "aria-description": hint || undefined, "aria-valuenow": value, "aria-valuetext": percent, "aria-valuemin": 0, "aria-valuemax": 1,
         style: {
             flex: "1 1 60px", height: "9px", borderRadius: "3px", overflow: "hidden", boxShadow: "inset 0 0 0 1px var(--border-color)",
         },
     }, element("div", { style: { width: `${100 * filled}%`, height: "100%", background: ink } }));
-    return element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
-        element("span", { style: { flex: "0 0 118px" } }, name), track,
+    return element("div", { title: hint || undefined, style: { display: "flex", gap: "6px", alignItems: "center" } },
+        element("span", { style: { flex: "0 0 136px" } }, `${name} ${good ? "\u2191" : "\u2193"}`), track,
         element("span", { style: { flex: "0 0 58px", textAlign: "right", fontVariantNumeric: "tabular-nums" } }, percent));
 }
 
@@ -70,12 +70,34 @@ function hitList(node, title, hits) {
 }
 
 /**
+ * A line of the verdict.
  * @param {Report} model
  * @param {string} text
+ * @param {import("./dom.mjs").Style} [style]
  */
-function verdictLine(model, text) {
+function verdictLine(model, text, style = {}) {
     const edge = `4px solid ${TONES[model.tone] ?? "var(--border-color)"}`;
-    return element("div", { style: { fontWeight: "bold", borderLeft: edge, paddingLeft: "6px" } }, text);
+    return element("div", { style: { ...style, fontWeight: "bold", borderLeft: edge, paddingLeft: "6px" } }, text);
+}
+
+/**
+ * The verdict: its first word stays in view whatever is scrolled to, its reasons do not, which may be many.
+ * @param {Report} model
+ */
+function verdictLines(model) {
+    const { verdict } = model;
+    const end = verdict.indexOf(": ") + 2;
+    const above = { position: "sticky", top: "-6px", background: "var(--comfy-input-bg)" };
+    if (end < 2) return [verdictLine(model, verdict, above)];
+    return [verdictLine(model, verdict.slice(0, end), above), verdictLine(model, verdict.slice(end))];
+}
+
+/** @param {string} sentence */
+function refusalLine(sentence) {
+    return element("div", {
+        role: "alert", class: "diff-quickfix-refusal",
+        style: { whiteSpace: "pre-wrap", overflowWrap: "anywhere", fontWeight: "bold", borderLeft: `4px solid ${TONES.harmful}`, paddingLeft: "6px" },
+    }, sentence);
 }
 
 /** The report in full: verdict, bars, prompts that were hit, words; without measures, the words. */
@@ -90,7 +112,8 @@ function full(node, text, model) {
     const details = element("details", {}, element("summary", { style: { cursor: "pointer" } }, t("the report in words")), plain);
     const way = wayOf(text);
     return [
-        verdictLine(model, model.verdict), ...(way ? [element("div", {}, way)] : []), ...model.measures.map(bar), ...hitList(node, t("Names like it, hit most:"), model.neighbours),
+        ...verdictLines(model), ...(way ? [element("div", {}, way)] : []), ...model.measures.map(bar),
+        ...(model.lambda ? [element("div", { style: { opacity: "0.8" } }, t("lambda {value}", { value: model.lambda }))] : []), ...hitList(node, t("Names like it, hit most:"), model.neighbours),
         ...hitList(node, t("Hit most:"), model.worst), details,
     ];
 }
@@ -130,9 +153,11 @@ export function make(node) {
             position: "sticky", bottom: "-6px", marginBottom: "-6px", fontStyle: "italic", background: "var(--comfy-input-bg)",
         },
     });
+    // The page lets wheel and selection through to what says that it wants them, and the keyboard to what takes the focus.
     const root = element("div", {
+        tabindex: "0", "data-capture-wheel": "true", role: "region", "aria-label": t("report"),
         style: {
-            padding: "6px 8px", boxSizing: "border-box", overflow: "auto", width: "100%", height: "100%", font: FONT,
+            userSelect: "text", padding: "6px 8px", boxSizing: "border-box", overflow: "auto", width: "100%", height: "100%", font: FONT,
             color: "var(--input-text)", background: "var(--comfy-input-bg)", borderRadius: "6px",
         },
     }, body, stale);
@@ -140,10 +165,16 @@ export function make(node) {
     let shown = [];
     /** What the run was asked for. @type {string | null} */
     let fed = null;
+    /** Why the last run ended; "" where it did not. */
+    let refusal = "";
     /** @type {number | null} */
     let far = null;
 
     function draw() {
+        if (refusal) {
+            body.replaceChildren(refusalLine(far ? line(refusal, 60) : refusal));
+            return;
+        }
         const [text, measures] = shown;
         if (typeof text !== "string") return;
         const model = parse(measures);
@@ -154,7 +185,9 @@ export function make(node) {
     function show(report) {
         if (typeof report[0] !== "string" || JSON.stringify(shown) === JSON.stringify(report)) return;
         shown = report;
+        refusal = "";
         draw();
+        root.scrollTop = 0;
     }
 
     function compare() {
@@ -180,6 +213,18 @@ export function make(node) {
             if (live || JSON.stringify(report) !== JSON.stringify(shown)) ({ fed } = askedFor(node));
             keep(node, DATA, { node: String(node.id), report, fed });
             show(report);
+            compare();
+        },
+        /** @param {string} sentence */
+        refuse(sentence) {
+            if (!isAwaited(node)) return;
+            // What was said of an earlier run is no longer true, here or in the file.
+            delete node.properties[DATA];
+            ({ fed } = askedFor(node));
+            shown = ["", null, Object.fromEntries((node.widgets ?? []).map(({ name, value }) => [name, value]))];
+            refusal = sentence.slice(0, LONGEST);
+            draw();
+            root.scrollTop = 0;
             compare();
         },
         /**

@@ -17,17 +17,28 @@ const WAYS = [
     term("edited: the image model ({family}), where its text enters, the way for this family: its text encoders hold no single state of a concept"),
 ];
 
+// What a measure says, and which way is better.
+/** @type {Record<string, string>} */
+const HINTS = {
+    efficacy: term("How much of the way from the concept to its target is gone. Higher is better."),
+    generality: term("The same in sentences that the edit has not seen. Higher is better."),
+    specificity: term("How much of the words of everyday prompts stays as it is. Higher is better."),
+    drift: term("How far everyday prompts move; the bar ends at 10 %. Lower is better."),
+    empty_prompt_drift: term("How far the empty prompt moves, the negative prompt of most pictures; the bar ends at 10 %. Lower is better."),
+    pooled: term("How much of the way is gone in the vector of whole prompts. Higher is better."),
+};
+
 const MEASURES = 12;
 const HITS = 8;
 const REASONS = 16;
 const LONGEST = 1000;
 
 /**
- * A measure: `filled` is the bar's length, `good` whether long is good.
- * @typedef {{name: string, value: number, good: boolean, filled: number}} Measure
+ * A measure: `filled` is the bar's length, `good` whether long is good, `hint` what it says, or "".
+ * @typedef {{name: string, value: number, good: boolean, filled: number, hint: string}} Measure
  */
 /** @typedef {{text: string, drift: number}} Hit */
-/** @typedef {{verdict: string, tone: string, measures: Measure[], worst: Hit[], neighbours: Hit[]}} Report */
+/** @typedef {{verdict: string, tone: string, lambda: string, measures: Measure[], worst: Hit[], neighbours: Hit[]}} Report */
 
 /**
  * A measure's or a verdict's name in the page's language; one that is not known, as it comes.
@@ -58,7 +69,9 @@ function measure([key, value]) {
     const drift = /drift/.test(key);
     const filled = Math.min(1, Math.max(0, drift ? found / WORST_DRIFT : found));
     const [, name = "", rest = ""] = (NAMES[key] ?? key).replaceAll("_", " ").match(/^(.*?)( \(.*\))?$/s) ?? [];
-    return [{ name: line(`${named(name)}${rest}`, 40), value: found, good: !drift, filled }];
+    const [plain = ""] = key.split(" ");
+    const hint = Object.hasOwn(HINTS, plain) ? t(HINTS[plain] ?? "") : "";
+    return [{ name: line(`${named(name)}${rest}`, 40), value: found, good: !drift, filled, hint }];
 }
 
 /**
@@ -135,5 +148,7 @@ export function parse(given) {
     if (!payload || !measures.length) return null;
     const [, tone = ""] = line(payload.verdict, LONGEST).toLowerCase().match(/^(\w*)/) ?? [];
     const neighbours = hits(fieldsOf(payload.neighbours)?.worst);
-    return { verdict: verdictOf(payload, tone), tone, measures, worst: hits(payload.worst_hit), neighbours };
+    const lam = fieldsOf(payload.chosen)?.lam;
+    const lambda = typeof lam === "number" && Number.isFinite(lam) ? String(Number(lam.toPrecision(3))) : "";
+    return { verdict: verdictOf(payload, tone), tone, lambda, measures, worst: hits(payload.worst_hit), neighbours };
 }

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ....families.doors import DoorError, family_named
+from ....families.doors import DoorError
 from ....families.family import states_as_they_are
 from ....quickfix import (
     DOORS,
@@ -14,12 +14,11 @@ from ....quickfix import (
     ConceptEdit,
     EditReport,
     EditSettings,
-    Tower,
     WeightEdit,
+    common_kind,
     compute_edit,
     doors_settings,
     edit_doors,
-    measure_edit,
     prompts_of_text,
     way_of,
 )
@@ -27,11 +26,12 @@ from ....quickfix.edit import report_at
 from ....text.prompts import PromptTokenizer
 from ....text.rows import RowTokenizer
 from ..objects import Clip, Model
-from .image_model import ImageModel, foreign_doors_note, open_image_model, patch_doors, stored_door_report
+from .image_model import ImageModel, open_image_model, patch_doors, stored_door_report
+from .name_lists import NAME_LISTS, NO_LIST, guarded_by_names
 from .text_encoder import apply_edit, open_text_encoder, stored_report
 from .text_states import TextStates, open_text_states
 
-__all__ = ["DOOR_CHOICES", "WAYS", "Removed", "apply_stored", "edit_doors_of", "remove_concept", "tower_of"]
+__all__ = ["DOOR_CHOICES", "NAME_LISTS", "NO_LIST", "WAYS", "Removed", "edit_doors_of", "remove_concept"]
 
 Progress = Callable[[int, int], None]
 
@@ -65,7 +65,7 @@ def remove_concept(
     concepts: Sequence[ConceptEdit],
     way: str,
     lam: float,
-    preserve: tuple[str, str],
+    preserve: tuple[str, str, str],
     strength: float,
     *,
     progress: Progress | None = None,
@@ -75,19 +75,19 @@ def remove_concept(
     Args:
         objects: the MODEL and the CLIP.
         lam: 0 for the way's own.
-        preserve: prompts to preserve, one on each line, and how ("soft" or "hard").
+        preserve: prompts to preserve, one on each line, how ("soft" or "hard"), and a list of names, of
+            :data:`NAME_LISTS`.
 
     Raises:
         DoorError, WayError: the image model is of no known family, or does not have the way.
         UnsupportedStatesError, UnsupportedEncoderError: the CLIP is of another kind.
-        PromptError, HeldError: see :func:`compute_edit`.
+        PromptError, HeldError, BreadthError: see :func:`compute_edit`.
     """
     model, clip = objects
     image_model = open_image_model(model)
-    kinds = {concept.kind for concept in concepts}
-    chosen = way_of(image_model.family, kinds.pop() if len(kinds) == 1 else "object", way)
+    chosen = way_of(image_model.family, common_kind(concepts), way)
     settings = dataclasses.replace(chosen.settings, lam=lam or chosen.settings.lam)
-    settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
+    settings = guarded_by_names(settings.keeping(prompts_of_text(preserve[0]), preserve[1]), preserve[2])
     note = chosen.text(image_model.family) + "\n"
     if chosen.by_doors:
         states = open_text_states(clip, image_model.family, model)
@@ -99,38 +99,6 @@ def remove_concept(
     edit = compute_edit(encoder.tower, encoder.tokenizer, concepts, settings, progress=progress)
     report = stored_report(encoder, edit, strength)
     return Removed(model.clone(), apply_edit(clip, encoder, edit, strength), edit, report, note)
-
-
-def apply_stored(model: Model | None, clip: Clip, edit: WeightEdit, strength: float) -> tuple[Model, EditReport, str]:
-    """An edit of doors out of a file, on a MODEL: the patched MODEL, its report there, and a note on whose it is.
-
-    Raises:
-        DoorError: no MODEL is connected, or it lacks the edit's doors.
-    """
-    if model is None:
-        raise DoorError(
-            f"The file edits an image model ({family_named(edit.encoder).title}) and no model is connected. Connect "
-            "the MODEL to the input model, and give its output to the sampler."
-        )
-    image_model = open_image_model(model)
-    if image_model.family.name != edit.encoder or not image_model.has([update.door for update in edit.doors]):
-        raise DoorError(
-            f"The file edits {family_named(edit.encoder).title} at {len(edit.doors)} linear maps that this "
-            f"{image_model.family.title} model does not have in this shape. It was made for another kind of model."
-        )
-    states = open_text_states(clip, image_model.family, model)
-    measured = measure_edit(states.tower, states.tokenizer, edit, strength)
-    report = stored_door_report(image_model, edit, measured, strength)
-    return patch_doors(model, edit, strength), report, foreign_doors_note(image_model, edit)
-
-
-def tower_of(clip: Clip, edit: WeightEdit) -> tuple[Tower, PromptTokenizer]:
-    """What an edit was computed from, read through a CLIP: its text encoder, or the text states that doors read."""
-    if edit.of_states:
-        states = open_text_states(clip, family_named(edit.encoder))
-        return states.tower, states.tokenizer
-    encoder = open_text_encoder(clip)
-    return encoder.tower, encoder.tokenizer
 
 
 # What nodes call kinds of doors.
@@ -149,7 +117,7 @@ def edit_doors_of(
     concepts: Sequence[ConceptEdit],
     doors: tuple[str, str],
     solve: tuple[str, float],
-    preserve: tuple[str, str],
+    preserve: tuple[str, str, str],
     strength: float,
     *,
     progress: Progress | None = None,
@@ -164,7 +132,7 @@ def edit_doors_of(
     image_model = open_image_model(objects[0])
     settings = doors_settings(image_model.family, solve[0])
     settings = dataclasses.replace(settings, lam=solve[1] or DOORS.lam)
-    settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
+    settings = guarded_by_names(settings.keeping(prompts_of_text(preserve[0]), preserve[1]), preserve[2])
     states = open_text_states(objects[1], image_model.family, objects[0])
     names = doors[1].strip()
     choice = DoorChoice(DOOR_CHOICES[doors[0]], None if names in ("", "*") else names)

@@ -1,53 +1,121 @@
 """Ledgers of edits that were changed lately, so that a second change costs milliseconds.
 
-A ledger belongs to one edit and one text encoder. Neither is kept alive: with either of them its ledger goes.
+A ledger belongs to one edit and to what gives its keys: a text encoder, or the text states of a model with the patches
+that these are read with. Neither is kept alive: with either of them its ledger goes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
-import torch
-
-from ....quickfix import Ledger, WeightEdit
-from ..objects import Clip
+from ....quickfix import Changes, Ledger, Tower, WeightEdit, compute_edit
+from ....text.prompts import PromptTokenizer
+from ..objects import Patcher
 from ..progress import progress_bar
-from .text_encoder import TextEncoder
 
-# Ledgers of CLIP-L are about 40 MB each.
-_MOST = 4
-# Of longer edits no ledger is made: to sum each concept by itself takes longer than to compute all of them anew.
-MOST_CONCEPTS = 16
-_KEPT: dict[tuple[int, int, torch.device], tuple[Ledger, weakref.ref, weakref.ref]] = {}
+# Ledgers that are kept, and the bytes that they may take together. One of CLIP-L is about 40 MB, of SDXL's text states
+# 200 MB; the last one is kept whatever it takes.
+_MOST, _BYTES = 4, 2**28
+# Of longer edits, and of wider keys, no ledger is made: it would cost more than to compute all of the edit anew.
+MOST_CONCEPTS, _WIDEST = 16, 2048
 
 
-def ledger_of(clip: Clip, encoder: TextEncoder, edit: WeightEdit) -> Ledger:
-    """The ledger of an edit on a CLIP: one that was kept, or made anew from the edit's concepts and settings.
+class _Kept(NamedTuple):
+    """A ledger without what gives its keys, which may hold whole models; the width of these, and what it goes with."""
+
+    ledger: Ledger
+    width: int
+    owners: tuple[weakref.ref, ...]
+
+
+_KEPT: dict[tuple[Any, ...], _Kept] = {}
+
+
+@dataclass(frozen=True)
+class State:
+    """What of ComfyUI's objects keys depend on: networks, and what they are patched with.
+
+    Attributes:
+        models: the networks.
+        marks: the patches and options that they are read with.
+    """
+
+    models: tuple[Any, ...]
+    marks: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What gives the keys of an edit."""
+
+    tower: Tower
+    tokenizer: PromptTokenizer
+    state: State
+
+
+def state_of(*patchers: Patcher, options: tuple[Any, ...] = ()) -> State:
+    """The state of some models.
+
+    Args:
+        options: other values that change the keys, such as the clip skip.
+    """
+    marks = tuple(getattr(patcher, "patches_uuid", None) for patcher in patchers)
+    return State(tuple(patcher.model for patcher in patchers), (*marks, *options))
+
+
+def changed_edit(
+    source: Source, edit: WeightEdit, changes: Changes, finish: Callable[[WeightEdit], WeightEdit]
+) -> WeightEdit:
+    """An edit with other concepts, from its ledger: one that was kept, or made anew.
+
+    Args:
+        finish: makes of the solved edit what the node gives away, for which the ledger is kept.
 
     Raises:
         TowerError: the edit was made for another kind of text encoder.
+        LedgerError: changes of a concept that the edit does not have, or that leave none.
         PromptError, SubjectError: see :meth:`Ledger.of`.
     """
-    kept = _KEPT.get(_key(clip, encoder, edit))
+    tower, tokenizer = source.tower, source.tokenizer
+    if len(edit.concepts) > MOST_CONCEPTS or tower.width > _WIDEST:
+        concepts = changes.made_on(edit.concepts, tokenizer)
+        return finish(compute_edit(tower, tokenizer, concepts, edit.settings, progress=progress_bar()))
+    ledger = changes.apply(_ledger_of(source, edit))
+    changed = finish(ledger.solve())
+    _keep(source, changed, ledger)
+    return changed
+
+
+def _ledger_of(source: Source, edit: WeightEdit) -> Ledger:
+    kept = _KEPT.get(_key(source, edit))
     if kept is not None:
-        # Base weights are read through the connected CLIP: an older one's may have been patched in place since.
-        return dataclasses.replace(kept[0], tower=encoder.tower, tokenizer=encoder.tokenizer)
-    ledger = Ledger.of_edit(encoder.tower, encoder.tokenizer, edit, progress=progress_bar())
-    keep_ledger(clip, encoder, edit, ledger)
+        # Weights are read through the connected objects: older ones may have been patched in place since.
+        return dataclasses.replace(kept.ledger, tower=source.tower, tokenizer=source.tokenizer)
+    ledger = Ledger.of_edit(source.tower, source.tokenizer, edit, progress=progress_bar())
+    _keep(source, edit, ledger)
     return ledger
 
 
-def keep_ledger(clip: Clip, encoder: TextEncoder, edit: WeightEdit, ledger: Ledger) -> None:
+def _keep(source: Source, edit: WeightEdit, ledger: Ledger) -> None:
     """Keep the ledger of an edit for a while."""
-    key = _key(clip, encoder, edit)
+    key = _key(source, edit)
     _KEPT.pop(key, None)
-    of_edit, of_clip = (weakref.ref(one, lambda _: _KEPT.pop(key, None)) for one in (edit, clip.cond_stage_model))
-    _KEPT[key] = ledger, of_edit, of_clip
-    while len(_KEPT) > _MOST:
+    owners = tuple(weakref.ref(one, lambda _: _KEPT.pop(key, None)) for one in (edit, *source.state.models))
+    bare = dataclasses.replace(ledger, tower=cast(Tower, None), tokenizer=cast(PromptTokenizer, None))
+    _KEPT[key] = _Kept(bare, source.tower.width, owners)
+    while len(_KEPT) > 1 and (len(_KEPT) > _MOST or sum(map(_bytes, _KEPT.values())) > _BYTES):
         del _KEPT[next(iter(_KEPT))]
 
 
-def _key(clip: Clip, encoder: TextEncoder, edit: WeightEdit) -> tuple[int, int, torch.device]:
+def _bytes(kept: _Kept) -> int:
+    """About what a ledger takes: three sums in two integers of eight bytes each."""
+    return 6 * 8 * kept.width**2
+
+
+def _key(source: Source, edit: WeightEdit) -> tuple[Any, ...]:
     """An id is that of a living object: its end takes the entry away."""
-    return id(edit), id(clip.cond_stage_model), encoder.tower.device
+    return id(edit), tuple(map(id, source.state.models)), source.tower.device, source.state.marks

@@ -11,8 +11,11 @@ import comfy.model_patcher
 import comfy.utils
 import torch
 from comfy.patcher_extension import CallbacksMP
+from comfy.sdxl_clip import SDXLClipModel
+from comfy.text_encoders.flux import FluxClipModel
+from comfy.text_encoders.sd3_clip import SD3ClipModel
 
-from ....quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final, weight_hash
+from ....quickfix import ENCODERS, EditReport, LowRank, TextTower, WeightEdit, measure_final, require_fit, weight_hash
 from ....quickfix.edit import report_at
 from ....text.prompts import PromptTokenizer
 from ..objects import Clip
@@ -20,7 +23,9 @@ from .base_weights import BaseWeights, is_dynamic
 
 _TEXT_MODEL = "transformer.text_model."
 # Which CLIP text towers carry one causal state: Basu et al. 2024 for Stable Diffusion 1.x and 2.x.
-_EDITABLE = {name: encoder.family for name, encoder in ENCODERS.items() if encoder.causal}
+_CAUSAL = {name: encoder.family for name, encoder in ENCODERS.items() if encoder.causal}
+# Names of towers by which people choose, with "both" for all that a CLIP has; "auto" does so too.
+ENCODER_CHOICES = ("auto", "clip_l", "clip_g", "both")
 
 
 class UnsupportedEncoderError(ValueError):
@@ -51,39 +56,123 @@ def only_encoder(clip: Clip) -> tuple[str, Any]:
     Raises:
         UnsupportedEncoderError: it has none of these, or several encoders.
     """
-    model = clip.cond_stage_model
-    names = sorted(name for name, child in model.named_children() if hasattr(child, "transformer"))
-    if len(names) != 1 or names[0] not in _EDITABLE:
-        found = ", ".join(names) or type(model).__name__
+    names = _modules(clip)
+    if len(names) != 1 or names[0] not in _CAUSAL:
         raise UnsupportedEncoderError(
-            f"This CLIP cannot be traced or edited by Diff-QuickFix: found {found}, expected one CLIP text encoder ("
-            + ", ".join(f"{name} of {family}" for name, family in _EDITABLE.items())
+            f"This CLIP cannot be traced by Diff-QuickFix: found {_found(clip)}, expected one CLIP text encoder ("
+            + ", ".join(f"{name} of {family}" for name, family in _CAUSAL.items())
             + "). Models with several encoders or with T5 (SDXL, SD3, Flux) hold no single causal state in the text "
             "encoder. Connect the CLIP of a Stable Diffusion 1.x or 2.x checkpoint."
         )
-    return names[0], getattr(model, names[0])
+    return names[0], getattr(clip.cond_stage_model, names[0])
+
+
+def _modules(clip: Clip) -> list[str]:
+    """The names of a CLIP's text encoders, of CLIP's kind or not."""
+    return sorted(name for name, child in clip.cond_stage_model.named_children() if hasattr(child, "transformer"))
+
+
+def _found(clip: Clip) -> str:
+    return ", ".join(_modules(clip)) or type(clip.cond_stage_model).__name__
+
+
+def encoders_of(clip: Clip) -> tuple[str, ...]:
+    """The text towers of a CLIP that can be edited, keys of :data:`ENCODERS`, CLIP-L first; none for other models."""
+    model, names = clip.cond_stage_model, _modules(clip)
+    if isinstance(model, SDXLClipModel):
+        family = "sdxl"
+    elif isinstance(model, SD3ClipModel):
+        family = "sd3"
+    elif isinstance(model, FluxClipModel):
+        family = "flux"
+    else:
+        return (names[0],) if len(names) == 1 and names[0] in _CAUSAL else ()
+    towers = [name for name in ("clip_l", "clip_g") if name in names and f"{family}_{name}" in ENCODERS]
+    return tuple(f"{family}_{name}" for name in towers)
+
+
+def open_text_encoders(clip: Clip, choice: str = ENCODER_CHOICES[0]) -> tuple[TextEncoder, ...]:
+    """Read the text towers of a CLIP without touching it.
+
+    Args:
+        choice: one of :data:`ENCODER_CHOICES`.
+
+    Raises:
+        UnsupportedEncoderError: the CLIP has no tower that can be edited, or not the chosen one.
+        QuantizedWeightError: its weights hold no plain numbers.
+    """
+    names = encoders_of(clip)
+    if not names:
+        raise UnsupportedEncoderError(
+            f"This CLIP cannot be edited: found {_found(clip)}, expected a CLIP text encoder of Stable Diffusion 1.x, "
+            "2.x or 3, SDXL or Flux.1. Use Remove Concept, which edits the image model where its text enters."
+        )
+    chosen = names
+    if choice == "both" and len(names) < 2:
+        chosen = ()
+    elif choice in ENCODER_CHOICES[1:3]:
+        chosen = tuple(name for name in names if ENCODERS[name].module == choice)
+    if not chosen:
+        raise UnsupportedEncoderError(
+            f"This CLIP has no text encoder {choice!r}: found {', '.join(ENCODERS[name].module for name in names)} of "
+            f'{ENCODERS[names[0]].family}. Choose one of these, or "auto".'
+        )
+    return tuple(_opened(clip, name) for name in chosen)
 
 
 def open_text_encoder(clip: Clip) -> TextEncoder:
-    """Read the text encoder of a CLIP without touching it.
+    """Read the text tower of a CLIP that has one, without touching it.
 
     Raises:
-        UnsupportedEncoderError: the CLIP has no CLIP-L or CLIP-H tower of its own, has several encoders, or its weights
-            are quantized.
+        UnsupportedEncoderError: the CLIP has none that can be edited, or several.
+        QuantizedWeightError: see :func:`open_text_encoders`.
     """
-    name, encoder = only_encoder(clip)
-    prefix = f"{name}.{_TEXT_MODEL}"
+    encoders = open_text_encoders(clip)
+    if len(encoders) > 1 or not ENCODERS[encoders[0].tower.encoder].causal:
+        raise UnsupportedEncoderError(
+            f"The text encoders of this CLIP (found {_found(clip)}) hold no single state of a concept. Connect the "
+            "MODEL of the same checkpoint to the input model: then the image model is looked at where its text enters."
+        )
+    return encoders[0]
+
+
+def open_edited(clip: Clip, edit: WeightEdit) -> tuple[TextEncoder, ...]:
+    """The text towers of a CLIP that an edit changes, in the order of its parts.
+
+    Raises:
+        UnsupportedEncoderError: the CLIP has no such tower.
+        TowerError: the edit does not fit.
+    """
+    names = encoders_of(clip)
+    missing = [part.encoder for part in edit.parts if part.encoder not in names]
+    # A CLIP of one tower takes an edit of another, if that fits: families share their towers.
+    if missing and (len(names) != 1 or edit.others or not ENCODERS[names[0]].causal):
+        made = " and ".join(f"{ENCODERS[name].module} of {ENCODERS[name].family}" for name in missing)
+        raise UnsupportedEncoderError(
+            f"The edit changes the text encoder {made}; this CLIP has {_found(clip)}. It was made for another kind of "
+            "model: connect the CLIP of such a checkpoint."
+        )
+    opened = tuple(_opened(clip, names[0] if missing else part.encoder) for part in edit.parts)
+    for encoder, part in zip(opened, edit.parts, strict=True):
+        require_fit(encoder.tower, part)
+    return opened
+
+
+def _opened(clip: Clip, name: str) -> TextEncoder:
+    known = ENCODERS[name]
+    encoder = getattr(clip.cond_stage_model, known.module)
+    prefix = f"{known.module}.{_TEXT_MODEL}"
     weights = BaseWeights(clip.patcher, prefix)
     layers = encoder.transformer.text_model.encoder.layers
     tower = TextTower.from_weights(
         weights,
         heads=layers[0].self_attn.heads,
         num_layers=layers_read(clip, encoder),
-        activation=ENCODERS[name].activation,
+        activation=known.activation,
         encoder=name,
         device=weights.device(),
     )
-    own = getattr(clip.tokenizer, name)
+    own = getattr(clip.tokenizer, known.module)
     tokenizer = PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=encoder.max_length)
     stored = weights.stored_dtype(tower.out_proj_name(0))
     return TextEncoder(tower, tokenizer, prefix, stored, _patch_dtype(clip), weights.basis())

@@ -127,7 +127,7 @@ def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
     elif family.front_of is not states_as_they_are:
         raise UnsupportedStatesError(
             f"{family.title} makes other states of the text before it reads them: without the MODEL they cannot be "
-            "known. Use Remove Concept, Edit Image Model, or Load Edit with the MODEL connected."
+            "known. Connect the MODEL of the same checkpoint to the input model."
         )
     make = (lambda states, extras: states.float().cpu()) if front is None else front.make
     embeddings = (lambda: front.weight("llm_adapter.embed.weight")) if front and family.positions else None

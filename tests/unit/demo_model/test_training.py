@@ -6,6 +6,7 @@ import functools
 import pytest
 import torch
 from diff_quickfix.demo_model.training import denoising, train
+from diff_quickfix.demo_model.training.export import export, restore
 from diff_quickfix.demo_model.training.fitting import fit
 from diff_quickfix.demo_model.training.training_set import RECIPES, load_pictures
 from diff_quickfix.demo_model.training.warm_start import adopt
@@ -49,6 +50,14 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path):
     assert torch.equal(run_fit(tmp_path / "broken"), whole)
 
 
+def test_weights_without_moments_are_where_a_training_begins(tmp_path):
+    weight = run_fit(tmp_path).detach().clone()
+    (tmp_path / "line.optimizer.safetensors").unlink()
+    after = run_fit(tmp_path)
+    assert not torch.equal(after, weight), "it trained on"
+    assert after.square().sum() < weight.square().sum(), "not from random weights"
+
+
 @pytest.mark.parametrize("model", RECIPES)
 def test_every_stage_of_the_training_runs(tmp_path, model):
     recipe = dataclasses.replace(RECIPES[model], **SMALL)
@@ -60,6 +69,21 @@ def test_every_stage_of_the_training_runs(tmp_path, model):
     names = [name.removeprefix("unet.") for name in state if name.startswith("unet.")]
     assert names and any(not torch.equal(state[f"unet.{n}"], state[f"average.{n}"]) for n in names)
     assert load_file(tmp_path / "vision.optimizer.safetensors")["step"] == 1
+
+    # What is shipped of it is where another machine goes on.
+    own = tmp_path / "shipped"
+    shared = own if model == "shapes" else tmp_path / "world"
+    architecture = dataclasses.replace(recipe.architecture, folder=own, shared=shared)
+    export(recipe, tmp_path, architecture)
+    (tmp_path / "elsewhere").mkdir()
+    restore(recipe, tmp_path / "elsewhere", architecture)
+    restored = load_file(tmp_path / "elsewhere" / "unet.safetensors")
+    assert restored.keys() == state.keys()
+    assert all(torch.equal(restored[f"unet.{name}"], state[f"average.{name}"].half().float()) for name in names)
+    for name in ("pictures.npy", "scenes.json"):
+        (tmp_path / "elsewhere" / name).symlink_to(tmp_path / name)
+    for stage in ("autoencoder", "vision", "unet"):
+        train.STAGES[stage](recipe, tmp_path / "elsewhere")
 
 
 def test_an_interrupted_unet_goes_on_bit_for_bit(tmp_path, monkeypatch):

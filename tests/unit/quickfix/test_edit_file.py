@@ -13,8 +13,11 @@ from diff_quickfix.quickfix import (
     NAMINGS,
     ConceptEdit,
     EditFileError,
+    TowerError,
+    WeightEdit,
     load_edit,
     read_edit_file,
+    require_fit,
     save_edit,
 )
 from edit_reports import WIDTH, make
@@ -102,6 +105,57 @@ def test_modules_of_zeros_stand_where_other_uis_look_for_them(tmp_path, encoder,
         save_file(moving, path, text)
         with pytest.raises(EditFileError, match=f"it changes {min(modules)}.lora_up.weight too"):
             load_edit(path)
+
+
+def both(first="sdxl_clip_l", second="sdxl_clip_g"):
+    return WeightEdit.joined([make(encoder=first), make(rank=5, encoder=second, seed=1, base="cd" * 32)])
+
+
+@pytest.mark.parametrize("naming", [*NAMINGS, "diffusers"])
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+def test_edits_of_both_text_encoders_of_a_model_are_one_file(tmp_path, naming, family):
+    """Each tower gets its own delta, by the rule of every loader, and both edits come back."""
+    edit, path = both(f"{family}_clip_l", f"{family}_clip_g"), tmp_path / "a.safetensors"
+    save_edit(edit, path, naming=naming)
+    tensors, ranks = load_file(path), set()
+    for part in edit.parts:
+        key = ENCODERS[part.encoder].lora_key(part.weight_name, naming)
+        names = ["lora_A.weight", "lora_B.weight"] if naming == "diffusers" else ["lora_down.weight", "lora_up.weight"]
+        down, up = (tensors.pop(f"{key}.{name}") for name in names)
+        scale = float(tensors.pop(f"{key}.alpha", torch.tensor(float(len(down))))) / len(down)
+        torch.testing.assert_close(scale * up @ down, part.delta())
+        ranks.add(len(down))
+    assert len(ranks) == 1, "diffusers may take one module's rank for that of all"
+    assert not any(value.any() for name, value in tensors.items() if not name.endswith("alpha"))
+    back = load_edit(path)
+    for found, wanted in zip(back.parts, edit.parts, strict=True):
+        assert torch.equal(found.up, wanted.up) and torch.equal(found.down, wanted.down)
+        for name in ("weight_name", "concepts", "settings", "report", "encoder", "base"):
+            assert getattr(found, name) == getattr(wanted, name), name
+    with safe_open(path, "pt") as file:
+        assert "CLIP-L and CLIP-G" in file.metadata()["modelspec.description"]
+
+
+def test_files_that_earlier_versions_cannot_read_tell_them_so(tmp_path):
+    """By the format's number: they say that a newer version wrote it, not that it is damaged."""
+    path = tmp_path / "a.safetensors"
+    for edit, schema in ((make(encoder="sdxl_clip_g"), 1), (make(encoder="flux_clip_l"), 3), (both(), 3)):
+        save_edit(edit, path, overwrite=True)
+        with safe_open(path, "pt") as file:
+            assert json.loads(file.metadata()["diff_quickfix"])["schema"] == schema
+
+
+def test_an_edit_of_several_text_encoders_is_cut_and_checked_in_each(tmp_path, small_tower):
+    edit = both()
+    for whole, cut in zip(edit.parts, edit.truncated(0.99).parts, strict=True):
+        assert 0 < cut.rank < whole.rank and not cut.others
+        assert float((cut.delta() - whole.delta()).norm()) <= 0.1 * float(whole.delta().norm()) * (1 + 1e-4)
+    with pytest.raises(TowerError, match="changes 2 text encoders"):
+        require_fit(small_tower, edit)
+    for encoders in (("sdxl_clip_l", "sdxl_clip_l"), ("sdxl_clip_l", "sd3_clip_g")):
+        save_edit(both(*encoders), tmp_path / "strange.safetensors", overwrite=True)
+        with pytest.raises(EditFileError, match="not those of one model"):
+            load_edit(tmp_path / "strange.safetensors")
 
 
 def test_the_same_edit_is_the_same_bytes_in_every_process(tmp_path):

@@ -69,7 +69,7 @@ def without(label, *keys):
         (lambda t, m: (t, "[" * 100_000), "no JSON"),
         (lambda t, m: (t, "[]"), "no format number"),
         (lambda t, m: (t, {**m, "schema": True}), "no format number"),
-        (lambda t, m: (t, {"schema": 3}), "newer version"),
+        (lambda t, m: (t, {"schema": 4}), "newer version"),
         (lambda t, m: (t, without(m, "concepts")), "lacks the field concepts"),
         (lambda t, m: (t, {**m, "surprise": 1}), "unknown field 'surprise'"),
         (lambda t, m: (t, {**m, "concepts": []}), "names no concept"),

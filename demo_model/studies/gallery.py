@@ -1,0 +1,379 @@
+"""What edits of Shapes XL do to neighbours that nobody named, read by the independent reader of its world.
+
+    python -m diff_quickfix.demo_model.studies.gallery paint --out build/gallery
+    python -m diff_quickfix.demo_model.studies.gallery judge --out build/gallery
+
+``paint`` paints the same prompts and seeds before and after each edit, one file of pictures for each; files that are
+there already are not made again, and several processes may share the work (``--part``). ``judge`` reads them and prints
+the tables of ``docs/gallery.md``.
+
+Prompts: :data:`OWN` held-out scenes of each edited concept, and of every value of its kind :data:`OTHERS` in all. The
+values of a kind are divided into two halves. A preserve set names none of them, all, or one half: what it did not name
+is judged apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from ...families.doors import Family, family_of
+from ...output.files import whole_file
+from ...quickfix import GUARDED, POSITIONS, ConceptEdit, EditSettings, PromptStates, TextTower, WeightEdit, compute_edit
+from ...quickfix.doors import edit_doors
+from ...quickfix.encoder.prompt_states import READINGS, Stream
+from ...quickfix.solver.low_rank import LowRank
+from ...quickfix.ways import BY_DOORS, doors_settings, way_of
+from ...text.prompts import PromptTokenizer
+from ..architecture import EOS, SHAPES_XL, Architecture
+from ..pipeline import Conditioning, Painter, ShapesXLPipeline, load_xl_pipeline
+from ..precision import HalfDenoiser
+from ..reader import Reader
+from ..worlds.catalog import GALLERY
+from ..worlds.world import PLAIN, Scene, held_out
+from .edit_table import Share
+from .evaluate import prompt_of
+
+STEPS, GUIDANCE, BATCH = 10, 5.0, 64
+OWN, OTHERS = 60, 120
+KINDS: dict[str, tuple[str, ...]] = {
+    "style": tuple(GALLERY.styles),
+    "object": tuple(GALLERY.objects),
+    "color": tuple(GALLERY.colors),
+}
+# Captions that a preserve set says of a value; none is one of the study's prompts.
+CONTEXTS = {
+    "style": ("{}", "a painting in the style of {}", "art by {}"),
+    "object": ("{}", "a photo of a {}", "a {} on a table"),
+    "color": ("{}", "a {} thing", "something {}"),
+}
+NAMING = ("none", "all", "half 1", "half 2")
+DOORS_VALUES, DOORS_KEYS, CLIPS, STATES_ALONE = WAYS = ("doors", "doors with keys", "CLIPs' layer 0", "conditioning")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One edit.
+
+    Attributes:
+        kind: of :data:`KINDS`.
+        concepts: (source, target) of all that is edited at once.
+        naming: of :data:`NAMING`, the values of the kind that the preserve set names.
+        way: of :data:`WAYS`: the doors that are edited by default (values and the pooled vector); keys beside them; the
+            first self-attention of each text tower; the conditioning, states and pooled vector.
+        positions: where they are not those of the way for the kind.
+        hold: whether the empty prompt is held, and not softly preserved.
+    """
+
+    kind: str
+    concepts: tuple[tuple[str, str], ...]
+    naming: str = "none"
+    way: str = DOORS_VALUES
+    positions: str = ""
+    hold: bool = False
+
+    @property
+    def name(self) -> str:
+        parts = ["; ".join(f"{source} -> {target}" for source, target in self.concepts), self.way, self.naming]
+        parts += [self.positions] if self.positions else []
+        return ", ".join([*parts, *(["empty prompt held"] if self.hold else [])])
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(source for source, _ in self.concepts)
+
+    def edits(self) -> list[ConceptEdit]:
+        kind = "style" if self.kind == "style" else "object"
+        return [ConceptEdit(source, target, kind) for source, target in self.concepts]
+
+    def named(self) -> tuple[str, ...]:
+        """The values of the kind that the preserve set names."""
+        others = tuple(value for value in KINDS[self.kind] if value not in self.sources)
+        if self.naming in NAMING[:2]:
+            return others if self.naming == NAMING[1] else ()
+        return others[NAMING.index(self.naming) - 2 :: 2]
+
+    def preserved(self) -> tuple[str, ...]:
+        """The guarded preset's preserve set without any value of the kind, and captions of those that are named."""
+        every = KINDS[self.kind]
+        plain = [prompt for prompt in GUARDED.preserve if not any(value in prompt for value in every)]
+        return (*plain, *(context.format(value) for value in self.named() for context in CONTEXTS[self.kind]))
+
+    def settings(self, family: Family) -> EditSettings:
+        if self.way == CLIPS:
+            return replace(GUARDED, preserve=self.preserved())
+        chosen = way_of(family, "style" if self.kind == "style" else "object", BY_DOORS).settings
+        if self.positions:
+            chosen = doors_settings(family, self.positions)
+        return replace(chosen, preserve=self.preserved(), hold=("",) if self.hold else ())
+
+
+_CONCEPTS = {
+    "style": (("van gogh", "painting"), ("gustav klimt", "painting"), ("frank stella", "painting")),
+    "object": (("fish", "cup"), ("star", "circle"), ("butterfly", "house")),
+    "color": (("red", "blue"), ("pink", "gray")),
+}
+
+
+def _trials() -> Iterator[Trial]:
+    """Naming by naming and the first concept of each kind first, so that a study that is cut short has seen all."""
+    firsts = [(kind, pairs[:1]) for kind, pairs in _CONCEPTS.items()]
+    for number in range(3):
+        for naming in NAMING:
+            yield from (
+                Trial(k, pairs[number : number + 1], naming) for k, pairs in _CONCEPTS.items() if pairs[number:]
+            )
+    yield from (Trial("style", _CONCEPTS["style"], naming) for naming in NAMING[:2])
+    for way in WAYS[1:]:
+        yield from (Trial(*first, naming, way) for naming in NAMING[:2] for first in firsts)
+    yield from (Trial(*first, hold=True) for first in firsts)
+    yield Trial(*firsts[0], positions=POSITIONS[2])
+    yield from (Trial(*first, positions=POSITIONS[0]) for first in firsts[1:])
+    yield from (Trial(*first, positions=POSITIONS[1]) for first in firsts)
+
+
+TRIALS = tuple(_trials())
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Shapes XL as the editor sees it."""
+
+    pipeline: ShapesXLPipeline
+    family: Family
+    states: PromptStates
+
+    @classmethod
+    def load(cls, architecture: Architecture = SHAPES_XL) -> Opened:
+        pipeline = load_xl_pipeline(architecture)
+        family = family_of(_shapes(pipeline))
+        towers = zip(architecture.texts.values(), pipeline.clip.text_towers(), READINGS[family.name], strict=True)
+        streams = tuple(Stream(TextTower.from_module(model), tower.pad, reading) for tower, model, reading in towers)
+        matrix = pipeline.clip.text_towers()[-1].text_projection.weight
+        tokenizer = PromptTokenizer(pipeline.tokenizer, pad_token=EOS)
+        return cls(pipeline, family, PromptStates(streams, tokenizer, family.name, matrix.detach))
+
+    def edited(self, trial: Trial) -> Painter:
+        """A pipeline that carries the trial's edit; this one stays as it is."""
+        settings = trial.settings(self.family)
+        if trial.way == CLIPS:
+            return self._with_clips(trial, settings)
+        weights = dict(self.pipeline.unet.named_parameters())
+        kinds = {DOORS_VALUES: None, DOORS_KEYS: ("key", "value", "pooled"), STATES_ALONE: None}[trial.way]
+        doors = () if trial.way == STATES_ALONE else self.family.select(_shapes(self.pipeline), kinds=kinds)
+        edit = edit_doors(
+            self.states.tower(),
+            self.states.tokenizer,
+            trial.edits(),
+            settings,
+            doors,
+            lambda door: weights[door.weight],
+            read_pooled=self.states.pooled,
+        )
+        return self._with_doors(edit) if doors else EditedConditioning.of(self.pipeline, edit)
+
+    def _with_doors(self, edit: WeightEdit) -> Painter:
+        unet = copy.deepcopy(self.pipeline.unet)
+        with torch.no_grad():
+            for update in edit.doors:
+                factors = edit.factors(update)
+                unet.get_parameter(update.door.weight).add_(factors.up @ factors.down)
+        return dataclasses.replace(self.pipeline, unet=unet)
+
+    def _with_clips(self, trial: Trial, settings: EditSettings) -> Painter:
+        clip = copy.deepcopy(self.pipeline.clip)
+        for stream, model in zip(self.states.streams, clip.text_towers(), strict=True):
+            tokenizer = PromptTokenizer(self.pipeline.tokenizer, pad_token=stream.pad_token)
+            edit = compute_edit(stream.tower, tokenizer, trial.edits(), settings)
+            with torch.no_grad():
+                getattr(model, "text_model", model).get_parameter(edit.weight_name).add_(edit.delta())
+        return dataclasses.replace(self.pipeline, clip=clip)
+
+
+@dataclass(frozen=True)
+class EditedConditioning(ShapesXLPipeline):
+    """Shapes XL with an edit applied to what its text towers give, the empty prompt's too."""
+
+    edit: WeightEdit
+
+    @classmethod
+    def of(cls, pipeline: ShapesXLPipeline, edit: WeightEdit) -> EditedConditioning:
+        fields = {field.name: getattr(pipeline, field.name) for field in dataclasses.fields(pipeline)}
+        return cls(**fields, edit=edit)
+
+    def condition(self, prompts: Sequence[str]) -> Conditioning:
+        given = super().condition(prompts)
+        pooled = cast(LowRank, self.edit.pooled).applied(given.added["text_embeds"], 1.0)
+        return Conditioning(self.edit.applied(given.states), {**given.added, "text_embeds": pooled})
+
+
+def _shapes(pipeline: ShapesXLPipeline) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in pipeline.unet.named_parameters()}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A scene and a seed, and the attribute for whose sake it is among the prompts.
+
+    Attributes:
+        own: whether it is one of an edited concept's own.
+    """
+
+    scene: Scene
+    seed: int
+    kind: str
+    own: bool
+
+
+def study_prompts() -> list[Prompt]:
+    """All prompts: held-out scenes, the same wherever they are drawn."""
+    rng = np.random.default_rng(31)
+    sources = dict.fromkeys((trial.kind, source) for trial in TRIALS for source in trial.sources)
+    wanted = [(kind, source, True) for kind, source in sources for _ in range(OWN)]
+    for kind, values in KINDS.items():
+        wanted += [(kind, values[place % len(values)], False) for place in range(OTHERS)]
+    return [Prompt(_drawn(rng, kind, value), seed, kind, own) for seed, (kind, value, own) in enumerate(wanted)]
+
+
+def _drawn(rng: np.random.Generator, kind: str, value: str) -> Scene:
+    """A scene of a combination that training never saw; a quarter is plain where no style is asked for."""
+    while True:
+        chosen = {name: str(rng.choice(values)) for name, values in GALLERY.values.items() if name != "style"}
+        style = PLAIN if rng.random() < 0.25 else str(rng.choice(tuple(GALLERY.styles)))
+        scene = Scene(**cast(dict[str, Any], {**chosen, "style": style, kind: value}))
+        if held_out(scene):
+            return scene
+
+
+def shown(trial: Trial, prompts: Sequence[Prompt]) -> list[int]:
+    """Places of the prompts that a trial is painted on: its concepts' own, and those of all values of its kind."""
+
+    def fits(prompt: Prompt) -> bool:
+        value = getattr(prompt.scene, trial.kind)
+        return prompt.kind == trial.kind and (value in trial.sources) == prompt.own
+
+    return [place for place, prompt in enumerate(prompts) if fits(prompt)]
+
+
+def paint_all(out: Path, part: int = 0, parts: int = 1, *, half: bool = False) -> None:
+    """Paint every trial's pictures, and those before any edit; what ``out`` holds already is not made again.
+
+    Args:
+        half: whether the denoiser computes in bfloat16, which takes half the time on some processors.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    opened, prompts = Opened.load(), study_prompts()
+    for number, trial in [(-1, None), *enumerate(TRIALS)][part::parts]:
+        path = pictures_path(out, number)
+        if path.exists():
+            continue
+        painter: Painter = opened.pipeline if trial is None else opened.edited(trial)
+        if half:
+            painter = replace(painter, unet=HalfDenoiser(painter.unet))
+        own = prompts if trial is None else [prompts[place] for place in shown(trial, prompts)]
+        pictures = painter.paint(
+            [prompt_of(prompt.scene) for prompt in own],
+            [prompt.seed for prompt in own],
+            steps=STEPS,
+            guidance=GUIDANCE,
+            batch=BATCH,
+        )
+        with whole_file(path) as part_path, part_path.open("wb") as file:
+            np.save(file, (pictures * 255).round().byte().numpy())
+        print("before any edit" if trial is None else trial.name, flush=True)
+
+
+def pictures_path(out: Path, number: int) -> Path:
+    """Where the pictures of a trial lie, by its place in :data:`TRIALS`; -1 for those before any edit."""
+    return out / ("before.npy" if number < 0 else f"{number:02}.npy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an edit did to pictures that read right before it.
+
+    Attributes:
+        left: the concept's own that still read as it.
+        named, unnamed: the other values of its kind, named by the preserve set or not, that do not read right any more.
+        rest: in the attribute that suffers most of those that were not edited, all pictures that lost it.
+    """
+
+    name: str
+    left: Share
+    named: Share
+    unnamed: Share
+    rest: Share
+
+    def row(self) -> str:
+        shares = (self.left, self.named, self.unnamed, self.rest)
+        return "| " + " | ".join([self.name, *(share.text() if share.of else "" for share in shares)]) + " |"
+
+
+def outcome(trial: Trial, scenes: Sequence[Scene], before: Reading, after: Reading) -> Outcome:
+    """What reading a trial's pictures before and after it says."""
+    kind, named = trial.kind, trial.named()
+
+    def lost(attribute: str, places: Sequence[int]) -> Share:
+        right = [place for place in places if before[attribute][place] == getattr(scenes[place], attribute)]
+        return Share(sum(after[attribute][place] != before[attribute][place] for place in right), len(right))
+
+    values = [getattr(scene, kind) for scene in scenes]
+    own = [place for place, value in enumerate(values) if value in trial.sources]
+    others = [place for place, value in enumerate(values) if value not in trial.sources]
+    gone = lost(kind, own)
+    return Outcome(
+        trial.name,
+        Share(gone.of - gone.count, gone.of),
+        lost(kind, [place for place in others if values[place] in named]),
+        lost(kind, [place for place in others if values[place] not in named]),
+        max((lost(name, range(len(scenes))) for name in GALLERY.values if name != kind), key=lambda one: one.percent),
+    )
+
+
+Reading = dict[str, list[str]]
+
+
+def judge_all(out: Path) -> None:
+    """Print the table of the trials whose pictures are there, and how the pictures read before any edit."""
+    reader, prompts = Reader(SHAPES_XL), study_prompts()
+    before = _read(reader, pictures_path(out, -1))
+    for name in GALLERY.values:
+        right = [getattr(prompt.scene, name) == read for prompt, read in zip(prompts, before[name], strict=True)]
+        print(f"before any edit, {name}: {Share(sum(right), len(right)).text()} % read right")
+    print("\n| edit | left | named lost | unnamed lost | another attribute lost |\n|---|---|---|---|---|")
+    for number, trial in enumerate(TRIALS):
+        if pictures_path(out, number).exists():
+            places = shown(trial, prompts)
+            seen = {name: [values[place] for place in places] for name, values in before.items()}
+            after = _read(reader, pictures_path(out, number))
+            print(outcome(trial, [prompts[place].scene for place in places], seen, after).row())
+
+
+def _read(reader: Reader, path: Path) -> Reading:
+    return reader.read(torch.from_numpy(np.load(path)).float() / 255)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="gallery", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=["paint", "judge"])
+    parser.add_argument("--out", type=Path, default=Path("build/gallery"), help="folder of the pictures")
+    parser.add_argument("--part", type=int, default=0, help="which share of the edits to paint, from 0")
+    parser.add_argument("--parts", type=int, default=1, help="how many shares there are")
+    parser.add_argument("--half", action="store_true", help="paint in bfloat16")
+    options = parser.parse_args(arguments)
+    if options.what == "paint":
+        paint_all(options.out, options.part, options.parts, half=options.half)
+    else:
+        judge_all(options.out)
+
+
+if __name__ == "__main__":
+    main()
