@@ -6,7 +6,7 @@ IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 CHECKED = $(PYTHON) scripts/bootstrap.py run --typescript
 
-.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-trace bench-statistics study study-edits study-doors study-gallery train-reader train clean
+.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-doors bench-trace bench-statistics study study-edits study-doors study-gallery train-reader train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ lint: ## style and types, of Python and of the page's scripts
 
 bench: ## time an edit on a real-size text encoder, stage by stage
 	@$(IN) python -m diff_quickfix.benchmarks.edit
+
+bench-doors: ## time an edit of SDXL's cross-attentions at real size, beside UCE's way, and of wide doors
+	@$(IN) python -m diff_quickfix.benchmarks.doors
 
 bench-trace: ## pictures per second of tracing, beside plain sampling and the published scheme
 	@$(IN) python -m diff_quickfix.benchmarks.trace

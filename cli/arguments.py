@@ -81,7 +81,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a safetensors checkpoint (SD 1.x, SD 2.x, SDXL), a diffusers folder, or a text encoder",
+        help="a safetensors checkpoint (SD 1.x, SD 2.x, SDXL, Z-Image, Flux.1, Chroma, Anima), a file of such an image "
+        "model alone, a diffusers folder, or a text encoder",
     )
     parser.add_argument(
         "--encoder",
@@ -91,10 +92,17 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "in more places, so that an edit reaches it only in part",
     )
     parser.add_argument(
+        "--text-encoder",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the text encoder of an image model whose file does not hold it; several: again and again",
+    )
+    parser.add_argument(
         "--tokenizer",
         metavar="FOLDER",
-        help="a folder with CLIP's vocab.json and merges.txt, or a ComfyUI's own folder (default: the model's own, "
-        "else the ComfyUI that the pack lies in)",
+        help="a folder with the text encoder's tokenizer, or a ComfyUI's own folder (default: the model's own, else "
+        "the ComfyUI that the pack lies in)",
     )
 
 

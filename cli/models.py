@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 
 from ..quickfix import (
+    ALIGNED,
     ENCODERS,
     ConceptEdit,
     EditReport,
@@ -17,11 +19,12 @@ from ..quickfix import (
     ImageModelFile,
     LowRank,
     SeveralEncodersError,
+    StateTower,
     TextEncoderFile,
     WeightEdit,
     compute_edit,
     edit_doors,
-    has_image_model,
+    image_family,
     measure_edit,
     measure_final,
     open_image_model,
@@ -155,7 +158,11 @@ class DoorModel:
         self.model = model
         self._doors = model.doors(names) if edit is None else model.doors_of(edit)
         self.tokenizer = model.tokenizer(folder)
-        self._states = model.prompt_states(self.tokenizer)
+        self._states = model.prompt_states(self.tokenizer, folder=folder).remembering()
+
+    @cached_property
+    def _tower(self) -> StateTower:
+        return self._states.tower()
 
     @property
     def file(self) -> Tensors:
@@ -165,7 +172,7 @@ class DoorModel:
         self, concepts: Sequence[ConceptEdit], settings: EditSettings, progress: Progress | None
     ) -> WeightEdit:
         return edit_doors(
-            self._states.tower(),
+            self._tower,
             self.tokenizer,
             concepts,
             settings,
@@ -176,11 +183,11 @@ class DoorModel:
         )
 
     def report_at(self, edit: WeightEdit, strength: float) -> EditReport:
-        report = report_at(self._states.tower(), self.tokenizer, edit, strength)
+        report = report_at(self._tower, self.tokenizer, edit, strength)
         return self._stored(edit, report, strength)
 
     def measured(self, edit: WeightEdit, strength: float) -> EditReport:
-        report = measure_edit(self._states.tower(), self.tokenizer, edit, strength)
+        report = measure_edit(self._tower, self.tokenizer, edit, strength)
         return self._stored(edit, report, strength)
 
     def made_here(self, edit: WeightEdit) -> bool:
@@ -213,16 +220,20 @@ def open_for_edit(options: argparse.Namespace, kind: str) -> tuple[OpenModel, Ed
         way = "image model"
     if options.encoder:
         way = "text encoder"
+    family = None if way else image_family(options.model)
+    if options.text_encoder or (family is not None and not family.name.startswith(("sd1", "sd2"))):
+        # What such a model has of CLIP is no text encoder of Stable Diffusion 1.x.
+        way = way or "auto"
     if not way:
         try:
             return _encoder(options), _encoder_settings(options), ""
         except SeveralEncodersError:
-            if not has_image_model(options.model):
+            if family is None:
                 raise
             way = "auto"
     if way == "text encoder":
         return _encoder(options), _encoder_settings(options), ""
-    image_model = open_image_model(options.model)
+    image_model = open_image_model(options.model, options.text_encoder)
     chosen = way_of(image_model.family, kind, way)
     said = chosen.text(image_model.family) if way == "auto" else ""
     if not chosen.by_doors:
@@ -239,7 +250,7 @@ def open_for_file(options: argparse.Namespace, edit: WeightEdit) -> OpenModel:
     """
     if edit.of_states:
         _check_energy(options)
-        return DoorModel(open_image_model(options.model), options.tokenizer, edit=edit)
+        return DoorModel(open_image_model(options.model, options.text_encoder), options.tokenizer, edit=edit)
     encoder = EncoderModel(open_text_encoder(options.model, _name(options) or _fitting(edit)), options.tokenizer)
     encoder.require_fit(edit)
     return encoder
@@ -289,6 +300,11 @@ def _door_settings(options: argparse.Namespace, base: EditSettings) -> EditSetti
             "model."
         )
     _check_energy(options)
+    if options.positions is not None and base.positions == ALIGNED:
+        raise ValueError(
+            f"--positions {options.positions} is about text encoders that read from left to right; in this one every "
+            "token knows all others, and whole captions are edited. Leave it out."
+        )
     lam = None if options.preset == "auto" else base.lam
     lam = lam if options.lam is None else options.lam
     positions = base.positions if options.positions is None else POSITIONS[options.positions]

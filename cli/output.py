@@ -36,7 +36,8 @@ def check_targets(model: OpenModel, options: argparse.Namespace) -> None:
     if options.out and options.apply and _same_place(Path(options.out), Path(options.apply)):
         raise ValueError(f"--out and --apply both name {options.apply}; choose two names.")
     path_of_model = Path(options.model)
-    own = list(files_under(path_of_model)) if path_of_model.is_dir() else [model.file.path]
+    read = [path_of_model, *map(Path, options.text_encoder)]
+    own = [model.file.path, *(file for path in read for file in (files_under(path) if path.is_dir() else [path]))]
     for path in filter(None, (options.out, options.apply)):
         if path == options.apply and _is_folder(options):
             check_folder(path_of_model, Path(path))

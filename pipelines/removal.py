@@ -49,7 +49,7 @@ def remove_concept(
     settings = chosen.settings.keeping(preserve)
     if not chosen.by_doors:
         return compute_edit(opened.text_encoder, opened.tokenizer, concepts, settings)
-    states, edited = opened.states, opened.doors(doors)
+    states, edited = opened.states.remembering(), opened.doors(doors)
     return edit_doors(
         states.tower(), opened.tokenizer, concepts, settings, edited, opened.read, read_pooled=states.pooled
     )

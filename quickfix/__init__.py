@@ -36,7 +36,7 @@ from .encoder.token_table import TokenTable
 from .encoder.tower import TextTower, device_of_most
 from .encoder.towers import AttentionStates, Tower, TowerError
 from .files.edit_file import PRECISIONS, EditFile, EditFileError, is_edit_file, load_edit, read_edit_file, save_edit
-from .files.image_model_file import ImageModelFile, has_image_model, open_image_model
+from .files.image_model_file import ImageModelFile, image_family, open_image_model
 from .files.model_folder import FolderCopy, check_folder, copy_folder, files_under
 from .files.shards import ShardedTensors
 from .files.tensor_file import TensorFile, TensorFileError
@@ -144,7 +144,7 @@ __all__ = [
     "files_under",
     "find_lambda",
     "find_target",
-    "has_image_model",
+    "image_family",
     "is_edit_file",
     "keep_grams_in",
     "load_edit",

@@ -28,7 +28,7 @@ from ..text.prompts import PromptTokenizer
 from .concepts.concept import ConceptEdit
 from .concepts.pairs import TokenPairs, pair_tokens
 from .concepts.settings import EditSettings
-from .encoder.towers import Tower, TowerError
+from .encoder.towers import Tower, TowerError, up_to
 from .guard import Guard
 from .measure.stopwatch import Stopwatch
 from .solver.closed_form import Statistics, condition_bound, row_parts, solve_residuals, symmetric_product
@@ -277,9 +277,10 @@ def encode_pairs(
             f"The tokenizer makes prompts of {length} tokens, the text encoder reads {tower.context_length}. Give the "
             f"tokenizer context_length={tower.context_length}."
         )
-    places = torch.cat((pairs.source[:, 1], pairs.target[:, 1]))
-    positions = range(int(places.min()), int(places.max()) + 1)
-    inputs = tower.attention_inputs(pairs.ids, settings.layer, positions).flatten(0, 1)
+    where = torch.cat((pairs.source, pairs.target))
+    positions = range(int(where[:, 1].min()), int(where[:, 1].max()) + 1)
+    ends = torch.zeros(len(pairs.captions), dtype=torch.long).scatter_reduce(0, where[:, 0], where[:, 1], "amax")
+    inputs = tower.attention_inputs(up_to(tower, pairs.ids, ends), settings.layer, positions).flatten(0, 1)
     source, target = (
         (where[:, 0] * len(positions) + where[:, 1] - positions.start).to(inputs.device)
         for where in (pairs.source, pairs.target)

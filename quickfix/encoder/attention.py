@@ -59,6 +59,25 @@ def attend_rows(
     return out
 
 
+def attend_prefixes(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lookup: torch.Tensor, own: torch.Tensor, heads: int
+) -> torch.Tensor:
+    """Causal attention of distinct beginnings of prompts, each over those that it goes on from.
+
+    Args:
+        q, k, v: (beginnings, width).
+        lookup: (n, length), rows of beginnings, each one token longer than that before it.
+        own: (n, length) of bool, where a row holds a beginning in its own place; what stands elsewhere fills it up.
+
+    Returns:
+        (beginnings, width).
+    """
+    out = torch.empty_like(q)
+    for rows, there in zip(lookup.split(_CAPTIONS), own.split(_CAPTIONS), strict=True):
+        out[rows[there]] = attend(q[rows], k[rows], v[rows], heads)[there]
+    return out
+
+
 def _groups(ids: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """Where the padding begins (at the end, where there is hardly any), and the captions that share it."""
     if not ids.numel():

@@ -8,19 +8,18 @@ vector the projected last state, after the norm, at the end token of the second 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 
 from ...text.prompts import PromptTokenizer
+from ...text.rows import FILL
+from .prefixes import PrefixStates
 from .states import StateTower
 from .tower import TextTower
 from .towers import TowerError
-
-# Prompts that run through a tower at once: bounds the memory.
-_BATCH = 64
 
 
 class Reading(NamedTuple):
@@ -58,10 +57,10 @@ class Stream:
     pad_token: int
     reading: Reading
 
-    def states(self, rows: torch.Tensor) -> torch.Tensor:
-        """The states (n, length, width) of some prompts, token ids (n, length)."""
-        layers = self.tower.num_layers - self.reading.unread
-        return dataclasses.replace(self.tower, num_layers=layers).hidden_states(rows, normed=self.reading.normed)
+    @property
+    def depth(self) -> tuple[int, bool]:
+        """After how many layers its states are read, and whether after the final layer norm."""
+        return self.tower.num_layers - self.reading.unread, self.reading.normed
 
 
 @dataclass(frozen=True)
@@ -74,24 +73,35 @@ class PromptStates:
         family: of the image model, a key of :data:`READINGS`.
         projection: gives the matrix (vector, width) that makes the pooled vector of the last encoder's state; None
             where the family reads none.
+        known: what is known already of what is asked for; see :meth:`remembering`.
     """
 
     streams: tuple[Stream, ...]
     tokenizer: PromptTokenizer
     family: str
     projection: Callable[[], torch.Tensor] | None = None
+    known: PrefixStates | None = field(default=None, repr=False)
+
+    def remembering(self) -> PromptStates:
+        """The same, with each beginning of a prompt computed once in all: for the time of an edit, in which the text
+        encoders do not change."""
+        return dataclasses.replace(self, known=PrefixStates(self._read, self.tokenizer.eos))
 
     @property
     def device(self) -> torch.device:
         """Where everything is computed."""
         return self.streams[0].tower.device
 
+    @property
+    def width(self) -> int:
+        """Of the states."""
+        return sum(one.tower.width for one in self.streams)
+
     @torch.no_grad()
     def states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Text states (n, length, width) of prompts of one length, of which the ends may be cut away."""
-        return torch.cat(
-            [torch.cat([one.states(self._padded(part, one)) for one in self.streams], dim=-1) for part in _parts(rows)]
-        )
+        """Text states (n, length, width) of prompts of one length, of which the ends may be cut away or
+        :data:`~.text.rows.FILL`."""
+        return self._prefixes().states(rows)[..., : self.width]
 
     @torch.no_grad()
     def pooled(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -102,21 +112,19 @@ class PromptStates:
         """
         if self.projection is None:
             raise TowerError("This model reads no pooled vector of its prompts.")
-        last = self.streams[-1]
-        tokens = self.tokenizer.tokenize_all(list(prompts))
-        found = []
-        for part in _parts([prompt.ids for prompt in tokens]):
-            ends = torch.tensor([row.index(self.tokenizer.eos) for row in part], device=self.device)
-            rows = self._padded([row[: int(ends.max()) + 1] for row in part], last)
-            states = last.tower.hidden_states(rows)
-            found.append(states[torch.arange(len(ends), device=self.device), ends])
-        matrix = self.projection().to(self.device, torch.float32)
-        if matrix.ndim != 2 or matrix.shape[1] != last.tower.width or not torch.isfinite(matrix).all():
+        found = self.tokenizer.tokenize_all(list(prompts))
+        ends = torch.tensor([prompt.ids.index(self.tokenizer.eos) for prompt in found])
+        longest = int(ends.max()) + 1
+        rows = torch.tensor([prompt.ids[:longest] for prompt in found])
+        rows = rows.masked_fill(torch.arange(longest) > ends[:, None], FILL)
+        states = self._prefixes().states(rows.tolist())[torch.arange(len(ends)), ends, self.width :]
+        matrix = self.projection().to(states.device, torch.float32)
+        if matrix.ndim != 2 or matrix.shape[1] != states.shape[1] or not torch.isfinite(matrix).all():
             raise TowerError(
                 f"The text projection has shape {tuple(matrix.shape)} or holds NaN or infinity; expected a matrix for "
-                f"states {last.tower.width} wide."
+                f"states {states.shape[1]} wide."
             )
-        return torch.cat(found) @ matrix.T
+        return states @ matrix.T
 
     def tower(self) -> StateTower:
         """The states as a tower (:meth:`StateTower.of_prompts` for the errors)."""
@@ -130,14 +138,19 @@ class PromptStates:
             shortens=True,
         )
 
-    def _padded(self, rows: Sequence[Sequence[int]], stream: Stream) -> torch.Tensor:
-        """Token ids with an encoder's own padding behind each first end token."""
-        ids = torch.tensor(rows, dtype=torch.long)
-        ended = (ids == self.tokenizer.eos).cumsum(1)
-        behind = (ended > 1) | ((ended == 1) & (ids != self.tokenizer.eos))
-        return ids.masked_fill(behind, stream.pad_token)
+    def _prefixes(self) -> PrefixStates:
+        return self.known or PrefixStates(self._read, self.tokenizer.eos)
 
-
-def _parts(rows: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-    for start in range(0, len(rows), _BATCH):
-        yield list(rows[start : start + _BATCH])
+    def _read(
+        self, tokens: torch.Tensor, behind: torch.Tensor, places: torch.Tensor, lookup: torch.Tensor
+    ) -> torch.Tensor:
+        """The states of some beginnings, each encoder with its own padding, and the last one's final states behind them
+        where a pooled vector is made of these."""
+        found = []
+        for stream in self.streams:
+            depths = [stream.depth]
+            if self.projection is not None and stream is self.streams[-1]:
+                depths.append((stream.tower.num_layers, True))
+            ids = tokens.masked_fill(behind, stream.pad_token)
+            found += stream.tower.prefix_states(ids, places, lookup, depths)
+        return torch.cat(found, dim=-1)

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ...families.doors import Family
 from ...text.prompts import PromptTokenizer
+from ...text.rows import FILL, RowTokenizer
 from ..concepts.built_in import EVERYDAY
 from ..solver.low_rank import LowRank
 from .token_table import TokenTable
@@ -51,8 +53,9 @@ class StateTower:
         whole: whether ``read`` needs whole prompts.
         template: how many positions at a prompt's beginning are no word of its own; they are not measured.
         device: where everything is computed.
-        shortens: whether ``read`` takes prompts that are cut short, all to one length, and gives their states alone, as
-            it can where ``causal``; otherwise it gets them as long as ``context_length``.
+        shortens: whether ``read`` takes prompts that are cut short, all to one length, with
+            :data:`~.text.rows.FILL` behind all that is asked for, and gives their states alone, as it can where
+            ``causal``; otherwise it gets them as long as ``context_length``.
     """
 
     read: ReadStates
@@ -93,13 +96,57 @@ class StateTower:
         prompts = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
         ends = torch.tensor([prompt.eos for prompt in prompts])
         length = int(ends.max()) + 1 if shortens else tokenizer.context_length
-        states = read([prompt.ids[:length] for prompt in prompts])
+        fill = (FILL,) * length
+        rows = [(*prompt.ids[: prompt.eos + 1], *fill) if shortens else prompt.ids for prompt in prompts]
+        states = read([row[:length] for row in rows])
         places = torch.arange(states.shape[1])
         counted = (places > 0) & (places <= ends[:, None])
         scale = state_scale(states, counted.to(states.device), parts)
         context, pad = tokenizer.context_length, tokenizer.pad_token
         width = states.shape[-1]
         return cls(read, pad, width, context, scale, tokens, family, device=device, shortens=shortens)
+
+    @classmethod
+    def of_rows(
+        cls,
+        read: ReadStates,
+        tokenizer: RowTokenizer,
+        tokens: TokenTable,
+        family: Family,
+        *,
+        device: torch.device = _CPU,
+        shortens: bool = False,
+    ) -> StateTower:
+        """A tower over the states that ``read`` gives, of an encoder of another kind than CLIP's; the scale is known
+        from everyday captions.
+
+        Args:
+            tokenizer: makes the rows.
+            tokens, device, shortens: see the attributes.
+            family: of image models.
+
+        Raises:
+            TowerError: states of zeros.
+        """
+        captions = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
+        states = read([prompt.ids for prompt in captions])
+        places = torch.arange(states.shape[1])
+        starts, ends = (torch.tensor([getattr(p, end) for p in captions])[:, None] for end in ("start", "eos"))
+        counted = ((places >= starts) & (places <= ends)).to(states.device)
+        return cls(
+            read,
+            tokenizer.pad_token,
+            states.shape[-1],
+            tokenizer.context_length,
+            state_scale(states, counted, [states.shape[-1]]),
+            tokens,
+            family.name,
+            causal=family.attention == "causal",
+            whole=not shortens,
+            template=tokenizer.template_length,
+            device=device,
+            shortens=shortens,
+        )
 
     @staticmethod
     def out_proj_name(layer: int) -> str:

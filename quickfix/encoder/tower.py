@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from ...families.clip import ENCODERS, encoder_of_width
 from ..solver.low_rank import LowRank
-from .attention import attend, attend_rows
+from .attention import attend, attend_prefixes, attend_rows
+from .named_weights import CalledWeights, ReplacedWeights
 from .token_table import TokenTable
 from .towers import AttentionStates, Ids, TowerError
 
@@ -35,22 +36,6 @@ _ROWS = 256
 _CPU = torch.device("cpu")
 # Kinds of devices that compute in fp64, as a solve does. Apple's and many of Intel's do not.
 _WITH_FP64 = ("cpu", "cuda")
-
-
-class _CalledWeights(Mapping[str, torch.Tensor]):
-    """A function from name to tensor, as a mapping that does not know its names."""
-
-    def __init__(self, read: Callable[[str], torch.Tensor]) -> None:
-        self._read = read
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self._read(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +62,7 @@ class TextTower:
     device: torch.device = _CPU
     causal: ClassVar[bool] = True
     whole: ClassVar[bool] = False
+    shortens: ClassVar[bool] = False
 
     @classmethod
     def from_weights(
@@ -100,7 +86,7 @@ class TextTower:
         if heads < 1:
             raise TowerError(f"A text encoder has at least one attention head; got heads={heads}.")
         if not isinstance(weights, Mapping):
-            weights = _CalledWeights(weights)
+            weights = CalledWeights(weights)
         if num_layers is None:
             numbers = {name.split(".")[2] for name in weights if name.startswith("encoder.layers.")}
             num_layers = 1 + max((int(number) for number in numbers), default=-1)
@@ -226,10 +212,40 @@ class TextTower:
             normed: after the final layer norm, as Stable Diffusion 1.x and 2.x read it; SDXL reads it before that.
         """
         if edited:
-            return dataclasses.replace(self, weights=_Replaced(self.weights, edited)).hidden_states(ids, normed=normed)
+            return dataclasses.replace(self, weights=ReplacedWeights(self.weights, edited)).hidden_states(
+                ids, normed=normed
+            )
         rows, _ = self._checked(ids, self.num_layers - 1, None)
         states = self._enter(rows, self.num_layers).full()
         return self._norm(states, "final_layer_norm") if normed else states
+
+    @torch.no_grad()
+    def prefix_states(
+        self, tokens: torch.Tensor, places: torch.Tensor, lookup: torch.Tensor, depths: Sequence[tuple[int, bool]]
+    ) -> list[torch.Tensor]:
+        """The states of distinct beginnings of prompts, (m, width) each.
+
+        Args:
+            tokens, places: (m,), the last token of each beginning and its position.
+            lookup: (n, length), rows of beginnings, each one token longer than that before it; what fills a row up has
+                another position.
+            depths: after how many layers, in rising order, and whether after the final layer norm.
+
+        Raises:
+            TowerError: ids outside of the vocabulary, positions outside of the context, unusable weights.
+        """
+        for ids in (tokens[:, None], tokens[:1].expand(1, int(places.max()) + 1)):
+            self._checked(ids, 0, None)
+        tokens, places, lookup = (index.to(self.device) for index in (tokens, places, lookup))
+        own = places[lookup] == torch.arange(lookup.shape[1], device=self.device)
+        values = self._rows(TOKENS, tokens) + self._rows(TOKEN_POSITIONS, places)
+        stream, found = _Stream(values, lookup, own=own), list[torch.Tensor]()
+        for layer in range(max(depth for depth, _ in depths) + 1):
+            here = [normed for depth, normed in depths if depth == layer]
+            found += [self._norm(stream.values, "final_layer_norm") if normed else stream.values for normed in here]
+            if len(found) < len(depths):
+                stream = self._block(stream, layer)
+        return found
 
     @torch.no_grad()
     def finish(self, residual: torch.Tensor, layer: int) -> torch.Tensor:
@@ -294,8 +310,11 @@ class TextTower:
     def _block(self, stream: _Stream, layer: int) -> _Stream:
         name = f"encoder.layers.{layer}"
         inputs = self._inputs(stream, layer, range(stream.length))
-        x = stream.full() + self._linear(inputs, f"{name}.self_attn.out_proj")
-        return _Stream(self._feed_forward(x, layer))
+        x = (stream.full() if stream.own is None else stream.values) + self._linear(
+            inputs, f"{name}.self_attn.out_proj"
+        )
+        values = self._feed_forward(x, layer)
+        return _Stream(values) if stream.own is None else stream._replace(values=values)
 
     def _feed_forward(self, x: torch.Tensor, layer: int) -> torch.Tensor:
         name = f"encoder.layers.{layer}"
@@ -306,6 +325,8 @@ class TextTower:
         name = f"encoder.layers.{layer}"
         x = self._norm(stream.values, f"{name}.layer_norm1")
         q, k, v = (self._linear(x, f"{name}.self_attn.{part}_proj") for part in "qkv")
+        if stream.lookup is not None and stream.own is not None:
+            return attend_prefixes(q, k, v, stream.lookup, stream.own, self.heads)
         if stream.lookup is not None and stream.ids is not None:
             return attend_rows(q, k, v, stream.lookup, stream.ids, self.heads, positions.start)
         rows = [
@@ -322,11 +343,14 @@ class TextTower:
 
 
 class _Stream(NamedTuple):
-    """A residual stream (n, length, width); with ``lookup`` (n, length) into them and token ids, its distinct rows."""
+    """A residual stream (n, length, width). With ``lookup`` (n, length) into them and token ids, its distinct rows.
+    With ``own`` (n, length), where a row holds one in its own place, distinct beginnings of prompts.
+    """
 
     values: torch.Tensor
     lookup: torch.Tensor | None = None
     ids: torch.Tensor | None = None
+    own: torch.Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -334,20 +358,6 @@ class _Stream(NamedTuple):
 
     def full(self) -> torch.Tensor:
         return self.values if self.lookup is None else self.values[self.lookup]
-
-
-class _Replaced(Mapping[str, torch.Tensor]):
-    def __init__(self, weights: Mapping[str, torch.Tensor], edited: Mapping[str, torch.Tensor]) -> None:
-        self._weights, self._edited = weights, edited
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self._edited[name] if name in self._edited else self._weights[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
-
-    def __len__(self) -> int:
-        return len(self._weights)
 
 
 def device_of_most(weights: Iterable[torch.Tensor]) -> torch.device:

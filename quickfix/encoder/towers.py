@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from ...text.prompts import TokenizedPrompt
+from ...text.rows import FILL
 from ..solver.low_rank import LowRank
 
 Ids = torch.Tensor | Sequence[Sequence[int]]
@@ -35,6 +36,13 @@ def beginnings(tower: Tower, prompts: Sequence[TokenizedPrompt], length: int | N
     return [prompt.ids if tower.whole else prompt.ids[:length] for prompt in prompts]
 
 
+def up_to(tower: Tower, ids: Ids, ends: torch.Tensor) -> torch.Tensor:
+    """The ids (n, length) of some prompts with nothing behind the last position of each that is asked for, ``ends``
+    (n,), where the tower takes that."""
+    rows = torch.as_tensor(ids, dtype=torch.long)
+    return rows.masked_fill(torch.arange(rows.shape[1]) > ends[:, None], FILL) if tower.shortens else rows
+
+
 class Tower(Protocol):
     """A text encoder, as edits see it; see the two classes for what each member means."""
 
@@ -52,6 +60,11 @@ class Tower(Protocol):
     @property
     def whole(self) -> bool:
         """Whether a prompt's ids must be given whole, not its beginning alone."""
+        ...
+
+    @property
+    def shortens(self) -> bool:
+        """Whether a prompt's ids may end with :data:`~.text.rows.FILL`, behind all that is asked for."""
         ...
 
     @property

@@ -60,7 +60,7 @@ class SeveralEncodersError(ModelFileError):
 Tensors = TensorFile | ShardedTensors
 
 
-class _Rows:
+class TableRows:
     """A table in a file, as much of a tensor as the tower asks of its token embeddings: shape, device and rows."""
 
     device = torch.device("cpu")
@@ -69,7 +69,7 @@ class _Rows:
         self._file, self._name = file, name
         self.shape = file.places[name].shape
 
-    def detach(self) -> _Rows:
+    def detach(self) -> TableRows:
         return self
 
     def __getitem__(self, numbers: torch.Tensor) -> torch.Tensor:
@@ -88,7 +88,7 @@ class FileWeights(Mapping[str, torch.Tensor]):
 
     def _read(self, name: str) -> torch.Tensor:
         if name == TOKENS:
-            return cast(torch.Tensor, _Rows(self._file, self.stored_name(name)))
+            return cast(torch.Tensor, TableRows(self._file, self.stored_name(name)))
         if self._openclip and (match := re.fullmatch(_FUSED, name)):
             return self._projection(int(match[1]), match[2], match[3]).float()
         return self._file.tensor(self.stored_name(name)).float()
@@ -241,28 +241,48 @@ def open_text_encoder(model: Path | str, encoder: str | None = None) -> TextEnco
     return tower.opened(name, _tokenizer_folder(path, tower))
 
 
-def open_all_encoders(model: Path | str, encoders: Sequence[str]) -> tuple[TextEncoderFile, ...]:
+def open_all_encoders(
+    model: Path | str, encoders: Sequence[str], others: Sequence[Path | str] = ()
+) -> tuple[TextEncoderFile, ...]:
     """The text encoders of a model on disk, all of them; nothing but headers is read.
 
     Args:
         model: a single-file checkpoint (safetensors), or a diffusers folder.
         encoders: which they are, keys of :data:`~.families.clip.ENCODERS`, the narrowest first.
+        others: files or folders of text encoders that are not in the model.
 
     Raises:
         ModelFileError: there are more or fewer.
         TensorFileError: a file cannot be read.
     """
     path = Path(model)
-    towers = sorted((tower for file in _files(path) for tower in _towers(file)), key=lambda tower: tower.width)
+    files = [file for one in (path, *map(Path, others)) for file in _files(one)]
+    towers = sorted((tower for file in files for tower in _towers(file)), key=lambda tower: tower.width)
     if len(towers) != len(encoders):
         found = ", ".join(f"one {tower.width} wide" for tower in towers) or "none"
         raise ModelFileError(
             f"{_name(path)} holds {len(towers)} CLIP text encoders ({found}); expected {len(encoders)} "
-            f"({', '.join(encoders)}). Take a whole checkpoint, or a diffusers folder with its text encoders."
+            f"({', '.join(encoders)}). Take a whole checkpoint, a diffusers folder with its text encoders, or name "
+            "their files: --text-encoder FILE."
         )
     return tuple(
         tower.opened(name, _tokenizer_folder(path, tower)) for name, tower in zip(encoders, towers, strict=True)
     )
+
+
+def open_clips(files: Sequence[Tensors], encoder: str, paths: Sequence[Path]) -> tuple[TextEncoderFile, ...]:
+    """The CLIP text encoder in some files, one at most.
+
+    Args:
+        paths: where each file was found.
+
+    Raises:
+        ModelFileError: there are several.
+    """
+    found = [(tower, path) for file, path in zip(files, paths, strict=True) for tower in _towers(file)]
+    if len(found) > 1:
+        raise ModelFileError(f"Found {len(found)} CLIP text encoders in {', '.join(map(str, paths))}; expected one.")
+    return tuple(tower.opened(encoder, _own_vocabulary(tower) if path.is_dir() else None) for tower, path in found)
 
 
 def _files(path: Path) -> list[Tensors]:
@@ -271,8 +291,12 @@ def _files(path: Path) -> list[Tensors]:
 
 
 def _tokenizer_folder(path: Path, tower: _Found) -> Path | None:
+    return _own_vocabulary(tower) if path.is_dir() else None
+
+
+def _own_vocabulary(tower: _Found) -> Path:
     own = tower.file.path.absolute().parent
-    return own.parent / own.name.replace("text_encoder", "tokenizer") if path.is_dir() else None
+    return own.parent / own.name.replace("text_encoder", "tokenizer")
 
 
 def _encoder_folders(path: Path) -> list[Path]:

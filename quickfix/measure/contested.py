@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ...text.prompts import PromptTokenizer
 from ..concepts.concept import ConceptEdit
 from ..concepts.settings import EditSettings
-from ..encoder.towers import Tower, beginnings
+from ..encoder.towers import Tower, beginnings, up_to
 
 # Keys of other words have cosines up to 0.9, even with random weights.
 _SAME_WAY = 0.95
@@ -43,5 +43,7 @@ def _last_word_keys(tower: Tower, tokenizer: PromptTokenizer, texts: Sequence[st
     """The key of each text's last word, (n, d), of length 1."""
     prompts = tokenizer.tokenize_all(list(texts))
     ends = [prompt.eos for prompt in prompts]
-    inputs = tower.attention_inputs(beginnings(tower, prompts, max(ends)), layer)
-    return F.normalize(inputs[list(range(len(ends))), [prompt.last_word for prompt in prompts]], dim=1)
+    lasts = [prompt.last_word for prompt in prompts]
+    rows = up_to(tower, beginnings(tower, prompts, max(ends)), torch.tensor(lasts))
+    inputs = tower.attention_inputs(rows, layer)
+    return F.normalize(inputs[list(range(len(ends))), lasts], dim=1)

@@ -23,7 +23,7 @@ from ...text.rows import RowTokenizer
 from ...text.subjects import naming_any
 from ..concepts.built_in import HELD_OUT_TEMPLATES, NAMES_ALIKE, NAMES_OF_KIND
 from ..concepts.concept import ConceptEdit
-from ..encoder.towers import Tower, beginnings
+from ..encoder.towers import Tower, beginnings, up_to
 from ..solver.low_rank import LowRank
 from .known import unknown_names
 from .verdict import LOST, Neighbours
@@ -117,7 +117,8 @@ def _moved(
     """How far each name moves (see the module's text)."""
     prompts = tokenizer.tokenize_all([caption for name in names for caption in expand(templates, name)])
     lasts = last_tokens(tokenizer, names, templates)
-    inputs = tower.attention_inputs(beginnings(tower, prompts, max(lasts) + _POSITIONS), layer)
+    rows = beginnings(tower, prompts, max(lasts) + _POSITIONS)
+    inputs = tower.attention_inputs(up_to(tower, rows, torch.tensor(lasts) + _POSITIONS - 1), layer)
     places = (torch.tensor(lasts)[:, None] + torch.arange(_POSITIONS)).clamp_max(inputs.shape[1] - 1)
     keys = inputs[torch.arange(len(prompts), device=inputs.device)[:, None], places.to(inputs.device)]
     keys = keys.unflatten(0, (len(names), len(templates)))

@@ -17,7 +17,7 @@ from ...text.prompts import PromptTokenizer, TokenizedPrompt
 from ...text.subjects import naming_any
 from ..concepts.built_in import KNOWN_NAMES
 from ..concepts.prompt_lists import text_of_prompts
-from ..encoder.towers import Tower, beginnings
+from ..encoder.towers import Tower, beginnings, up_to
 from ..solver.low_rank import LowRank
 from .weight_edit import WeightEdit
 
@@ -151,7 +151,8 @@ def _words(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Attention states of prompts (n, positions, d), and which positions are words or the end, (n, positions, 1)."""
     ends = [prompt.eos for prompt in prompts]
-    inputs, residual = tower.attention_states(beginnings(tower, prompts, max(ends) + 1), layer)
+    rows = up_to(tower, beginnings(tower, prompts, max(ends) + 1), torch.tensor(ends))
+    inputs, residual = tower.attention_states(rows, layer)
     places = torch.arange(inputs.shape[1], device=inputs.device)
     starts = torch.tensor([prompt.start for prompt in prompts], device=inputs.device)
     # What stands before the text is the same in all prompts, and BOS is large.

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diff_quickfix import remove_concept
-from diff_quickfix.cli import main
-from diff_quickfix.quickfix import GUARDED, load_edit, read_edit_file
+from diff_quickfix.quickfix import GUARDED, TensorFile, load_edit, read_edit_file
 from model_files import config, laid_out, tower_weights, used_tokens, write
 from safetensors.torch import load_file
 from small_pipelines import sdxl
@@ -15,20 +14,6 @@ from small_pipelines import sdxl
 VAN_GOGH = ("--edit", "van gogh -> painting")
 PREFIX = "model.diffusion_model."
 BLOCKS = ("input_blocks.1.1", "middle_block.1", "output_blocks.3.1")
-
-
-@pytest.fixture
-def shell(capsys):
-    """Run a command; returns (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        try:
-            code = main(arguments)
-        except SystemExit as exit:
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +42,23 @@ def checkpoint(tokenizer, tmp_path, monkeypatch):
     return "sd1.safetensors"
 
 
-def test_sdxl_is_edited_at_its_doors(folder, shell, sdxl_pipe, tmp_path):
-    """Without a word about it: as the same pipeline in Python; and the copy of the folder holds the edit alone."""
+def test_sdxl_is_edited_at_its_doors(folder, shell, sdxl_pipe, tmp_path, monkeypatch):
+    """Without a word about it: as the same pipeline in Python; and the copy of the folder holds the edit alone.
+
+    Of the UNet nothing is read but the header and what is edited, once for the edit and once for the copy.
+    """
+    ranges, read = [], TensorFile._read
+    monkeypatch.setattr(TensorFile, "_read", lambda *a: ranges.append((a[0].path.parent.name, *a[2:4])) or read(*a))
     before = {path: path.read_bytes() for path in sorted_files("model")}
     options = ("--out", "fix.safetensors", "--naming", "diffusers", "--apply", "fixed")
     code, out, err = shell("edit", folder, *VAN_GOGH, *options)
     assert code == 0, err
     assert "edited: the image model (SDXL" in out and "pooled vector" in out and "rank 4 at 5 doors" in out
+    unet = TensorFile("model/unet/diffusion_pytorch_model.safetensors")
+    touched = {(start, start + length) for part, start, length in ranges if part == "unet"}
     found, wanted = load_edit("fix.safetensors"), remove_concept(sdxl_pipe, "van gogh", "painting")
+    places = [unet.places[update.door.weight] for update in found.doors]
+    assert touched == {(place.start, place.end) for place in places}
     assert found.concepts == wanted.concepts and found.settings == wanted.settings and found.base == wanted.base
     assert [update.door.name for update in found.doors] == [update.door.name for update in wanted.doors]
     assert {path: path.read_bytes() for path in sorted_files("model")} == before

@@ -1,0 +1,39 @@
+"""Weights by name, out of a function, or with some of them replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+
+
+class CalledWeights(Mapping[str, torch.Tensor]):
+    """A function from name to tensor, as a mapping that does not know its names."""
+
+    def __init__(self, read: Callable[[str], torch.Tensor]) -> None:
+        self._read = read
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class ReplacedWeights(Mapping[str, torch.Tensor]):
+    """A mapping with other tensors in place of some."""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor], edited: Mapping[str, torch.Tensor]) -> None:
+        self._weights, self._edited = weights, edited
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._edited[name] if name in self._edited else self._weights[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
