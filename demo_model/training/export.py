@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ...text.vocabulary import clip_tokenizer
 from ..architecture import WEIGHTS, Architecture
-from ..weights import TABLE, TABLE_IDS, TABLE_ROWS, files_named, load_part
+from ..weights import CLIP_TABLE, files_named, load_part
 from ..worlds.captions import caption
 from ..worlds.world import sample_scenes
 from .training_set import Recipe
@@ -91,8 +91,7 @@ def _keep_trained_rows(clip: dict[str, torch.Tensor], architecture: Architecture
     """Put the trained rows of each text tower's embedding table in its place."""
     seen = _trained_token_ids(architecture)
     for name, tower in architecture.texts.items():
-        ids = torch.tensor(sorted({tower.pad, *seen}), dtype=torch.int32)
-        clip[name + TABLE_ROWS], clip[name + TABLE_IDS] = clip.pop(name + TABLE)[ids.long()].contiguous(), ids
+        CLIP_TABLE.keep(clip, name, {tower.pad, *seen})
         clip.pop(f"{name}.text_model.embeddings.position_ids", None)
 
 
