@@ -84,9 +84,7 @@ class ShapesDiTPipeline(Painter):
         for level, later in pairwise(noise_levels(steps, self.shift)):
             both = torch.cat([latents, latents])
             pooled = given.added["pooled_projections"]
-            unguided, guided = velocity(
-                self.transformer, both, level.expand(len(both)), given.states, pooled
-            ).chunk(2)
+            unguided, guided = velocity(self.transformer, both, level.expand(len(both)), given.states, pooled).chunk(2)
             latents = latents + (later - level) * (unguided + guidance * (guided - unguided))
         return latents
 

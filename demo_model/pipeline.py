@@ -23,7 +23,7 @@ from .weights import load_part, tokenize
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What an image model reads of prompts: states (n, tokens, width), and diffusers' further inputs, of n rows each."""
+    """What an image model reads of prompts: states (n, tokens, width), and diffusers' further inputs of n rows."""
 
     states: torch.Tensor
     added: dict[str, torch.Tensor]
@@ -39,7 +39,7 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Painter(ABC):
-    """The parts that all miniatures share, CLIP's tokenizer and the autoencoder, and how pictures are made with them."""
+    """What all miniatures share: CLIP's tokenizer, the autoencoder, and how pictures are made."""
 
     tokenizer: Any
     autoencoder: Autoencoder
@@ -54,7 +54,7 @@ class Painter(ABC):
 
         Args:
             latents: the noise, (n, 16, 16, 16).
-            given: for each latent a row of the empty prompt, then for each a row of its own (:meth:`Conditioning.beside`).
+            given: a row of the empty prompt for each latent, then one of its own for each (:meth:`Conditioning.beside`).
 
         Returns:
             Latents like ``latents``, by classifier-free guidance.

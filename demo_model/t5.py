@@ -16,7 +16,8 @@ from .weights import load_part, tokenize
 TOKENIZER = Path("comfy", "text_encoders", "t5_tokenizer", "tokenizer.json")
 """Where ComfyUI keeps T5's vocabulary, in its own folder."""
 
-_CLIP, _T5 = "text_l.text_model.", "t5."
+CLIP_PREFIX, T5_PREFIX = "text_l.text_model.", "t5."
+"""What the names of the encoders' weights begin with in their parts."""
 
 
 class T5Tokenizer:
@@ -64,12 +65,15 @@ class DiTTexts(torch.nn.Module):
         self.t5 = T5EncoderModel(T5Config(**architecture.t5))
         self.t5.encoder.embed_tokens = None
 
-    def load_parts(self, clip: Mapping[str, torch.Tensor], t5: Mapping[str, torch.Tensor]) -> None:
-        """Take the weights of the parts of these names."""
+    def load_clip(self, part: Mapping[str, torch.Tensor]) -> None:
+        """Take the text tower out of the part ``clip``."""
         # transformers 5 dropped the "text_model." level from this class; it is the same module underneath.
         inner = getattr(self.clip, "text_model", self.clip)
-        inner.load_state_dict({key.removeprefix(_CLIP): value for key, value in clip.items() if key.startswith(_CLIP)})
-        self.t5.load_state_dict({key.removeprefix(_T5): value for key, value in t5.items()})
+        inner.load_state_dict(_behind(CLIP_PREFIX, part))
+
+    def load_t5(self, part: Mapping[str, torch.Tensor]) -> None:
+        """Take the part ``t5``."""
+        self.t5.load_state_dict(_behind(T5_PREFIX, part))
 
     def tokens(self, texts: Sequence[str]) -> torch.Tensor:
         """T5's token ids (n, length) of texts, with pads behind the end token.
@@ -81,7 +85,7 @@ class DiTTexts(torch.nn.Module):
         for text, row in zip(texts, rows, strict=True):
             if len(row) > self._length:
                 raise ValueError(
-                    f"The prompt {text[:60]!r} has {len(row)} tokens of T5; Shapes DiT reads {self._length}. Shorten it."
+                    f"The prompt {text[:60]!r} has {len(row)} T5 tokens; Shapes DiT reads {self._length}. Shorten it."
                 )
         return torch.tensor([row + [T5_PAD] * (self._length - len(row)) for row in rows])
 
@@ -109,5 +113,10 @@ def load_texts(architecture: FluxArchitecture = SHAPES_DIT) -> DiTTexts:
         FileNotFoundError: weights or a vocabulary are missing.
     """
     texts = DiTTexts(architecture).eval().requires_grad_(False)
-    texts.load_parts(load_part("clip", architecture.folder), load_part("t5", architecture.folder))
+    texts.load_clip(load_part("clip", architecture.folder))
+    texts.load_t5(load_part("t5", architecture.folder))
     return texts
+
+
+def _behind(prefix: str, part: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in part.items() if name.startswith(prefix)}

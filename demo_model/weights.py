@@ -43,9 +43,7 @@ class Table(NamedTuple):
             state[encoder + self.whole] = torch.zeros(self.size, rows.shape[1]).index_copy_(0, ids.long(), rows)
 
 
-CLIP_TABLE = Table(
-    ".text_model.embeddings.token_embedding.weight", ".token_rows", ".token_ids", size=shape.VOCABULARY
-)
+CLIP_TABLE = Table(".text_model.embeddings.token_embedding.weight", ".token_rows", ".token_ids", size=shape.VOCABULARY)
 T5_TABLE = Table(".shared.weight", ".shared_rows", ".shared_ids", size=shape.T5_VOCABULARY)
 
 

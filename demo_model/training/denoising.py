@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...text.vocabulary import clip_tokenizer
 from .. import architecture as shape
 from ..worlds.captions import caption
 from .contrastive import trained_clip
-from .fitting import fit
+from .fitting import fit, following, half_precision
 from .training_set import Recipe, load_pictures
 from .warm_start import adopt_part
 
@@ -54,20 +52,6 @@ def _sizes(recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(np.where(other[:, None], arbitrary, sizes))
 
 
-def _precision(recipe: Recipe) -> Callable[[], AbstractContextManager[None]]:
-    """What a forward pass runs under: nothing, or half precision where the recipe asks for it.
-
-    Attention is then written out as matrix products, which processors multiply in bfloat16; the fused kernel is slower.
-    """
-
-    @contextmanager
-    def half() -> Iterator[None]:
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            yield
-
-    return half if recipe.unet_half else nullcontext
-
-
 def train_unet(recipe: Recipe, out: Path) -> None:
     """Denoising under the frozen text tower, loss weighted by min(SNR, cap) / SNR; keeps an average of the weights."""
     _, scenes = load_pictures(out)
@@ -78,7 +62,7 @@ def train_unet(recipe: Recipe, out: Path) -> None:
     torch.manual_seed(recipe.seed + 2)
     unet = started_unet(recipe)
     average = copy.deepcopy(unet).requires_grad_(False)
-    precision = _precision(recipe)
+    precision = half_precision if recipe.unet_half else nullcontext
 
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((recipe.seed, 3, step))
@@ -108,11 +92,6 @@ def train_unet(recipe: Recipe, out: Path) -> None:
         weight = snr.clamp(max=recipe.unet_snr_cap) / snr
         return ((drawn - noise).square().mean((1, 2, 3)) * weight).mean()
 
-    def follow(step: int) -> None:
-        decay = min(recipe.unet_ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
-
     fit(
         "unet",
         {"unet": unet, "average": average},
@@ -120,5 +99,5 @@ def train_unet(recipe: Recipe, out: Path) -> None:
         steps=recipe.unet_steps,
         rate=recipe.unet_rate,
         out=out,
-        after_step=follow,
+        after_step=following(average, unet, recipe.unet_ema),
     )

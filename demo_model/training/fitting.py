@@ -1,4 +1,4 @@
-"""The training loop of all stages: seeded by its caller, checkpointed, resumable."""
+"""The training loop of all stages: seeded by its caller, checkpointed, resumable; half precision, averaged weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 log = logging.getLogger("diff_quickfix.demo_model")
 
@@ -73,6 +75,27 @@ def fit(
             shown = []
         if (step + 1) % save_every == 0 or step + 1 == steps:
             save(step + 1)
+
+
+@contextmanager
+def half_precision() -> Iterator[None]:
+    """What a forward pass in bfloat16 runs under.
+
+    Attention is written out as matrix products, which processors multiply in bfloat16; the fused kernel is slower.
+    """
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def following(average: torch.nn.Module, module: torch.nn.Module, decay: float) -> Callable[[int], None]:
+    """What keeps a moving average of a module's weights after each step; ``decay`` is reached by and by."""
+
+    def follow(step: int) -> None:
+        with torch.no_grad():
+            share = 1 - min(decay, (step + 1) / (step + 10))
+            torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), share)
+
+    return follow
 
 
 def _load(checkpoint: Path, modules: dict[str, torch.nn.Module]) -> None:
