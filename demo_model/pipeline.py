@@ -54,7 +54,7 @@ class Painter(ABC):
 
         Args:
             latents: the noise, (n, 16, 16, 16).
-            given: a row of the empty prompt for each latent, then one of its own for each (:meth:`Conditioning.beside`).
+            given: rows of the empty prompt, then of each latent's own prompt (:meth:`Conditioning.beside`).
 
         Returns:
             Latents like ``latents``, by classifier-free guidance.

@@ -15,7 +15,7 @@ from torch.nn import Linear
 from ..architecture import T5_PAD, UNETS
 from ..clip import load_clip
 from ..pipeline import load_autoencoder
-from ..t5 import DiTTexts
+from ..t5 import CLIP_PREFIX, DiTTexts
 from ..worlds.captions import caption
 from ..worlds.world import sample_scenes
 from .contrastive import ATTRIBUTES, attribute_codes, contrast, reading
@@ -33,7 +33,8 @@ def take_over(recipe: FluxRecipe, out: Path) -> None:
     """Make checkpoints and pictures' latents of the shipped parts of the model that the recipe names.
 
     Writes ``taken.safetensors`` (its CLIP), ``latents.safetensors``, and ``seen.safetensors`` (each picture's embedding
-    by the vision tower, (n, projection)).
+    by the vision tower, (n, projection)). A text tower that is in the first already stays, since a transformer that was
+    trained before reads it.
 
     Raises:
         FileNotFoundError: the parts are not shipped, or not made yet.
@@ -41,7 +42,10 @@ def take_over(recipe: FluxRecipe, out: Path) -> None:
     architecture = UNETS[recipe.clip]
     clip, autoencoder = load_clip(architecture), load_autoencoder(architecture)
     pictures, _ = load_pictures(out)
-    save_file({name: value.contiguous() for name, value in clip.state_dict().items()}, out / TAKEN)
+    state = {name: value.contiguous() for name, value in clip.state_dict().items()}
+    if (out / TAKEN).exists():
+        state |= {name: value for name, value in load_file(out / TAKEN).items() if name.startswith(CLIP_PREFIX)}
+    save_file(state, out / TAKEN)
     latents, seen = [], []
     for start in range(0, len(pictures), _BATCH):
         some = to_signed(pictures[start : start + _BATCH])

@@ -102,10 +102,14 @@ def export_flux(recipe: FluxRecipe, out: Path, architecture: FluxArchitecture | 
 
 
 def restore_flux(recipe: FluxRecipe, out: Path, architecture: FluxArchitecture | None = None) -> None:
-    """The same for Shapes DiT. What it takes over of another model comes from that again, but for the CLIP tower."""
+    """The same for Shapes DiT. The stage "parts" is still to run, and keeps the CLIP tower that is restored."""
     folder = (architecture or recipe.architecture).folder
-    for name, prefixes in (("t5", ("",)), ("transformer", ("transformer.", "average."))):
-        checkpoint = out / f"{name}.safetensors"
+    for file, name, prefixes in (
+        (TAKEN, "clip", ("",)),
+        ("t5.safetensors", "t5", ("",)),
+        ("transformer.safetensors", "transformer", ("transformer.", "average.")),
+    ):
+        checkpoint = out / file
         if not checkpoint.exists() and files_named(name, folder):
             state = load_part(name, folder)
             save_file({prefix + key: value.clone() for prefix in prefixes for key, value in state.items()}, checkpoint)
