@@ -225,4 +225,4 @@ SHAPES_DIT = FluxArchitecture(
 """Shapes DiT: T5's states and a pooled CLIP vector, four double-stream and four single-stream blocks on 64 patches."""
 
 UNETS = {"shapes": SHAPES_SD1, "xl": SHAPES_XL}
-ARCHITECTURES: dict[str, Miniature] = {**UNETS, "dit": SHAPES_DIT}
+ARCHITECTURES: dict[str, Architecture | FluxArchitecture] = {**UNETS, "dit": SHAPES_DIT}

@@ -23,7 +23,7 @@ import torch
 from ...quickfix import ConceptEdit, EditSettings, TextTower, WeightEdit, compute_edit, preset
 from ...text.prompts import PromptTokenizer
 from .. import architecture as shape
-from ..architecture import ARCHITECTURES, Architecture, FluxArchitecture, Miniature
+from ..architecture import ARCHITECTURES, Architecture, FluxArchitecture
 from ..flux import load_dit_pipeline
 from ..pipeline import Painter, ShapesPipeline, load_pipeline, load_xl_pipeline
 from ..reader import Reader
@@ -62,25 +62,24 @@ def quality(pipeline: ShapesPipeline, scorer: ShapesScorer, prompts: int, *, see
     return {**result, "clip_score": float(scorer.clip_score(pictures, texts).mean()), "prompts": prompts}
 
 
-def painter_of(architecture: Miniature) -> Painter:
+def painter_of(architecture: Architecture | FluxArchitecture) -> Painter:
     """A miniature with its shipped weights.
 
     Raises:
         FileNotFoundError: the weights or a vocabulary are missing.
-        TypeError: it is of no known kind.
     """
-    match architecture:
-        case FluxArchitecture():
-            return load_dit_pipeline(architecture)
-        case Architecture(pooled=None):
-            return load_pipeline(architecture)
-        case Architecture():
-            return load_xl_pipeline(architecture)
-    raise TypeError(f"{architecture.name} is neither a UNet's architecture nor Flux.1's.")
+    if isinstance(architecture, FluxArchitecture):
+        return load_dit_pipeline(architecture)
+    return load_pipeline(architecture) if architecture.pooled is None else load_xl_pipeline(architecture)
 
 
 def independent_reading(
-    architecture: Miniature, prompts: int, *, seed: int = 1, steps: int = 20, guidance: float = 5.0
+    architecture: Architecture | FluxArchitecture,
+    prompts: int,
+    *,
+    seed: int = 1,
+    steps: int = 20,
+    guidance: float = 5.0,
 ) -> dict[str, float]:
     """Paint held-out prompts with a miniature and read them by its world's reader: percent right for each attribute."""
     rng = np.random.default_rng(seed)

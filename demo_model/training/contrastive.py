@@ -144,8 +144,8 @@ def train_vision(recipe: Recipe, out: Path) -> None:
             noise = torch.from_numpy(rng.standard_normal(some.shape).astype(np.float32))
             decoded = autoencoder.decode(some + level * noise)
         seen = vision(torch.cat([decoded, to_signed(pictures[chosen[decoded_share:]])]))
-        contrast = sum(contrast(seen, one, clip.logit_scale, codes[chosen], said) for one in words)
-        return contrast + recipe.clip_reading * reading(readers(seen), codes[chosen], sizes)
+        against = sum(contrast(seen, one, clip.logit_scale, codes[chosen], said) for one in words)
+        return against + recipe.clip_reading * reading(readers(seen), codes[chosen], sizes)
 
     fit(
         "vision",

@@ -97,7 +97,7 @@ class ShapesXLConfig(comfy.supported_models.SDXL):
 
 
 def load_model(
-    dtype: torch.dtype = torch.float32, architecture: Miniature = SHAPES_SD1
+    dtype: torch.dtype = torch.float32, architecture: Architecture | FluxArchitecture = SHAPES_SD1
 ) -> comfy.model_patcher.ModelPatcher:
     """A miniature's image model as a MODEL that keeps its weights in a type, and computes in it.
 
@@ -118,24 +118,25 @@ def load_model(
     return patcher
 
 
-def _kind_and_weights(architecture: Miniature) -> tuple[Any, dict[str, torch.Tensor]]:
+def _kind_and_weights(architecture: Architecture | FluxArchitecture) -> tuple[Any, dict[str, torch.Tensor]]:
     """ComfyUI's configuration of a miniature, and its image model's weights under ComfyUI's names."""
     if isinstance(architecture, FluxArchitecture):
         return ShapesDiTConfig, transformer_weights(architecture)
-    assert isinstance(architecture, Architecture)
     kind = ShapesConfig if architecture.pooled is None else ShapesXLConfig
     names = comfy.utils.unet_to_diffusers(kind.unet_config)
     return kind, {names[key]: value for key, value in load_part("unet", architecture.folder).items()}
 
 
-def load_clip(dtype: torch.dtype = torch.float32, architecture: Miniature = SHAPES_SD1) -> comfy.sd.CLIP:
+def load_clip(
+    dtype: torch.dtype = torch.float32, architecture: Architecture | FluxArchitecture = SHAPES_SD1
+) -> comfy.sd.CLIP:
     """A miniature's text encoders as a CLIP of its kind that keeps its weights in a type.
 
     Raises:
         FileNotFoundError: the weights are missing.
     """
-    parts = clip_parts if isinstance(architecture, FluxArchitecture) else _clip_parts
-    target, state, configs, tokenizing = parts(architecture)
+    flux = isinstance(architecture, FluxArchitecture)
+    target, state, configs, tokenizing = clip_parts(architecture) if flux else _clip_parts(architecture)
     return comfy.sd.CLIP(
         target,
         state_dict=state,
