@@ -17,8 +17,8 @@ from ..clip import load_clip
 from ..pipeline import load_autoencoder
 from ..t5 import CLIP_PREFIX, DiTTexts
 from ..worlds.captions import caption
-from ..worlds.world import sample_scenes
-from .contrastive import ATTRIBUTES, attribute_codes, contrast, reading
+from ..worlds.world import POSITIONS, Scene, World, sample_scenes
+from .contrastive import ATTRIBUTES, contrast, reading
 from .fitting import fit, half_precision
 from .training_set import FluxRecipe, load_pictures, to_signed
 
@@ -57,6 +57,17 @@ def take_over(recipe: FluxRecipe, out: Path) -> None:
     log.info("took over %s, %d pictures", architecture.name, len(pictures))
 
 
+def attribute_codes(world: World, scenes: Sequence[Scene]) -> tuple[torch.Tensor, list[int]]:
+    """Each scene's value of each attribute by its place among a world's values, (n, attributes); and their numbers."""
+    every = {**world.values, "count": (1, 2, 3), "position": (*POSITIONS, "")}
+    # Two or three of a kind have no place.
+    codes = [
+        [every[a].index("" if a == "position" and scene.count > 1 else getattr(scene, a)) for a in ATTRIBUTES]
+        for scene in scenes
+    ]
+    return torch.tensor(codes), [len(every[attribute]) for attribute in ATTRIBUTES]
+
+
 def started_texts(recipe: FluxRecipe, out: Path) -> DiTTexts:
     """The text encoders before T5's training: CLIP as it was taken over, T5 of random weights.
 
@@ -87,8 +98,7 @@ def train_t5(recipe: FluxRecipe, out: Path) -> None:
     are linear readers of each attribute that a caption says.
     """
     _, scenes = load_pictures(out)
-    codes = attribute_codes(scenes)
-    sizes = codes.amax(0).add(1).tolist()
+    codes, sizes = attribute_codes(recipe.architecture.world, scenes)
     seen, scale = done(out, "seen.safetensors", "parts")["seen"], done(out, TAKEN, "parts")["logit_scale"]
     torch.manual_seed(recipe.seed + 4)
     texts = started_texts(recipe, out)
@@ -137,17 +147,16 @@ def trained_texts(recipe: FluxRecipe, out: Path) -> DiTTexts:
 
 def read_captions(recipe: FluxRecipe, out: Path, number: int = 400) -> dict[str, float]:
     """Percent of held-out captions of which the trained readers read an attribute right that the caption says."""
-    _, known = load_pictures(out)
     rng = np.random.default_rng((recipe.seed, 6))
     scenes = sample_scenes(recipe.architecture.world, rng, number, unseen=True)
     words, said = zip(*(caption(scene, rng, omit=0.25, omit_style=0.25) for scene in scenes), strict=True)
-    codes = attribute_codes([*known, *scenes])
-    state, sizes = done(out, "t5.safetensors", "t5"), codes.amax(0).add(1).tolist()
+    codes, sizes = attribute_codes(recipe.architecture.world, scenes)
+    state = done(out, "t5.safetensors", "t5")
     with torch.no_grad():
         means = caption_means(trained_texts(recipe, out), words)
     guesses = (means @ state["readers.weight"].T + state["readers.bias"]).split(sizes, dim=1)
     right = {}
     for index, (attribute, guess) in enumerate(zip(ATTRIBUTES, guesses, strict=True)):
         told = torch.tensor([attribute in some for some in said])
-        right[attribute] = 100.0 * float((guess.argmax(1) == codes[len(known) :, index])[told].float().mean())
+        right[attribute] = 100.0 * float((guess.argmax(1) == codes[:, index])[told].float().mean())
     return right

@@ -32,7 +32,7 @@ def trained_clip(recipe: Recipe, out: Path) -> Clip:
     return clip
 
 
-def attribute_codes(scenes: list[Scene]) -> torch.Tensor:
+def _attribute_codes(scenes: list[Scene]) -> torch.Tensor:
     """Integer code of each attribute of each scene, (n, attributes)."""
     values = [
         [str(getattr(scene, a)) if a != "position" or scene.count == 1 else "" for a in ATTRIBUTES] for scene in scenes
@@ -71,7 +71,7 @@ def reading(
 def train_clip(recipe: Recipe, out: Path) -> None:
     """Contrastive training of both towers, with captions that also hold for another picture taken out of the loss."""
     pictures, scenes = load_pictures(out)
-    codes = attribute_codes(scenes)
+    codes = _attribute_codes(scenes)
     tokenizer = clip_tokenizer()
     torch.manual_seed(recipe.seed)
     clip = Clip(recipe.architecture)
@@ -116,7 +116,7 @@ def train_vision(recipe: Recipe, out: Path) -> None:
     reads afterwards are generated ones.
     """
     pictures, scenes = load_pictures(out)
-    codes = attribute_codes(scenes)
+    codes = _attribute_codes(scenes)
     sizes = codes.amax(0).add(1).tolist()
     latents = load_file(out / "latents.safetensors")["latents"]
     autoencoder = Autoencoder().eval().requires_grad_(False)
