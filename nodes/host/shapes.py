@@ -135,8 +135,8 @@ def load_clip(
     Raises:
         FileNotFoundError: the weights are missing.
     """
-    flux = isinstance(architecture, FluxArchitecture)
-    target, state, configs, tokenizing = clip_parts(architecture) if flux else _clip_parts(architecture)
+    parts = clip_parts(architecture) if isinstance(architecture, FluxArchitecture) else _clip_parts(architecture)
+    target, state, configs, tokenizing = parts
     return comfy.sd.CLIP(
         target,
         state_dict=state,
