@@ -61,7 +61,7 @@ study-gallery: ## edit Shapes XL in many ways and read what became of neighbours
 train-reader: ## train the reader that judges the demo model's pictures (ten minutes) into build/reader; MODEL as for train
 	@$(IN) python -m diff_quickfix.demo_model.training.reader --model $(MODEL) --out build/reader-$(MODEL)
 
-train: ## train the demo model from nothing (hours on two cores) into build/shapes; MODEL=xl trains Shapes XL
+train: ## train the demo model from nothing (hours on two cores) into build/shapes; MODEL=xl trains Shapes XL, MODEL=dit after it Shapes DiT
 	@$(IN) python -m diff_quickfix.demo_model.training.train all --model $(MODEL) --out build/$(MODEL)
 
 clean: ## remove what the targets above wrote into the clone

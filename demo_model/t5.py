@@ -63,7 +63,7 @@ class DiTTexts(torch.nn.Module):
         self._tokenizers = clip_tokenizer(), T5Tokenizer()
         self.clip = CLIPTextModel(CLIPTextConfig(**architecture.clip.config))
         self.t5 = T5EncoderModel(T5Config(**architecture.t5))
-        self.t5.encoder.embed_tokens = None
+        self.t5.encoder.register_module("embed_tokens", None)
 
     def load_clip(self, part: Mapping[str, torch.Tensor]) -> None:
         """Take the text tower out of the part ``clip``."""

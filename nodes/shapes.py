@@ -26,7 +26,8 @@ class LoadShapesDemo(Node):
                     tooltip=(
                         "Shapes is built like Stable Diffusion 1.5. Shapes XL is built like SDXL, with two text "
                         "encoders, and knows 24 things, 12 colors and 20 styles; its weights are no part of the "
-                        "pack's upload. Shapes DiT is built like Flux.1 and knows the same; nor are its weights."
+                        "pack's upload. Shapes DiT is built like Flux.1, with T5, and knows the same; its weights are "
+                        "no part of the upload either."
                     ),
                 ),
             ],

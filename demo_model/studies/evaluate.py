@@ -3,6 +3,7 @@
     python -m diff_quickfix.demo_model.studies.evaluate quality --prompts 512
     python -m diff_quickfix.demo_model.studies.evaluate edit --style "van gogh" --preset guarded
     python -m diff_quickfix.demo_model.studies.evaluate reading --model xl --prompts 256
+    python -m diff_quickfix.demo_model.studies.evaluate reading --model dit --prompts 256 --guidance 4
 
 The first two read generated pictures with Shapes' own CLIP (``scorer.py``), the last with the independent reader of the
 model's world (``reader.py``); prompts are combinations that training never saw.

@@ -13,14 +13,26 @@ from diff_quickfix.demo_model.autoencoder import Autoencoder
 from diff_quickfix.demo_model.clip import Clip
 from diff_quickfix.demo_model.flux import load_dit_pipeline
 from diff_quickfix.demo_model.t5 import DiTTexts, T5Tokenizer
-from diff_quickfix.demo_model.training import bidirectional, export, flow, train
+from diff_quickfix.demo_model.training import bidirectional, export, flow, train, training_set
 from diff_quickfix.demo_model.training.fitting import fit
 from diff_quickfix.demo_model.training.training_set import FLUX_RECIPES, load_pictures, to_signed
 from safetensors.torch import load_file
 
+SMALL = dataclasses.replace(
+    SHAPES_DIT,
+    t5={**SHAPES_DIT.t5, "num_layers": 1},
+    transformer={**SHAPES_DIT.transformer, "num_layers": 1, "num_single_layers": 1},
+)
 RECIPE = dataclasses.replace(
     FLUX_RECIPES["dit"], pictures=48, t5_steps=2, t5_batch=8, flow_steps=3, flow_batch=2, half=False
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_set, "SHAPES_DIT", SMALL)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +57,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shipped(trained):
     """Where that folder was exported to."""
-    architecture = dataclasses.replace(SHAPES_DIT, folder=trained / "dit", shared=trained / "world")
+    architecture = dataclasses.replace(SMALL, folder=trained / "dit", shared=trained / "world")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "CAPTIONS", 500)
         export.export_flux(RECIPE, trained, architecture)
