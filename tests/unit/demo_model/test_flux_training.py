@@ -48,7 +48,6 @@ def trained(tmp_path_factory):
     export.save_part("autoencoder", Autoencoder().state_dict(), source.shared)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(UNETS, "xl", source)
-        patch.setattr(flow, "fit", functools.partial(fit, save_every=1))
         for stage in list(train.FLUX_STAGES.values())[:-1]:
             stage(RECIPE, out)
     return out
