@@ -83,6 +83,7 @@ def test_both_encoders_say_what_transformers_says(loaded, pipeline, prompt):
     torch.testing.assert_close(pooled, wanted.added["pooled_projections"], **CLOSE)
 
 
+@pytest.mark.newest
 def test_t5_reads_in_both_directions(pipeline):
     first, other = (pipeline.condition([text]).states[0] for text in ("a red boat on sand", "a red boat on grass"))
     assert (first[0] - other[0]).abs().max() > 1e-3, "what stands behind a token reaches it"
@@ -151,6 +152,7 @@ def test_remove_concept_takes_it_for_a_flux_and_edits_its_doors(run, loaded, pip
     assert (found - wanted).norm() < 1e-5 * wanted.norm() < 1e-2 * (found - plain).norm()
 
 
+@pytest.mark.newest
 def test_missing_weights_are_told_with_where_they_are(run, nodes, monkeypatch):
     from pack_under_test.nodes.host import shapes
 

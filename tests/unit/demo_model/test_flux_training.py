@@ -23,9 +23,7 @@ SMALL = dataclasses.replace(
     t5={**SHAPES_DIT.t5, "num_layers": 1},
     transformer={**SHAPES_DIT.transformer, "num_layers": 1, "num_single_layers": 1},
 )
-RECIPE = dataclasses.replace(
-    FLUX_RECIPES["dit"], pictures=48, t5_steps=2, t5_batch=8, flow_steps=3, flow_batch=2, half=False
-)
+RECIPE = dataclasses.replace(FLUX_RECIPES["dit"], pictures=48, t5_steps=2, t5_batch=8, flow_steps=3, flow_batch=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
