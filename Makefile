@@ -61,10 +61,10 @@ study-gallery: ## edit Shapes XL in many ways and read what became of neighbours
 	@$(IN) python -m diff_quickfix.demo_model.studies.gallery paint --out build/gallery
 	@$(IN) python -m diff_quickfix.demo_model.studies.gallery judge --out build/gallery
 
-train-reader: ## train the reader that judges the demo model's pictures (ten minutes) into build/reader; MODEL as for train
+train-reader: ## train the reader that judges the demo model's pictures (ten minutes) into build/reader; MODEL=xl for Shapes XL and Shapes DiT
 	@$(IN) python -m diff_quickfix.demo_model.training.reader --model $(MODEL) --out build/reader-$(MODEL)
 
-train: ## train the demo model from nothing (hours on two cores) into build/shapes; MODEL=xl trains Shapes XL
+train: ## train the demo model from nothing (hours on two cores) into build/shapes; MODEL=xl trains Shapes XL, MODEL=dit after it Shapes DiT
 	@$(IN) python -m diff_quickfix.demo_model.training.train all --model $(MODEL) --out build/$(MODEL)
 
 clean: ## remove what the targets above wrote into the clone

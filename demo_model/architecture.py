@@ -1,8 +1,8 @@
-"""The miniatures' shapes: Stable Diffusion 1.5 (Shapes) and SDXL (Shapes XL), small.
+"""The miniatures' shapes: Stable Diffusion 1.5 (Shapes), SDXL (Shapes XL) and Flux.1 (Shapes DiT), small.
 
 Same parts, same topology, same names; only the widths are small. Every miniature has 128 x 128 pixels, an autoencoder
 with eight-fold downsampling and sixteen latent channels (as in Stable Diffusion 3; four lose too much at this size),
-and CLIP's vocabulary. What differs is one :class:`Architecture` each.
+and the vocabularies of its kind. What differs is one :class:`Architecture` or :class:`FluxArchitecture` each.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ LATENT_CHANNELS = 16
 CONTEXT_LENGTH = 77
 VOCABULARY = 49408
 BOS, EOS = 49406, 49407
+T5_VOCABULARY = 32128
+T5_PAD = 0
 SIZE_WIDTH = 256
 """Numbers that one size takes in the vector beside the pooled text, as in SDXL."""
 SIZES = 6
@@ -83,33 +85,61 @@ class TextTower:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """One miniature.
+class Miniature:
+    """What every miniature has.
 
     Attributes:
         name: as people see it.
         world: what it was trained on.
-        texts: its text towers by the names of their weights; their states stand side by side in this order.
-        state: which hidden states the UNet reads: -1 the last, normed; -2 the penultimate, as they are.
-        pooled: the tower whose projected pooled vector the UNet reads beside the sizes; None where it reads none.
-        unet: diffusers' configuration.
         folder: where its weights lie.
         shared: where the autoencoder, the vision tower and the reader of its world lie.
     """
 
     name: str
     world: World
+    folder: Path
+    shared: Path = field(default=WEIGHTS, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Architecture(Miniature):
+    """A miniature with CLIP text towers and a UNet.
+
+    Attributes:
+        texts: its text towers by the names of their weights; their states stand side by side in this order.
+        state: which hidden states the UNet reads: -1 the last, normed; -2 the penultimate, as they are.
+        pooled: the tower whose projected pooled vector the UNet reads beside the sizes; None where it reads none.
+        unet: diffusers' configuration.
+    """
+
     texts: Mapping[str, TextTower]
     state: int
     pooled: str | None
     unet: Mapping[str, Any]
-    folder: Path
-    shared: Path = field(default=WEIGHTS)
 
     @property
     def projection(self) -> int:
         """Width of the space that pictures and texts share."""
         return int(next(iter(self.texts.values())).config["projection_dim"])
+
+
+@dataclass(frozen=True)
+class FluxArchitecture(Miniature):
+    """A miniature with a T5 encoder, a CLIP text tower for the pooled vector, and a transformer of Flux.1's kind.
+
+    Attributes:
+        t5: transformers' configuration of the encoder.
+        length: tokens up to which T5's part of a prompt is filled with pads, which the transformer reads.
+        clip: the tower whose end-of-text state, not projected, is the pooled vector.
+        transformer: diffusers' configuration.
+        shift: how far noise levels are moved towards noise, mu of t -> e^mu t / (1 + (e^mu - 1) t) (as Flux.1 has it).
+    """
+
+    t5: Mapping[str, Any]
+    length: int
+    clip: TextTower
+    transformer: Mapping[str, Any]
+    shift: float
 
 
 PROJECTION = 96
@@ -160,4 +190,39 @@ SHAPES_XL = Architecture(
 )
 """Shapes XL: two CLIP text towers, penultimate states, pooled vector and sizes, a UNet of three levels."""
 
-ARCHITECTURES = {"shapes": SHAPES_SD1, "xl": SHAPES_XL}
+_WIDTH_T5 = 160
+SHAPES_DIT = FluxArchitecture(
+    name="Shapes DiT",
+    world=GALLERY,
+    t5={
+        "vocab_size": T5_VOCABULARY,
+        "d_model": _WIDTH_T5,
+        "d_kv": 20,
+        "d_ff": 2 * _WIDTH_T5,
+        "num_layers": 4,
+        "num_heads": 8,
+        "feed_forward_proj": "gated-gelu",
+        "dropout_rate": 0.0,
+    },
+    length=40,
+    clip=SHAPES_XL.texts["text_l"],
+    transformer={
+        "patch_size": 1,
+        "in_channels": 4 * LATENT_CHANNELS,
+        "num_layers": 4,
+        "num_single_layers": 4,
+        "attention_head_dim": 32,
+        "num_attention_heads": 6,
+        "joint_attention_dim": _WIDTH_T5,
+        "pooled_projection_dim": _WIDTH_L,
+        "guidance_embeds": False,
+        "axes_dims_rope": [8, 12, 12],
+    },
+    shift=0.7,
+    folder=WEIGHTS / "gallery" / "dit",
+    shared=WEIGHTS / "gallery",
+)
+"""Shapes DiT: T5's states and a pooled CLIP vector, four double-stream and four single-stream blocks on 64 patches."""
+
+UNETS = {"shapes": SHAPES_SD1, "xl": SHAPES_XL}
+ARCHITECTURES: dict[str, Architecture | FluxArchitecture] = {**UNETS, "dit": SHAPES_DIT}

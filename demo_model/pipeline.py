@@ -1,4 +1,7 @@
-"""The miniatures outside ComfyUI: diffusers and transformers objects, and a plain sampling loop over them."""
+"""Shapes and Shapes XL outside ComfyUI: diffusers and transformers objects, and a plain sampling loop over them.
+
+What every miniature does there is :class:`Painter`; Shapes DiT is in :mod:`.flux`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..text.vocabulary import clip_tokenizer
 from . import architecture as shape
-from .architecture import SHAPES_SD1, SHAPES_XL, Architecture
+from .architecture import SHAPES_SD1, SHAPES_XL, Architecture, Miniature
 from .autoencoder import Autoencoder
 from .clip import Clip, load_clip
 from .weights import load_part, tokenize
@@ -20,7 +23,7 @@ from .weights import load_part, tokenize
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a UNet reads of prompts: states (n, 77, width), and diffusers' further inputs, each of n rows."""
+    """What an image model reads of prompts: states (n, tokens, width), and diffusers' further inputs of n rows."""
 
     states: torch.Tensor
     added: dict[str, torch.Tensor]
@@ -36,16 +39,26 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Painter(ABC):
-    """The parts that all miniatures share: diffusers' UNet and scheduler, the autoencoder, and CLIP's tokenizer."""
+    """What all miniatures share: CLIP's tokenizer, the autoencoder, and how pictures are made."""
 
     tokenizer: Any
-    unet: Any
-    scheduler: Any
     autoencoder: Autoencoder
 
     @abstractmethod
     def condition(self, prompts: Sequence[str]) -> Conditioning:
-        """What the UNet reads of prompts."""
+        """What the image model reads of prompts."""
+
+    @abstractmethod
+    def denoised(self, latents: torch.Tensor, given: Conditioning, steps: int, guidance: float) -> torch.Tensor:
+        """Sample from noise.
+
+        Args:
+            latents: the noise, (n, 16, 16, 16).
+            given: rows of the empty prompt, then of each latent's own prompt (:meth:`Conditioning.beside`).
+
+        Returns:
+            Latents like ``latents``, by classifier-free guidance.
+        """
 
     def initial_noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """One latent of noise for each seed, independent of how they are batched."""
@@ -62,28 +75,39 @@ class Painter(ABC):
         guidance: float = 5.0,
         batch: int = 32,
     ) -> torch.Tensor:
-        """Pictures of shape (n, 3, 128, 128) in [0, 1], by DDIM with classifier-free guidance."""
+        """Pictures of shape (n, 3, 128, 128) in [0, 1]."""
         return torch.cat(list(self._paint(prompts, seeds, steps, guidance, batch)))
 
     def _paint(
         self, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, batch: int
     ) -> Iterator[torch.Tensor]:
-        self.scheduler.set_timesteps(steps)
         nothing = self.condition([""])
         for start in range(0, len(prompts), batch):
             given = self.condition(prompts[start : start + batch]).beside(nothing)
-            latents = self.initial_noise(seeds[start : start + batch])
-            for step in self.scheduler.timesteps:
-                both = torch.cat([latents, latents])
-                drawn = self.unet(both, step, given.states, added_cond_kwargs=given.added or None).sample
-                unguided, guided = drawn.chunk(2)
-                noise = unguided + guidance * (guided - unguided)
-                latents = self.scheduler.step(noise, step, latents).prev_sample
+            latents = self.denoised(self.initial_noise(seeds[start : start + batch]), given, steps, guidance)
             yield self.autoencoder.decode(latents).add(1).div(2).clamp(0, 1)
 
 
 @dataclass(frozen=True)
-class ShapesPipeline(Painter):
+class UNetPainter(Painter):
+    """A miniature that paints with diffusers' UNet and DDIM."""
+
+    unet: Any
+    scheduler: Any
+
+    def denoised(self, latents: torch.Tensor, given: Conditioning, steps: int, guidance: float) -> torch.Tensor:
+        self.scheduler.set_timesteps(steps)
+        for step in self.scheduler.timesteps:
+            both = torch.cat([latents, latents])
+            drawn = self.unet(both, step, given.states, added_cond_kwargs=given.added or None).sample
+            unguided, guided = drawn.chunk(2)
+            noise = unguided + guidance * (guided - unguided)
+            latents = self.scheduler.step(noise, step, latents).prev_sample
+        return latents
+
+
+@dataclass(frozen=True)
+class ShapesPipeline(UNetPainter):
     """Shapes, with transformers' CLIP text model."""
 
     text_encoder: CLIPTextModel
@@ -98,7 +122,7 @@ class ShapesPipeline(Painter):
 
 
 @dataclass(frozen=True)
-class ShapesXLPipeline(Painter):
+class ShapesXLPipeline(UNetPainter):
     """Shapes XL, with both of its text towers."""
 
     clip: Clip
@@ -124,7 +148,7 @@ def load_pipeline(architecture: Architecture = SHAPES_SD1) -> ShapesPipeline:
     # transformers 5 dropped the "text_model." level from this class; it is the same module underneath.
     inner = getattr(text, "text_model", text)
     inner.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    return ShapesPipeline(*_shared_parts(architecture), text.eval().requires_grad_(False))
+    return ShapesPipeline(*_unet_parts(architecture), text.eval().requires_grad_(False))
 
 
 def load_xl_pipeline(architecture: Architecture = SHAPES_XL) -> ShapesXLPipeline:
@@ -133,17 +157,25 @@ def load_xl_pipeline(architecture: Architecture = SHAPES_XL) -> ShapesXLPipeline
     Raises:
         FileNotFoundError: the weights or the CLIP vocabulary are missing.
     """
-    return ShapesXLPipeline(*_shared_parts(architecture), load_clip(architecture))
+    return ShapesXLPipeline(*_unet_parts(architecture), load_clip(architecture))
 
 
-def _shared_parts(architecture: Architecture) -> tuple[Any, Any, Any, Autoencoder]:
-    """The fields of :class:`Painter`."""
+def _unet_parts(architecture: Architecture) -> tuple[Any, Autoencoder, Any, Any]:
+    """The fields of :class:`UNetPainter`."""
     from diffusers import DDIMScheduler, UNet2DConditionModel
 
     unet: Any = UNet2DConditionModel(**architecture.unet)
     unet.load_state_dict(load_part("unet", architecture.folder))
+    unet.eval().requires_grad_(False)
+    return clip_tokenizer(), load_autoencoder(architecture), unet, DDIMScheduler(**shape.SCHEDULER_CONFIG)
+
+
+def load_autoencoder(architecture: Miniature) -> Autoencoder:
+    """The autoencoder of a miniature's world, frozen, in fp32 on the CPU.
+
+    Raises:
+        FileNotFoundError: the weights are missing.
+    """
     autoencoder = Autoencoder()
     autoencoder.load_state_dict(load_part("autoencoder", architecture.shared))
-    for module in (unet, autoencoder):
-        module.eval().requires_grad_(False)
-    return clip_tokenizer(), unet, DDIMScheduler(**shape.SCHEDULER_CONFIG), autoencoder
+    return autoencoder.eval().requires_grad_(False)

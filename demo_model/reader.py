@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import architecture as shape
-from .architecture import SHAPES_SD1, Architecture
+from .architecture import SHAPES_SD1, Miniature
 from .weights import load_part
 from .worlds.world import World
 
@@ -61,7 +61,7 @@ class Reader:
         FileNotFoundError: the weights are missing.
     """
 
-    def __init__(self, architecture: Architecture = SHAPES_SD1) -> None:
+    def __init__(self, architecture: Miniature = SHAPES_SD1) -> None:
         self.world = architecture.world
         self._network = ReadingNetwork(self.world)
         self._network.load_state_dict(load_part(PART, architecture.shared))

@@ -1,18 +1,19 @@
-"""Shapes on disk: what is shipped, and how it is read.
+"""The miniatures on disk: what is shipped, and how it is read.
 
-Three parts in half precision lie in ``demo_model/weights`` as safetensors: ``clip`` (both towers), ``autoencoder`` and
-``unet``, the last under diffusers' names. A part of more than 8 MB lies in several files, named as diffusers names its
-shards, since ComfyUI's registry scans no file of more than 10 MB. The vocabulary has 49,408 words and training reads
-some two hundred of them, so the embedding table is shipped as its trained rows; every other row is zero: a word that
-Shapes never read says nothing.
+The parts of each lie in ``demo_model/weights`` in half precision, as safetensors: ``clip`` (its towers),
+``autoencoder`` and ``unet``, in Shapes DiT ``t5`` and ``transformer``; the last under diffusers' names. A part of more
+than 8 MB lies in several files, named as diffusers names its shards, since ComfyUI's registry scans no file of more
+than 10 MB. CLIP's vocabulary has 49,408 words, T5's 32,128, and training reads some two hundred of them, so an
+embedding table is shipped as its trained rows; every other row is zero: a word that a miniature never read says
+nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -21,9 +22,29 @@ from . import architecture as shape
 
 REPOSITORY = "https://github.com/diff-quickfix/diff-quickfix"
 
-# In a CLIP's state, behind a text tower's name: the embedding table, its trained rows, and their token ids.
-TABLE = ".text_model.embeddings.token_embedding.weight"
-TABLE_ROWS, TABLE_IDS = ".token_rows", ".token_ids"
+
+class Table(NamedTuple):
+    """An embedding table in a part, each behind a text encoder's name: the whole, its trained rows, their token ids."""
+
+    whole: str
+    rows: str
+    ids: str
+    size: int
+
+    def keep(self, state: dict[str, torch.Tensor], encoder: str, ids: Iterable[int]) -> None:
+        """Put some rows of an encoder's table in the place of the table."""
+        kept = torch.tensor(sorted(set(ids)), dtype=torch.int32)
+        state[encoder + self.rows], state[encoder + self.ids] = state.pop(encoder + self.whole)[kept.long()], kept
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Put whole tables in the place of their rows."""
+        for encoder in [key.removesuffix(self.rows) for key in state if key.endswith(self.rows)]:
+            rows, ids = state.pop(encoder + self.rows), state.pop(encoder + self.ids)
+            state[encoder + self.whole] = torch.zeros(self.size, rows.shape[1]).index_copy_(0, ids.long(), rows)
+
+
+CLIP_TABLE = Table(".text_model.embeddings.token_embedding.weight", ".token_rows", ".token_ids", size=shape.VOCABULARY)
+T5_TABLE = Table(".shared.weight", ".shared_rows", ".shared_ids", size=shape.T5_VOCABULARY)
 
 
 def tokenize(
@@ -36,18 +57,15 @@ def tokenize(
 
 
 def load_part(name: str, folder: Path = shape.WEIGHTS) -> dict[str, torch.Tensor]:
-    """One part's tensors in fp32, with the embedding table restored.
+    """One part's tensors in fp32, with the embedding tables restored.
 
     Raises:
         FileNotFoundError: a file of it is not there.
     """
     state = {key: value for path in _files_of(name, folder) for key, value in load_file(path).items()}
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    for tower in [key.removesuffix(TABLE_ROWS) for key in state if key.endswith(TABLE_ROWS)]:
-        rows, ids = state.pop(tower + TABLE_ROWS), state.pop(tower + TABLE_IDS)
-        table = torch.zeros(shape.VOCABULARY, rows.shape[1])
-        table[ids.long()] = rows
-        state[tower + TABLE] = table
+    for table in (CLIP_TABLE, T5_TABLE):
+        table.restore(state)
     return state
 
 
@@ -67,9 +85,10 @@ def _files_of(name: str, folder: Path) -> list[Path]:
         remedy = "Install the pack again, or run `make train`."
         if shape.WEIGHTS in folder.parents:
             inside = folder.relative_to(shape.WEIGHTS).as_posix()
+            model = next((name for name, one in shape.ARCHITECTURES.items() if one.folder == folder), "xl")
             remedy = (
                 f"They are no part of the pack's upload: copy the folder demo_model/weights/{inside} from "
-                f"{REPOSITORY}, or run `make train MODEL=xl` in a clone of it."
+                f"{REPOSITORY}, or run `make train MODEL={model}` in a clone of it."
             )
         raise FileNotFoundError(f"Shapes' weights are missing: {', '.join(missing)} in {folder}. {remedy}")
     return [there[stem] for stem in wanted]

@@ -26,13 +26,14 @@ class LoadShapesDemo(Node):
                     tooltip=(
                         "Shapes is built like Stable Diffusion 1.5. Shapes XL is built like SDXL, with two text "
                         "encoders, and knows 24 things, 12 colors and 20 styles; its weights are no part of the "
-                        "pack's upload."
+                        "pack's upload. Shapes DiT is built like Flux.1, with T5, and knows the same; its weights are "
+                        "no part of the upload either."
                     ),
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The cross-attention UNet, for any sampler."),
-                io.Clip.Output(display_name="clip", tooltip="The CLIP text encoder, or both of them."),
+                io.Model.Output(display_name="model", tooltip="The image model, for any sampler."),
+                io.Clip.Output(display_name="clip", tooltip="The text encoder, or both of them."),
                 io.Vae.Output(display_name="vae", tooltip="The autoencoder: 128 x 128 pixels, 16 channels of 16 x 16."),
             ],
         )

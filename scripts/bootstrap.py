@@ -269,13 +269,14 @@ def set_up_typescript(cache: Path) -> Path:
 def pack_link(cache: Path, comfyui: Path) -> Path:
     """A folder in which this clone stands under its package name, for PYTHONPATH.
 
-    It is the ``custom_nodes`` of a folder with a ComfyUI's CLIP vocabulary, since the pack looks for one there.
+    It is the ``custom_nodes`` of a folder with a ComfyUI's vocabularies of CLIP and T5, since the pack looks for them
+    there.
     """
     folder = cache / f"clone-{key_of(str(ROOT))}"
-    vocabulary = Path("comfy", "sd1_tokenizer")
+    vocabularies = (Path("comfy", "sd1_tokenizer"), Path("comfy", "text_encoders", "t5_tokenizer"))
     for link, target in (
         (folder / "custom_nodes" / "diff_quickfix", ROOT),
-        (folder / vocabulary, comfyui / vocabulary),
+        *((folder / vocabulary, comfyui / vocabulary) for vocabulary in vocabularies),
     ):
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.is_symlink() or link.resolve() != target:

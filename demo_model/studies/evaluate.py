@@ -3,6 +3,7 @@
     python -m diff_quickfix.demo_model.studies.evaluate quality --prompts 512
     python -m diff_quickfix.demo_model.studies.evaluate edit --style "van gogh" --preset guarded
     python -m diff_quickfix.demo_model.studies.evaluate reading --model xl --prompts 256
+    python -m diff_quickfix.demo_model.studies.evaluate reading --model dit --prompts 256 --guidance 4
 
 The first two read generated pictures with Shapes' own CLIP (``scorer.py``), the last with the independent reader of the
 model's world (``reader.py``); prompts are combinations that training never saw.
@@ -14,7 +15,7 @@ import argparse
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ import torch
 from ...quickfix import ConceptEdit, EditSettings, TextTower, WeightEdit, compute_edit, preset
 from ...text.prompts import PromptTokenizer
 from .. import architecture as shape
-from ..architecture import ARCHITECTURES, Architecture
+from ..architecture import ARCHITECTURES, Architecture, FluxArchitecture
+from ..flux import load_dit_pipeline
 from ..pipeline import Painter, ShapesPipeline, load_pipeline, load_xl_pipeline
 from ..reader import Reader
 from ..scorer import PROBES, ShapesScorer
@@ -61,15 +63,30 @@ def quality(pipeline: ShapesPipeline, scorer: ShapesScorer, prompts: int, *, see
     return {**result, "clip_score": float(scorer.clip_score(pictures, texts).mean()), "prompts": prompts}
 
 
+def painter_of(architecture: Architecture | FluxArchitecture) -> Painter:
+    """A miniature with its shipped weights.
+
+    Raises:
+        FileNotFoundError: the weights or a vocabulary are missing.
+    """
+    if isinstance(architecture, FluxArchitecture):
+        return load_dit_pipeline(architecture)
+    return load_pipeline(architecture) if architecture.pooled is None else load_xl_pipeline(architecture)
+
+
 def independent_reading(
-    architecture: Architecture, prompts: int, *, seed: int = 1, steps: int = 20, guidance: float = 5.0
+    architecture: Architecture | FluxArchitecture,
+    prompts: int,
+    *,
+    seed: int = 1,
+    steps: int = 20,
+    guidance: float = 5.0,
 ) -> dict[str, float]:
     """Paint held-out prompts with a miniature and read them by its world's reader: percent right for each attribute."""
-    load: Callable[[Architecture], Painter] = load_pipeline if architecture.pooled is None else load_xl_pipeline
     rng = np.random.default_rng(seed)
     scenes = sample_scenes(architecture.world, rng, prompts, unseen=True)
     texts = [caption(scene, rng)[0] for scene in scenes]
-    pictures = load(architecture).paint(texts, range(prompts), steps=steps, guidance=guidance)
+    pictures = painter_of(architecture).paint(texts, range(prompts), steps=steps, guidance=guidance)
     reading = Reader(architecture).read(pictures)
     return {attribute: accuracy(reading, scenes, attribute) for attribute in reading}
 
@@ -149,12 +166,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("what", choices=["quality", "edit", "reading"])
     parser.add_argument("--model", choices=ARCHITECTURES, default="shapes", help="of reading (default: %(default)s)")
     parser.add_argument("--prompts", type=int, default=512, help="pictures to paint (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=20, help="sampling steps of reading (default: %(default)s)")
+    parser.add_argument("--guidance", type=float, default=5.0, help="of reading (default: %(default)s)")
     parser.add_argument("--style", default="van gogh", help="the style to edit away (default: %(default)s)")
     parser.add_argument("--preset", default="guarded", choices=["paper", "guarded"])
     parser.add_argument("--layer", type=int, default=0, help="the layer to edit (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.what == "reading":
-        print(json.dumps(independent_reading(ARCHITECTURES[options.model], options.prompts), indent=2))
+        chosen, further = ARCHITECTURES[options.model], {"steps": options.steps, "guidance": options.guidance}
+        print(json.dumps(independent_reading(chosen, options.prompts, **further), indent=2))
         return
     pipeline, scorer = load_pipeline(), ShapesScorer()
     if options.what == "quality":

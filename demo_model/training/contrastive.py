@@ -41,7 +41,7 @@ def _attribute_codes(scenes: list[Scene]) -> torch.Tensor:
     return torch.tensor([[columns[i].index(v) for i, v in enumerate(row)] for row in values])
 
 
-def _contrast(
+def contrast(
     seen: torch.Tensor, words: torch.Tensor, scale: torch.Tensor, codes: torch.Tensor, said: Sequence[frozenset[str]]
 ) -> torch.Tensor:
     """CLIP's symmetric loss; a caption that also holds for another picture of the batch is no counter-example to it."""
@@ -54,7 +54,7 @@ def _contrast(
     return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
 
 
-def _reading(
+def reading(
     guesses: torch.Tensor, codes: torch.Tensor, sizes: list[int], said: Sequence[frozenset[str]] | None = None
 ) -> torch.Tensor:
     """Cross entropy of the linear readers, summed over the attributes; of what a caption says where ``said`` tells."""
@@ -86,11 +86,11 @@ def train_clip(recipe: Recipe, out: Path) -> None:
         chosen = rng.choice(len(scenes), recipe.clip_batch, replace=False)
         texts, said = zip(*(caption(scenes[i], rng, omit=0.25, omit_style=0.25) for i in chosen), strict=True)
         seen = clip.vision(to_signed(pictures[chosen]))
-        loss = recipe.clip_reading * _reading(readers(seen), codes[chosen], sizes)
+        loss = recipe.clip_reading * reading(readers(seen), codes[chosen], sizes)
         for words in clip.embed_texts(tokenizer, texts):
-            loss = loss + _contrast(seen, words, clip.logit_scale, codes[chosen], said)
+            loss = loss + contrast(seen, words, clip.logit_scale, codes[chosen], said)
             if recipe.clip_text_reading:
-                read = _reading(readers(words), codes[chosen], sizes, said)
+                read = reading(readers(words), codes[chosen], sizes, said)
                 loss = loss + recipe.clip_text_reading * read
         return loss
 
@@ -144,8 +144,8 @@ def train_vision(recipe: Recipe, out: Path) -> None:
             noise = torch.from_numpy(rng.standard_normal(some.shape).astype(np.float32))
             decoded = autoencoder.decode(some + level * noise)
         seen = vision(torch.cat([decoded, to_signed(pictures[chosen[decoded_share:]])]))
-        contrast = sum(_contrast(seen, one, clip.logit_scale, codes[chosen], said) for one in words)
-        return contrast + recipe.clip_reading * _reading(readers(seen), codes[chosen], sizes)
+        against = sum(contrast(seen, one, clip.logit_scale, codes[chosen], said) for one in words)
+        return against + recipe.clip_reading * reading(readers(seen), codes[chosen], sizes)
 
     fit(
         "vision",

@@ -16,7 +16,7 @@ from .. import architecture as shape
 from ..precision import half_precision
 from ..worlds.captions import caption
 from .contrastive import trained_clip
-from .fitting import fit
+from .fitting import fit, following
 from .training_set import Recipe, load_pictures
 from .warm_start import adopt_part
 
@@ -93,11 +93,6 @@ def train_unet(recipe: Recipe, out: Path) -> None:
         weight = snr.clamp(max=recipe.unet_snr_cap) / snr
         return ((drawn - noise).square().mean((1, 2, 3)) * weight).mean()
 
-    def follow(step: int) -> None:
-        decay = min(recipe.unet_ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
-
     fit(
         "unet",
         {"unet": unet, "average": average},
@@ -105,5 +100,5 @@ def train_unet(recipe: Recipe, out: Path) -> None:
         steps=recipe.unet_steps,
         rate=recipe.unet_rate,
         out=out,
-        after_step=follow,
+        after_step=following(average, unet, recipe.unet_ema),
     )

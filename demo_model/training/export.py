@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
 from ...text.vocabulary import clip_tokenizer
-from ..architecture import WEIGHTS, Architecture
-from ..weights import TABLE, TABLE_IDS, TABLE_ROWS, files_named, load_part
+from ..architecture import EOS, T5_PAD, WEIGHTS, Architecture, FluxArchitecture, Miniature
+from ..t5 import CLIP_PREFIX, T5_PREFIX, T5Tokenizer
+from ..weights import CLIP_TABLE, T5_TABLE, files_named, load_part
 from ..worlds.captions import caption
 from ..worlds.world import sample_scenes
-from .training_set import Recipe
+from .bidirectional import TAKEN
+from .training_set import FluxRecipe, Recipe
 
 FILE_BYTES = 8_000_000
 CAPTIONS = 20_000
@@ -79,6 +82,44 @@ def restore(recipe: Recipe, out: Path, architecture: Architecture | None = None)
         save_file({prefix + key: value.clone() for prefix in prefixes for key, value in state.items()}, checkpoint)
 
 
+def export_flux(recipe: FluxRecipe, out: Path, architecture: FluxArchitecture | None = None) -> None:
+    """The same for Shapes DiT: the CLIP tower that it reads, T5, and the transformer."""
+    architecture, recipe_text = architecture or recipe.architecture, json.dumps({"recipe": vars(recipe)})
+    taken = load_file(out / TAKEN) if (out / TAKEN).exists() else {}
+    parts = {
+        "clip": {name: value for name, value in taken.items() if name.startswith(CLIP_PREFIX)},
+        "t5": _part(out, "t5", T5_PREFIX, keep=T5_PREFIX),
+        "transformer": _part(out, "transformer", "average."),
+    }
+    if parts["clip"]:
+        CLIP_TABLE.keep(parts["clip"], _name(CLIP_PREFIX), {EOS, *_trained_token_ids(architecture)})
+    if parts["t5"]:
+        seen = _trained_token_ids(architecture, T5Tokenizer())
+        T5_TABLE.keep(parts["t5"], _name(T5_PREFIX), {T5_PAD, *seen})
+    for name, state in parts.items():
+        if state:
+            save_part(name, state, architecture.folder, shapes=recipe_text)
+
+
+def restore_flux(recipe: FluxRecipe, out: Path, architecture: FluxArchitecture | None = None) -> None:
+    """The same for Shapes DiT. The stage "parts" is still to run, and keeps the CLIP tower that is restored."""
+    folder = (architecture or recipe.architecture).folder
+    for file, name, prefixes in (
+        (TAKEN, "clip", ("",)),
+        ("t5.safetensors", "t5", ("",)),
+        ("transformer.safetensors", "transformer", ("transformer.", "average.")),
+    ):
+        checkpoint = out / file
+        if not checkpoint.exists() and files_named(name, folder):
+            state = load_part(name, folder)
+            save_file({prefix + key: value.clone() for prefix in prefixes for key, value in state.items()}, checkpoint)
+
+
+def _name(prefix: str) -> str:
+    """Of a text encoder, by what the names of its weights begin with."""
+    return prefix.partition(".")[0]
+
+
 def _part(out: Path, stage: str, prefix: str, *, keep: str = "") -> dict[str, torch.Tensor]:
     """Tensors of a stage's checkpoint behind a prefix, under ``keep`` and what follows it."""
     path = out / f"{stage}.safetensors"
@@ -91,8 +132,7 @@ def _keep_trained_rows(clip: dict[str, torch.Tensor], architecture: Architecture
     """Put the trained rows of each text tower's embedding table in its place."""
     seen = _trained_token_ids(architecture)
     for name, tower in architecture.texts.items():
-        ids = torch.tensor(sorted({tower.pad, *seen}), dtype=torch.int32)
-        clip[name + TABLE_ROWS], clip[name + TABLE_IDS] = clip.pop(name + TABLE)[ids.long()].contiguous(), ids
+        CLIP_TABLE.keep(clip, name, {tower.pad, *seen})
         clip.pop(f"{name}.text_model.embeddings.position_ids", None)
 
 
@@ -118,8 +158,9 @@ def save_part(name: str, state: dict[str, torch.Tensor], folder: Path = WEIGHTS,
         save_file(shard, folder / f"{name}{suffix}.safetensors", {"format": "pt", **metadata})
 
 
-def _trained_token_ids(architecture: Architecture) -> set[int]:
-    tokenizer = clip_tokenizer()
+def _trained_token_ids(architecture: Miniature, tokenizer: Any = None) -> set[int]:
+    """Token ids of captions, by CLIP's tokenizer where no other is given."""
+    tokenizer = tokenizer or clip_tokenizer()
     rng = np.random.default_rng(0)
     scenes = sample_scenes(architecture.world, rng, CAPTIONS)
     texts = {caption(scene, rng, omit=0.2, omit_style=0.2)[0] for scene in scenes}

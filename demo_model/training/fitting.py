@@ -1,4 +1,4 @@
-"""The training loop of all stages: seeded by its caller, checkpointed, resumable."""
+"""The training loop of all stages: seeded by its caller, checkpointed, resumable, with averaged weights."""
 
 from __future__ import annotations
 
@@ -73,6 +73,17 @@ def fit(
             shown = []
         if (step + 1) % save_every == 0 or step + 1 == steps:
             save(step + 1)
+
+
+def following(average: torch.nn.Module, module: torch.nn.Module, decay: float) -> Callable[[int], None]:
+    """What keeps a moving average of a module's weights after each step; ``decay`` is reached by and by."""
+
+    def follow(step: int) -> None:
+        with torch.no_grad():
+            share = 1 - min(decay, (step + 1) / (step + 10))
+            torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), share)
+
+    return follow
 
 
 def _load(checkpoint: Path, modules: dict[str, torch.nn.Module]) -> None:

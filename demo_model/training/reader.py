@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from ..architecture import ARCHITECTURES, Architecture
+from ..architecture import ARCHITECTURES, Miniature
 from ..reader import PART, Reader, ReadingNetwork, halved, spans
 from ..weights import load_part
 from ..worlds.world import Scene, World, sample_scenes
@@ -91,7 +91,7 @@ def train(model: str, out: Path, recipe: ReaderRecipe) -> None:
     fit(PART, {PART: network}, loss, steps=recipe.steps, rate=recipe.rate, out=out, save_every=100)
 
 
-def export(architecture: Architecture, out: Path) -> None:
+def export(architecture: Miniature, out: Path) -> None:
     """Write the trained network in half precision."""
     state = load_file(out / f"{PART}.safetensors")
     save_part(PART, {key.removeprefix(f"{PART}."): value for key, value in state.items()}, architecture.shared)

@@ -10,6 +10,10 @@ pictures eight-fold; the vision tower learns to read what the decoder draws; a c
 latents under the frozen text states, with one caption in ten replaced by the empty prompt for classifier-free guidance,
 under offset noise. ``clip`` and ``autoencoder`` may run side by side. Every stage is seeded, saves a checkpoint as it
 goes and resumes from it.
+
+Shapes DiT (``--model dit``) is trained after Shapes XL, whose CLIP and autoencoder it takes over. Its stages: pictures,
+parts (what it takes over, and what that makes of the pictures), t5 (its text encoder, against the frozen vision tower),
+transformer (flow matching under frozen text states), export.
 """
 
 from __future__ import annotations
@@ -19,16 +23,20 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from .bidirectional import take_over, train_t5
 from .compression import train_autoencoder
 from .contrastive import train_clip, train_vision
 from .denoising import train_unet
-from .export import export, restore
-from .training_set import RECIPES, Recipe, make_pictures
+from .export import export, export_flux, restore, restore_flux
+from .flow import train_transformer
+from .training_set import FLUX_RECIPES, RECIPES, FluxRecipe, Recipe, make_pictures
 
-STAGES: dict[str, Callable[[Recipe, Path], None]] = {
+Stage = Callable[[Any, Path], None]
+STAGES: dict[str, Stage] = {
     "pictures": make_pictures,
     "clip": train_clip,
     "autoencoder": train_autoencoder,
@@ -36,20 +44,50 @@ STAGES: dict[str, Callable[[Recipe, Path], None]] = {
     "unet": train_unet,
     "export": export,
 }
+FLUX_STAGES: dict[str, Stage] = {
+    "pictures": make_pictures,
+    "parts": take_over,
+    "t5": train_t5,
+    "transformer": train_transformer,
+    "export": export_flux,
+}
+
+
+def plan_of(model: str, stage: str) -> tuple[Recipe | FluxRecipe, list[Stage]]:
+    """A model's recipe, and the stages of it that a name means.
+
+    Raises:
+        ValueError: the model has no such stage.
+    """
+    flux = model in FLUX_RECIPES
+    stages, back = (FLUX_STAGES, restore_flux) if flux else (STAGES, restore)
+    recipe = FLUX_RECIPES[model] if flux else RECIPES[model]
+    if stage == "all":
+        return recipe, list(stages.values())
+    named = {**stages, "restore": back}
+    if stage not in named:
+        raise ValueError(f"The model {model} has no stage {stage}; its stages are {', '.join([*named, 'all'])}.")
+    return recipe, [named[stage]]
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("stage", choices=[*STAGES, "all", "restore"])
-    parser.add_argument("--model", choices=RECIPES, default="shapes", help="which miniature (default: %(default)s)")
+    parser.add_argument("stage", choices=[*dict.fromkeys([*STAGES, *FLUX_STAGES]), "all", "restore"])
+    parser.add_argument(
+        "--model", choices=[*RECIPES, *FLUX_RECIPES], default="shapes", help="which miniature (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="working folder for pictures and checkpoints")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
     options = parser.parse_args(arguments)
+    try:
+        recipe, stages = plan_of(options.model, options.stage)
+    except ValueError as error:
+        parser.error(str(error))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    for stage in STAGES if options.stage == "all" else [options.stage]:
-        (restore if stage == "restore" else STAGES[stage])(RECIPES[options.model], options.out)
+    for run in stages:
+        run(recipe, options.out)
 
 
 if __name__ == "__main__":

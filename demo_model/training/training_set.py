@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from .. import architecture as shape
-from ..architecture import ARCHITECTURES, Architecture
+from ..architecture import SHAPES_DIT, UNETS, Architecture, FluxArchitecture
 from ..worlds.painting import paint
 from ..worlds.world import Scene, World, sample_scenes
 
@@ -24,7 +24,7 @@ class Recipe:
     """Every number that the training depends on; written into the model card.
 
     Attributes:
-        model: which of :data:`~..architecture.ARCHITECTURES`.
+        model: which of :data:`~..architecture.UNETS`.
         warm: the model whose shipped weights it starts from, "" for none; see :mod:`.warm_start`.
     """
 
@@ -61,7 +61,42 @@ class Recipe:
 
     @property
     def architecture(self) -> Architecture:
-        return ARCHITECTURES[self.model]
+        return UNETS[self.model]
+
+
+@dataclass(frozen=True)
+class FluxRecipe:
+    """Every number that the training of Shapes DiT depends on.
+
+    Attributes:
+        clip: the model whose shipped CLIP gives the vision tower and the pooled vector, and whose autoencoder makes the
+            latents.
+        flow_mean, flow_deviation: of the logit of a noise level (arXiv 2403.03206, equation 19).
+        flow_uniform: share of noise levels that are drawn evenly instead, so that both ends are seen.
+    """
+
+    model: str = "dit"
+    clip: str = "xl"
+    seed: int = 20261126
+    pictures: int = 20_000
+    t5_steps: int = 1_200
+    t5_batch: int = 96
+    t5_rate: float = 1e-3
+    t5_reading: float = 1.0
+    flow_steps: int = 12_000
+    flow_batch: int = 16
+    flow_rate: float = 8e-4
+    flow_ema: float = 0.999
+    flow_drop_caption: float = 0.1
+    flow_mean: float = 0.5
+    flow_deviation: float = 1.0
+    flow_uniform: float = 0.2
+    half: bool = True
+    caption_omit: float = 0.12
+
+    @property
+    def architecture(self) -> FluxArchitecture:
+        return SHAPES_DIT
 
 
 RECIPES = {
@@ -85,6 +120,7 @@ RECIPES = {
         unet_half=True,
     ),
 }
+FLUX_RECIPES = {"dit": FluxRecipe()}
 
 
 def painted(world: World, scenes: Sequence[Scene], seed: int) -> np.ndarray:
@@ -95,7 +131,7 @@ def painted(world: World, scenes: Sequence[Scene], seed: int) -> np.ndarray:
     return pictures
 
 
-def make_pictures(recipe: Recipe, out: Path) -> None:
+def make_pictures(recipe: Recipe | FluxRecipe, out: Path) -> None:
     """Paint the training set once: ``pictures.npy`` (uint8) and ``scenes.json``."""
     world = recipe.architecture.world
     scenes = sample_scenes(world, np.random.default_rng(recipe.seed), recipe.pictures)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from ..architecture import ARCHITECTURES
-from ..weights import TABLE, load_part
+from ..weights import CLIP_TABLE, load_part
 from .training_set import Recipe
 
 log = logging.getLogger("diff_quickfix.demo_model")
@@ -31,7 +31,7 @@ def adopt(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> int:
             if found is None or _squeezed(found) != _squeezed(parameter):
                 continue
             found = found.reshape(parameter.shape)
-            if f".{name}".endswith(TABLE):
+            if f".{name}".endswith(CLIP_TABLE.whole):
                 found = torch.where(found.any(1, keepdim=True), found, parameter)
             parameter.copy_(found)
             copied += 1

@@ -18,11 +18,12 @@ import comfy.utils
 import torch
 
 from ...demo_model import architecture as shape
-from ...demo_model.architecture import SHAPES_SD1, SHAPES_XL, Architecture
+from ...demo_model.architecture import ARCHITECTURES, SHAPES_SD1, SHAPES_XL, Architecture, FluxArchitecture, Miniature
 from ...demo_model.autoencoder import Autoencoder
 from ...demo_model.weights import load_part
+from .shapes_dit import ShapesDiTConfig, clip_parts, transformer_weights
 
-VARIANTS = {architecture.name: architecture for architecture in (SHAPES_SD1, SHAPES_XL)}
+VARIANTS = {architecture.name: architecture for architecture in ARCHITECTURES.values()}
 
 
 class MiniatureLatent(comfy.latent_formats.LatentFormat):
@@ -31,7 +32,7 @@ class MiniatureLatent(comfy.latent_formats.LatentFormat):
     latent_channels = shape.LATENT_CHANNELS
     scale_factor = 1.0
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Miniature) -> None:
         state = load_part("autoencoder", architecture.shared)
         self.latent_rgb_factors = state["linear_decoder.weight"].mean((2, 3)).tolist()
         self.latent_rgb_factors_bias = state["linear_decoder.bias"].tolist()
@@ -96,14 +97,16 @@ class ShapesXLConfig(comfy.supported_models.SDXL):
 
 
 def load_model(
-    dtype: torch.dtype = torch.float32, architecture: Architecture = SHAPES_SD1
+    dtype: torch.dtype = torch.float32, architecture: Architecture | FluxArchitecture = SHAPES_SD1
 ) -> comfy.model_patcher.ModelPatcher:
-    """A miniature's UNet as a MODEL that keeps its weights in a type, and computes in it."""
-    state = load_part("unet", architecture.folder)
-    kind = ShapesConfig if architecture.pooled is None else ShapesXLConfig
+    """A miniature's image model as a MODEL that keeps its weights in a type, and computes in it.
+
+    Raises:
+        FileNotFoundError: the weights are missing.
+    """
+    kind, state = _kind_and_weights(architecture)
     config = kind(kind.unet_config)
     config.latent_format = MiniatureLatent(architecture)
-    names = comfy.utils.unet_to_diffusers(config.unet_config)
     device = comfy.model_management.get_torch_device()
     config.set_inference_dtype(dtype, None)
     model = config.get_model({}, device=comfy.model_management.unet_offload_device())
@@ -111,12 +114,40 @@ def load_model(
         model, load_device=device, offload_device=comfy.model_management.unet_offload_device()
     )
     assign = getattr(patcher, "is_dynamic", lambda: False)()
-    model.load_model_weights({names[key]: value for key, value in state.items()}, "", assign=assign)
+    model.load_model_weights(state, "", assign=assign)
     return patcher
 
 
-def load_clip(dtype: torch.dtype = torch.float32, architecture: Architecture = SHAPES_SD1) -> comfy.sd.CLIP:
-    """A miniature's text towers as a CLIP of Stable Diffusion 1.x or of SDXL that keeps its weights in a type."""
+def _kind_and_weights(architecture: Architecture | FluxArchitecture) -> tuple[Any, dict[str, torch.Tensor]]:
+    """ComfyUI's configuration of a miniature, and its image model's weights under ComfyUI's names."""
+    if isinstance(architecture, FluxArchitecture):
+        return ShapesDiTConfig, transformer_weights(architecture)
+    kind = ShapesConfig if architecture.pooled is None else ShapesXLConfig
+    names = comfy.utils.unet_to_diffusers(kind.unet_config)
+    return kind, {names[key]: value for key, value in load_part("unet", architecture.folder).items()}
+
+
+def load_clip(
+    dtype: torch.dtype = torch.float32, architecture: Architecture | FluxArchitecture = SHAPES_SD1
+) -> comfy.sd.CLIP:
+    """A miniature's text encoders as a CLIP of its kind that keeps its weights in a type.
+
+    Raises:
+        FileNotFoundError: the weights are missing.
+    """
+    parts = clip_parts(architecture) if isinstance(architecture, FluxArchitecture) else _clip_parts(architecture)
+    target, state, configs, tokenizing = parts
+    return comfy.sd.CLIP(
+        target,
+        state_dict=state,
+        parameters=sum(value.numel() for value in state.values()),
+        tokenizer_data=tokenizing,
+        model_options={**configs, "dtype": dtype},
+    )
+
+
+def _clip_parts(architecture: Architecture) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """For CLIP text towers what :func:`.shapes_dit.clip_parts` gives for T5 and CLIP."""
     if architecture.pooled is None:
         target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
         names = {"text": "clip_l"}
@@ -130,12 +161,7 @@ def load_clip(dtype: torch.dtype = torch.float32, architecture: Architecture = S
         if tower in names and (rest.startswith("text_model.") or tower == architecture.pooled):
             state[f"{names[tower]}.transformer.{rest}"] = value
     configs = {f"{name}_model_config": dict(architecture.texts[tower].config) for tower, name in names.items()}
-    return comfy.sd.CLIP(
-        target,
-        state_dict=state,
-        parameters=sum(value.numel() for value in state.values()),
-        model_options={**configs, "dtype": dtype},
-    )
+    return target, state, configs, {}
 
 
 class _FirstStage(torch.nn.Module):
@@ -155,7 +181,7 @@ class _FirstStage(torch.nn.Module):
         return next(self.autoencoder.parameters()).device
 
 
-def load_vae(architecture: Architecture = SHAPES_SD1) -> comfy.sd.VAE:
+def load_vae(architecture: Miniature = SHAPES_SD1) -> comfy.sd.VAE:
     """The autoencoder of a miniature's world as a VAE."""
     autoencoder = Autoencoder().eval().requires_grad_(False)
     autoencoder.load_state_dict(load_part("autoencoder", architecture.shared))

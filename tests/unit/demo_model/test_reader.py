@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diff_quickfix.demo_model.architecture import ARCHITECTURES
+from diff_quickfix.demo_model.architecture import UNETS
 from diff_quickfix.demo_model.pipeline import load_pipeline
 from diff_quickfix.demo_model.reader import Reader
 from diff_quickfix.demo_model.studies.edit_table import Outcome, Share, outcome
@@ -19,7 +19,7 @@ def pipeline():
     return load_pipeline()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+@pytest.mark.parametrize("architecture", UNETS.values(), ids=UNETS)
 def test_painted_scenes_that_it_never_saw_are_read(architecture):
     assert min(held_out_accuracy(Reader(architecture), 60, seed=91).values()) >= 95
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diff_quickfix.demo_model.training import denoising, train
 from diff_quickfix.demo_model.training.export import export, restore
-from diff_quickfix.demo_model.training.fitting import fit
+from diff_quickfix.demo_model.training.fitting import fit, following
 from diff_quickfix.demo_model.training.training_set import RECIPES, load_pictures
 from diff_quickfix.demo_model.training.warm_start import adopt
 from safetensors.torch import load_file
@@ -141,3 +141,25 @@ def test_a_warm_start_takes_what_agrees_and_leaves_the_rest():
     assert torch.equal(after[table][1], before[table][1]), "a word that was never read"
     for name in ("same.bias", "wider.weight", "linear.bias"):
         assert torch.equal(after[name], before[name])
+
+
+def test_an_average_follows_the_weights():
+    """Oracle: the sum of all weights so far, each with its share."""
+    average, module = Linear(2, 2), Linear(2, 2)
+    follow, expected = following(average, module, 0.5), average.weight.detach().clone()
+    for step, decay in enumerate((0.1, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 0.5, 0.5)):
+        torch.nn.init.normal_(module.weight)
+        follow(step)
+        expected = decay * expected + (1 - decay) * module.weight.detach()
+    torch.testing.assert_close(average.weight.detach(), expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "stage", "said"),
+    [("dit", "unet", "has no stage unet; its stages are pictures, parts, t5"), ("xl", "t5", "has no stage t5")],
+)
+def test_a_stage_of_another_model_is_refused(tmp_path, capsys, model, stage, said):
+    with pytest.raises(SystemExit):
+        train.main([stage, "--model", model, "--out", str(tmp_path / "new")])
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
