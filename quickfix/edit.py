@@ -12,7 +12,7 @@ from ..text.subjects import SubjectError, naming_any
 from .concepts.built_in import EVERYDAY, HELD_OUT_TEMPLATES
 from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
-from .concepts.pairs import TokenPairs, pair_tokens
+from .concepts.pairs import ALIGNED, TokenPairs, pair_tokens
 from .concepts.settings import GUARDED, EditSettings
 from .encoder.states import STATES
 from .encoder.towers import Tower, TowerError
@@ -86,7 +86,7 @@ def edit_of_pairs(
             settings = dataclasses.replace(settings, lam=lam)
     with watch.stage("solve"):
         update = pairs.solve(lam, guard)
-        if tower.whole and update.rank:
+        if settings.positions == ALIGNED and update.rank:
             # Of whole captions nearly all states say nearly the same: their update is of far lower rank than they are.
             update = update.truncated(_ENOUGH)
     with watch.stage("report"):

@@ -13,6 +13,7 @@ from itertools import accumulate
 import torch
 
 from ..text.prompts import PromptError, PromptTokenizer
+from ..text.rows import without_filling
 from ..text.subjects import naming_any
 from .concepts.built_in import PRESERVE_SETS, PRESERVED
 from .concepts.concept import ConceptEdit
@@ -63,7 +64,7 @@ class PromptKeys:
     def of(cls, tower: Tower, tokenizer: PromptTokenizer, prompts: Sequence[str], layer: int) -> PromptKeys:
         """The keys of at least one prompt."""
         parts = tokenizer.parts_all(list(prompts))
-        ids = [part.ids for own in parts for part in own]
+        ids = without_filling([part.ids for own in parts for part in own])
         owners = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(own) for own in parts]))
         # In a causal tower equal beginnings give equal keys (BOS is the same in all prompts).
         numbers: dict[tuple[int, int], int] = {}

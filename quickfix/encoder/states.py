@@ -52,7 +52,8 @@ class StateTower:
         template: how many positions at a prompt's beginning are no word of its own; they are not measured.
         device: where everything is computed.
         shortens: whether ``read`` takes prompts that are cut short, all to one length, and gives their states alone, as
-            it can where ``causal``; otherwise it gets them as long as ``context_length``.
+            it can where ``causal``; otherwise it gets them as long as ``context_length``, or, where ``whole``, as the
+            longest of them.
     """
 
     read: ReadStates
@@ -132,10 +133,13 @@ class StateTower:
         positions = range(length) if positions is None else positions
         if self.shortens:
             rows, length = rows[:, : positions.stop], positions.stop
+        elif self.whole and count:
+            # Behind the last token of the longest row there is nothing to be read.
+            rows = rows[:, : max(positions.stop, 1 + int((rows != self.pad_token).any(0).nonzero().amax()))]
         else:
             rows = torch.cat((rows, rows.new_full((count, self.context_length - length), self.pad_token)), dim=1)
         states = self.read(rows.tolist()) if count else torch.zeros(0, length, self.width)
-        if tuple(states.shape[::2]) != (count, self.width) or states.shape[1] < length:
+        if tuple(states.shape[::2]) != (count, self.width) or states.shape[1] < positions.stop:
             raise TowerError(
                 f"The text encoder gave states of shape {tuple(states.shape)} for {count} prompts of {length} tokens; "
                 f"expected {self.width} wide ones, one for each token."

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from ...text.prompts import TokenizedPrompt
+from ...text.rows import without_filling
 from ..solver.low_rank import LowRank
 
 Ids = torch.Tensor | Sequence[Sequence[int]]
@@ -30,9 +31,9 @@ class AttentionStates(NamedTuple):
     """The residual stream right after the attention's output was added."""
 
 
-def beginnings(tower: Tower, prompts: Sequence[TokenizedPrompt], length: int | None) -> list[tuple[int, ...]]:
-    """The ids of some prompts up to a length, or whole where the tower needs them so."""
-    return [prompt.ids if tower.whole else prompt.ids[:length] for prompt in prompts]
+def beginnings(tower: Tower, prompts: Sequence[TokenizedPrompt], length: int | None) -> list[Sequence[int]]:
+    """The ids of some prompts up to a length, or whole where the tower needs them so, as long as the longest."""
+    return without_filling([prompt.ids if tower.whole else prompt.ids[:length] for prompt in prompts])
 
 
 class Tower(Protocol):

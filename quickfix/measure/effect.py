@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from ...text.prompts import PromptTokenizer, TokenizedPrompt
+from ...text.rows import without_filling
 from ..concepts.built_in import FINAL_CAPTIONS
 from ..encoder.towers import Tower, beginnings
 from ..solver.low_rank import LowRank
@@ -47,7 +48,7 @@ class Probe:
 
     @classmethod
     def of(cls, tower: Tower, layer: int, prompts: Sequence[TokenizedPrompt]) -> Probe:
-        inputs, residual = tower.attention_states([prompt.ids for prompt in prompts], layer)
+        inputs, residual = tower.attention_states(without_filling([prompt.ids for prompt in prompts]), layer)
         return cls(tuple(prompts), inputs, residual.flatten(1).norm(dim=1))
 
     def drift_grams(self) -> list[torch.Tensor]:

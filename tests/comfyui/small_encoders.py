@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 import pytest
 import torch
-from door_models import CASES, build
+from door_models import CASES, Case, build
 
 # Widths of the states are those of the small image models of ``door_models``.
 _LLM = {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64}
@@ -20,7 +21,9 @@ _T5 = {
         "intermediate_size": 32,
     },
 }
-FAMILIES = ("z-image", "qwen-image", "flux", "chroma", "anima", "krea2", "pixart")
+FAMILIES = ("sd3", "z-image", "qwen-image", "flux", "chroma", "anima", "krea2", "pixart")
+# ComfyUI fills CLIP's states of Stable Diffusion 3 up to this width.
+_SD3_WIDTH = 4096
 
 
 def present() -> list[str]:
@@ -36,7 +39,7 @@ def objects(name: str) -> tuple[Any, Any]:
     import comfy.latent_formats
     import comfy.model_patcher
 
-    model = build(CASES[name])
+    model = build(_case(name))
     # Latents as they are: those of the small models have too few channels for the family's own format.
     model.latent_format = comfy.latent_formats.LatentFormat()
     if name == "anima":
@@ -46,12 +49,28 @@ def objects(name: str) -> tuple[Any, Any]:
     return comfy.model_patcher.ModelPatcher(model, cpu, cpu), _clip(name)
 
 
+def _case(name: str) -> Case:
+    case = CASES[name]
+    if name != "sd3":
+        return case
+    embedder = {"target": "torch.nn.Linear", "params": {"in_features": _SD3_WIDTH, "out_features": 128}}
+    config = {**case.config, "context_embedder_config": embedder, "adm_in_channels": 16 + 24}
+    return dataclasses.replace(case, config=config, width=_SD3_WIDTH)
+
+
 def _clip(name: str) -> Any:
     import comfy.sd
     import comfy.text_encoders.flux as flux
     import comfy.text_encoders.pixart_t5 as pixart
+    import comfy.text_encoders.sd3_clip as sd3
 
     options: dict[str, Any] = {**_T5, "dtype": torch.float32}
+    if name == "sd3":
+        options["t5xxl_model_config"] = {**options["t5xxl_model_config"], "d_model": _SD3_WIDTH}
+        options["clip_l_model_config"] = {**options["clip_l_model_config"], "num_hidden_layers": 3}
+        options["clip_g_model_config"] = {**options["clip_l_model_config"], "hidden_size": 24, "intermediate_size": 48}
+        target = _target(sd3.sd3_clip(dtype_t5=torch.float32), sd3.SD3Tokenizer)
+        return _filled(comfy.sd.CLIP(target, model_options=options))
     if name == "flux":
         return _filled(comfy.sd.CLIP(_target(flux.flux_clip(torch.float32), flux.FluxTokenizer), model_options=options))
     if name in ("chroma", "pixart"):
@@ -109,12 +128,20 @@ def _target(model: Any, own: Any) -> Any:
     return Target
 
 
+# Numbers of the largest table that is filled.
+_LARGE = 2**25
+
+
 def _filled(clip: Any) -> Any:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in clip.cond_stage_model.named_parameters():
             if parameter.ndim < 2:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif parameter.numel() > _LARGE:
+                # Rows that overlap, of one short run of numbers.
+                run = torch.randn(7 * len(parameter) + parameter.shape[1], generator=generator)
+                parameter.data = run.as_strided(parameter.shape, (7, 1))
             elif "embed" in name or "shared" in name:
                 # A table of random rows, repeated: drawing a whole vocabulary takes long.
                 rows = torch.randn(4099, parameter.shape[1], generator=generator)

@@ -16,7 +16,8 @@ from ....quickfix import StateTower, TokenTable
 from ....text.prompts import PromptTokenizer
 from ..objects import Clip, Model
 from .model_front import Front
-from .row_states import ROW_FAMILIES, RowReader, open_row_states
+from .row_reader import RowReader, part_of
+from .row_states import ROW_FAMILIES, open_row_states
 
 # Prompts encoded at once.
 _BATCH = 16
@@ -121,6 +122,12 @@ def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
     missing = [name for name in (*family.encoders, *family.positions) if name not in streams]
     if missing:
         raise _foreign(clip, family)
+    absent = [name for name in family.encoders if part_of(clip.cond_stage_model, name) is None]
+    if absent:
+        raise UnsupportedStatesError(
+            f"The CLIP was loaded without {', '.join(absent)}; an edit of {family.title} reads "
+            f"{', '.join(family.encoders)}. Load all of them."
+        )
     front = None
     if model is not None:
         front = Front(model, family)
@@ -130,7 +137,8 @@ def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
             "known. Use Remove Concept, Edit Image Model, or Load Edit with the MODEL connected."
         )
     make = (lambda states, extras: states.float().cpu()) if front is None else front.make
-    embeddings = (lambda: front.weight("llm_adapter.embed.weight")) if front and family.positions else None
+    adapted = front is not None and "llm_adapter" in family.front_modules
+    embeddings = (lambda: front.weight("llm_adapter.embed.weight")) if front is not None and adapted else None
     try:
         tower, tokenizer, reader, pooled = open_row_states(clip, family, make, embeddings)
     except torch.OutOfMemoryError:
