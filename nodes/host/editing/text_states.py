@@ -3,6 +3,8 @@ clip skip, with its LoRAs and patches."""
 
 from __future__ import annotations
 
+import functools
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +17,7 @@ from ....families.family import states_as_they_are
 from ....quickfix import StateTower, TokenTable
 from ....text.prompts import PromptTokenizer
 from ..objects import Clip, Model
-from .model_front import Front
+from .model_front import Front, MakeStates
 from .row_reader import RowReader, part_of
 from .row_states import ROW_FAMILIES, open_row_states
 
@@ -136,11 +138,14 @@ def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
             f"{family.title} makes other states of the text before it reads them: without the MODEL they cannot be "
             "known. Use Remove Concept, Edit Image Model, or Load Edit with the MODEL connected."
         )
-    make = (lambda states, extras: states.float().cpu()) if front is None else front.make
+    make: MakeStates = (lambda states, extras: states.float().cpu()) if front is None else front.make
+    pooled_front = None
+    if front is not None and "pooled" in family.fronts:
+        pooled_front = functools.partial(front.make, reads="pooled")
     adapted = front is not None and "llm_adapter" in family.front_modules
     embeddings = (lambda: front.weight("llm_adapter.embed.weight")) if front is not None and adapted else None
     try:
-        tower, tokenizer, reader, pooled = open_row_states(clip, family, make, embeddings)
+        tower, tokenizer, reader, pooled = open_row_states(clip, family, (make, pooled_front), embeddings)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, DoorError) as error:
