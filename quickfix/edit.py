@@ -103,7 +103,7 @@ def edit_of_pairs(
         settings,
         report,
         encoder=tower.encoder,
-        base=weight_hash(tower.weight(name)),
+        base="" if tower.identity else weight_hash(tower.weight(name)),
     )
 
 
@@ -130,17 +130,22 @@ def _measured(
         **effect._asdict(),
         pairs=len(pairs),
         rank=update.rank,
-        relative_norm=float(update.up.norm() / tower.weight(tower.out_proj_name(settings.layer)).norm()),
+        relative_norm=float(update.up.norm()) / _norm_of(tower, settings.layer),
         nbytes=update.up.nbytes + update.down.nbytes,
         skipped_preserve=guard.skipped,
         generality=_generality(tower, tokenizer, known, settings, update),
         contested=near_preserved(tower, tokenizer, concepts, settings),
         condition=pairs.condition(settings.lam, guard),
-        guarding=None if held is None else Guarding(held.rank, held.share(pairs.sums.gram)),
+        guarding=None if held is None else Guarding(held.rank, pairs.held_share(held)),
         neighbours=neighbours,
         unknown=unknown,
         chosen=Chosen.of(settings, hits),
     )
+
+
+def _norm_of(tower: Tower, layer: int) -> float:
+    """The Frobenius norm of the edited weight."""
+    return tower.width**0.5 if tower.identity else float(tower.weight(tower.out_proj_name(layer)).norm())
 
 
 @torch.no_grad()
@@ -191,11 +196,11 @@ def require_fit(tower: Tower, edit: WeightEdit) -> None:
             + ("Load Edit's model input or Remove Concept." if edit.of_states else "Diff-QuickFix Edit's nodes.")
         )
     tower.require_layer(edit.settings.layer)
-    weight = tower.weight(edit.weight_name)
-    if tuple(weight.shape) != (edit.up.shape[0], edit.down.shape[1]):
+    shape = (tower.width, tower.width) if tower.identity else tuple(tower.weight(edit.weight_name).shape)
+    if shape != (edit.up.shape[0], edit.down.shape[1]):
         raise TowerError(
             f"The edit changes a weight of {edit.up.shape[0]} x {edit.down.shape[1]}; this text encoder's is "
-            f"{' x '.join(map(str, weight.shape))}. It was made for another kind of model ({edit.encoder})."
+            f"{' x '.join(map(str, shape))}. It was made for another kind of model ({edit.encoder})."
         )
 
 

@@ -19,8 +19,9 @@ from .concepts.built_in import PRESERVE_SETS, PRESERVED
 from .concepts.concept import ConceptEdit
 from .concepts.settings import EditSettings
 from .encoder.towers import Tower
-from .solver.closed_form import preserved_gram
+from .solver.closed_form import check_preserve_weight, preserved_gram
 from .solver.nullspace import HeldSpan
+from .solver.preserved import Kept, PreservedRows
 
 _BUILT_IN = frozenset(PRESERVED).union(*PRESERVE_SETS.values())
 
@@ -30,13 +31,13 @@ class Guard:
     """What must stay, ready for the solver.
 
     Attributes:
-        kept: :func:`~.solver.closed_form.preserved_gram` (d, d) of the softly preserved keys, each distinct one once;
-            None where there are none. On the CPU, as ``held`` is: a guard is kept for long.
+        kept: :func:`~.solver.closed_form.preserved_gram` (d, d) of the softly preserved keys, each distinct one once,
+            or its rows, where they are fewer than d; None where there are none. On the CPU, as ``held`` is: a guard is kept for long.
         held: the span of the held keys; None where nothing is held.
         skipped: built-in prompts left out because they name a concept that is edited.
     """
 
-    kept: torch.Tensor | None
+    kept: Kept | None
     held: HeldSpan | None
     skipped: tuple[str, ...]
 
@@ -115,15 +116,18 @@ class GuardKeys:
 
     def _gram(
         self, every: PromptKeys, soft: Sequence[str], held: HeldSpan | None, device: torch.device
-    ) -> torch.Tensor | None:
+    ) -> Kept | None:
         """The Gram matrix of some softly preserved prompts; from the keys left out, where they are fewer and the whole
-        is known."""
+        is known. Its rows, where they are fewer than their dimensions."""
 
         def gram(chosen: torch.Tensor) -> torch.Tensor | None:
             made = preserved_gram(every.keys[chosen].to(device), self.settings.preserve_weight, held)
             return None if made is None else made.cpu()
 
         used = every.used(soft)
+        if int(used.sum()) < every.keys.shape[1]:
+            check_preserve_weight(self.settings.preserve_weight)
+            return PreservedRows.of(every.keys[used].to(device), self.settings.preserve_weight, held).to("cpu")
         if held is not None or 2 * int(used.sum()) < len(used):
             return gram(used)
         if self._whole is None:

@@ -112,11 +112,14 @@ class StateTower:
         if layer != 0:
             raise TowerError(f"An edit of the doors has no layer {layer}; leave it at 0.")
 
+    @property
+    def identity(self) -> bool:
+        """True: the map of the states is the identity. It may be 15,360 wide, and no matrix of it is made."""
+        return True
+
     def weight(self, name: str) -> torch.Tensor:
-        """The identity (width, width)."""
-        if name != STATES:
-            raise TowerError(f"The doors of an image model read text states; there is no weight {name} among them.")
-        return torch.eye(self.width, device=self.device)
+        """Refuse to give a weight (TowerError): there is none."""
+        raise TowerError(f"The doors of an image model read text states; there is no weight {name} among them.")
 
     @torch.no_grad()
     def attention_inputs(self, ids: Ids, layer: int, positions: range | None = None) -> torch.Tensor:

@@ -42,6 +42,6 @@ def near_preserved(
 def _last_word_keys(tower: Tower, tokenizer: PromptTokenizer, texts: Sequence[str], layer: int) -> torch.Tensor:
     """The key of each text's last word, (n, d), of length 1."""
     prompts = tokenizer.tokenize_all(list(texts))
-    ends = [prompt.eos for prompt in prompts]
-    inputs = tower.attention_inputs(beginnings(tower, prompts, max(ends)), layer)
-    return F.normalize(inputs[list(range(len(ends))), [prompt.last_word for prompt in prompts]], dim=1)
+    lasts = [prompt.last_word for prompt in prompts]
+    inputs = tower.attention_inputs(beginnings(tower, prompts, max(lasts) + 1), layer)
+    return F.normalize(inputs[list(range(len(lasts))), lasts], dim=1)

@@ -74,11 +74,11 @@ def _clip(name: str) -> Any:
         options["clip_l_model_config"] = {**options["clip_l_model_config"], "num_hidden_layers": 3}
         options["clip_g_model_config"] = {**options["clip_l_model_config"], "hidden_size": 24, "intermediate_size": 48}
         target = _target(sd3.sd3_clip(dtype_t5=torch.float32), sd3.SD3Tokenizer)
-        return _filled(comfy.sd.CLIP(target, model_options=options))
+        return fill_clip(comfy.sd.CLIP(target, model_options=options))
     if name == "flux":
-        return _filled(comfy.sd.CLIP(_target(flux.flux_clip(torch.float32), flux.FluxTokenizer), model_options=options))
+        return fill_clip(comfy.sd.CLIP(_target(flux.flux_clip(torch.float32), flux.FluxTokenizer), model_options=options))
     if name in ("wan", "cosmos-predict2", "lumina2", "newbie", "flux2"):
-        return _filled(_of_pieces(name, options))
+        return fill_clip(_of_pieces(name, options))
     if name.startswith("flux2-klein"):
         large = name.endswith("9b")
         encoder = "qwen3_8b" if large else "qwen3_4b"
@@ -88,9 +88,9 @@ def _clip(name: str) -> Any:
         )
         options[f"{encoder}_model_config"] = {**_LLM, "hidden_size": CASES[name].width // 3}
         tokenizer = flux.KleinTokenizer8B if large else flux.KleinTokenizer
-        return _filled(comfy.sd.CLIP(_target(flux.klein_te(model_type=encoder), tokenizer), model_options=options))
+        return fill_clip(comfy.sd.CLIP(_target(flux.klein_te(model_type=encoder), tokenizer), model_options=options))
     if name in ("chroma", "pixart"):
-        return _filled(
+        return fill_clip(
             comfy.sd.CLIP(_target(pixart.pixart_te(torch.float32), pixart.PixArtTokenizer), model_options=options)
         )
     encoder, width = {
@@ -108,7 +108,7 @@ def _clip(name: str) -> Any:
         patch.setattr("comfy.text_encoders.qwen_vl.Qwen2VLVisionTransformer", _Blind)
         if name == "krea2":
             patch.setattr("comfy.text_encoders.qwen3vl.Qwen3VLVisionModel", _Blind)
-        return _filled(comfy.sd.CLIP(target, model_options=options))
+        return fill_clip(comfy.sd.CLIP(target, model_options=options))
 
 
 def _of_pieces(name: str, options: dict[str, Any]) -> Any:
@@ -238,7 +238,8 @@ def _target(model: Any, own: Any) -> Any:
 _LARGE = 2**25
 
 
-def _filled(clip: Any) -> Any:
+def fill_clip(clip: Any) -> Any:
+    """Random weights, in place."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in clip.cond_stage_model.named_parameters():

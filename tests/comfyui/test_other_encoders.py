@@ -11,6 +11,8 @@ from test_remove_concept import weights_of
 
 PROMPT = "a red star in the style of van gogh, on grass"
 LATER = {"krea2"}
+# Of these the edited weights are looked at in ComfyUI's sampler alone.
+SLOW = ("sd3", "lumina2", "flux2", "flux2-klein-9b", "wan", "cosmos-predict2", "hunyuan-image")
 
 
 @pytest.fixture(params=present())
@@ -135,7 +137,7 @@ def test_states_are_what_the_sampler_feeds_the_doors(family, opened):
     assert all(len(row) == len(found[0]) for row in rows)
 
 
-@pytest.mark.parametrize("family", [name for name in present() if name != "anima"])
+@pytest.mark.parametrize("family", [name for name in present() if name not in ("anima", *SLOW)])
 def test_edited_doors_give_the_edited_states_outputs_and_nothing_else_moves(family, remove, opened):
     model, _ = objects(family)
     edited, clip, edit, report = remove(family)
@@ -166,7 +168,8 @@ def test_with_nothing_preserved_the_source_gives_what_the_target_gives(family, o
     settings = doors_settings(image_model.family, "last subject token")
     settings = dataclasses.replace(settings, lam=1e-7, preserve=(), preserve_weight=0.0)
     concepts = [ConceptEdit("van gogh", "painting", "custom", (template,))]
-    doors = [door for door in image_model.doors() if door.reads == "text"]
+    # HunyuanImage's other door reads the mean of the states.
+    doors = [door for door in image_model.doors() if door.reads == "text" and "c_embedder" not in door.name]
     edit = edit_doors(states.tower, states.tokenizer, concepts, settings, doors, image_model.read)
     pairs = pair_tokens(states.tokenizer, [("van gogh", "painting", (template,))], settings.positions)
     captions = [template.replace("{x}", name) for name in ("van gogh", "painting")]

@@ -56,7 +56,7 @@ def open_row_states(
     pads = _PADS.get(family.name)
     joined = family.layout == "behind"
     behind = _clip_tokenizer(clip, encoder) if joined else None
-    tokenizer = _tokenizer(clip, family, (encoder, counted), pads, behind)
+    tokenizer = row_tokenizer(clip, family, (encoder, counted), pads, behind)
     reader: RowReader
     if behind is not None:
         other = part_of(clip.tokenizer, family.encoders[1]).pad_token
@@ -123,13 +123,19 @@ def _clip_tokenizer(clip: Clip, stream: str) -> PromptTokenizer:
     return PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=own.max_length)
 
 
-def _tokenizer(
+def row_tokenizer(
     clip: Clip,
     family: Family,
     streams: tuple[str, str],
-    pads: tuple[int, ...] | None,
-    behind: PromptTokenizer | None,
+    pads: tuple[int, ...] | None = None,
+    behind: PromptTokenizer | None = None,
 ) -> RowTokenizer:
+    """Rows as a CLIP tokenizes prompts.
+
+    Args:
+        streams: that of the tokens whose states they are, and that by which the states are counted.
+        pads, behind: see :class:`RowReader` and :class:`RowTokenizer`.
+    """
     encoder, counted = streams
     pad = part_of(clip.tokenizer, counted).pad_token
 
@@ -176,7 +182,7 @@ def _token_table(weight: Callable[[], Any], unreadable: frozenset[int]) -> Token
     """The embeddings of tokens; where they cannot be told, all are alike, and none counts as untrained."""
     try:
         size = int(plain_numbers(weight()[:1], lambda stored: stored).shape[0]) and int(weight().shape[0])
-    except (TypeError, ValueError, NotImplementedError, RuntimeError):
+    except (TypeError, ValueError, NotImplementedError, AttributeError, RuntimeError):
         return TokenTable(0, lambda ids: torch.ones(len(ids), 1), unreadable)
 
     def rows(ids: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@ clip skip, with its LoRAs and patches."""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ....families.doors import DoorError, Family
+from ....families.doors import CONDITIONING, DoorError, Family
 from ....families.family import states_as_they_are
 from ....quickfix import StateTower, TokenTable
 from ....text.prompts import PromptTokenizer
 from ..objects import Clip, Model
+from .any_states import open_any_rows
 from .model_front import Front, MakeStates
 from .row_reader import RowReader, part_of
 from .row_states import ROW_FAMILIES, open_row_states
@@ -110,7 +111,24 @@ def open_text_states(clip: Clip, family: Family, model: Model | None = None) -> 
     Raises:
         UnsupportedStatesError: the CLIP is not of the family's kind, or the family's text encoder cannot be read.
     """
+    if family.name == CONDITIONING.name:
+        return _of_any(clip)
     return _of_clips(clip, family) if _CLIPS.issuperset(family.encoders) else _of_rows(clip, family, model)
+
+
+def _of_any(clip: Clip) -> TextStates:
+    """The text states of a conditioning, whatever reads them."""
+    streams = tuple(clip.tokenize(""))
+    if _CLIPS.issuperset(streams):
+        # ComfyUI sets the states of these side by side in this order.
+        return _of_clips(clip, dataclasses.replace(CONDITIONING, encoders=tuple(n for n in "lgh" if n in streams)))
+    opened = open_any_rows(clip)
+    if opened is None:
+        raise UnsupportedStatesError(
+            f"The CLIP, {type(clip.cond_stage_model).__name__} with the tokens {', '.join(streams) or 'none'}, does "
+            "not give one text state for each of its tokens, so that no map of them can be computed."
+        )
+    return TextStates(*opened)
 
 
 def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
