@@ -57,7 +57,7 @@ CONDITIONING = Family(
     (),
     (),
 )
-"""What an edit of a conditioning alone is of, where a model is of no known family, or makes other states of its text."""
+"""What an edit of a conditioning alone is of, where a model is of no known family or makes other states of its text."""
 
 
 def family_of(shapes: Shapes) -> Family:

@@ -32,7 +32,8 @@ class Guard:
 
     Attributes:
         kept: :func:`~.solver.closed_form.preserved_gram` (d, d) of the softly preserved keys, each distinct one once,
-            or its rows, where they are fewer than d; None where there are none. On the CPU, as ``held`` is: a guard is kept for long.
+            or its rows, where they are fewer than d; None where there are none. On the CPU, as ``held`` is: a guard is
+            kept for long.
         held: the span of the held keys; None where nothing is held.
         skipped: built-in prompts left out because they name a concept that is edited.
     """
@@ -114,9 +115,7 @@ class GuardKeys:
             self._made = Guard(kept, held, left_out)
         return self._made
 
-    def _gram(
-        self, every: PromptKeys, soft: Sequence[str], held: HeldSpan | None, device: torch.device
-    ) -> Kept | None:
+    def _gram(self, every: PromptKeys, soft: Sequence[str], held: HeldSpan | None, device: torch.device) -> Kept | None:
         """The Gram matrix of some softly preserved prompts; from the keys left out, where they are fewer and the whole
         is known. Its rows, where they are fewer than their dimensions."""
 

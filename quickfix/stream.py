@@ -32,8 +32,8 @@ from .encoder.towers import Tower, TowerError
 from .guard import Guard
 from .measure.stopwatch import Stopwatch
 from .solver.closed_form import Statistics, condition_bound, row_parts, solve_residuals, symmetric_product
-from .solver.nullspace import HeldSpan
 from .solver.low_rank import LowRank, reached, share_reached
+from .solver.nullspace import HeldSpan
 
 # Concepts encoded at once.
 CONCEPTS = 64

@@ -3,9 +3,9 @@
 Qwen-Image's ``txt_in`` reads the text states behind an RMS norm (``txt_norm``), so that a prompt weight does nothing.
 Stable Diffusion 3's ``context_embedder`` reads CLIP-L and CLIP-G side by side, filled with zeros to T5's width, and T5
 behind them; a model with a ``context_processor``, which mixes them first, is none of this family. Its
-``y_embedder.mlp.0`` reads both CLIPs' pooled vectors. Read in ComfyUI's ``ldm/qwen_image/model.py``, ``ldm/modules/diffusionmodules/mmdit.py`` and
-``model_base.py`` and in diffusers' ``transformer_qwenimage.py`` and ``transformer_sd3.py``; checked by perturbation of
-small models with random weights.
+``y_embedder.mlp.0`` reads both CLIPs' pooled vectors. Read in ComfyUI's ``ldm/qwen_image/model.py``,
+``ldm/modules/diffusionmodules/mmdit.py`` and ``model_base.py`` and in diffusers' ``transformer_qwenimage.py`` and
+``transformer_sd3.py``; checked by perturbation of small models with random weights.
 """
 
 from __future__ import annotations

@@ -238,9 +238,7 @@ CASES = {
     "flux": Case("Flux", _FLUX, _IMAGE, 32, ("y", 16), _guided),
     "chroma": Case("Chroma", _CHROMA, _IMAGE, 32, arguments=_guided),
     "flux2": Case("Flux2", {**_FLUX2, "context_in_dim": 96}, (16, 4, 4), 96, arguments=_guided),
-    "flux2-klein-4b": Case(
-        "Flux2", {**_FLUX2, "guidance_embed": False, "context_in_dim": 96}, (16, 4, 4), 96
-    ),
+    "flux2-klein-4b": Case("Flux2", {**_FLUX2, "guidance_embed": False, "context_in_dim": 96}, (16, 4, 4), 96),
     "flux2-klein-9b": Case("Flux2", {**_FLUX2, "guidance_embed": False, "context_in_dim": 12288}, (16, 4, 4), 12288),
     "longcat": Case(
         "LongCatImage",

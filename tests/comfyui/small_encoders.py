@@ -24,7 +24,7 @@ _T5 = {
 }
 FAMILIES = (
     *("sd3", "z-image", "qwen-image", "flux", "chroma", "anima", "krea2", "pixart", "lumina2", "flux2"),
-    *("flux2-klein-4b", "flux2-klein-9b", "wan", "cosmos-predict2", "newbie", "hunyuan-image"),
+    *("flux2-klein-4b", "flux2-klein-9b", "wan", "cosmos-predict2", "newbie", "hunyuan-image", "ovis", "longcat"),
 )
 # ComfyUI fills CLIP's states of Stable Diffusion 3 up to this width.
 _SD3_WIDTH = 4096
@@ -76,7 +76,9 @@ def _clip(name: str) -> Any:
         target = _target(sd3.sd3_clip(dtype_t5=torch.float32), sd3.SD3Tokenizer)
         return fill_clip(comfy.sd.CLIP(target, model_options=options))
     if name == "flux":
-        return fill_clip(comfy.sd.CLIP(_target(flux.flux_clip(torch.float32), flux.FluxTokenizer), model_options=options))
+        return fill_clip(
+            comfy.sd.CLIP(_target(flux.flux_clip(torch.float32), flux.FluxTokenizer), model_options=options)
+        )
     if name in ("wan", "cosmos-predict2", "lumina2", "newbie", "flux2"):
         return fill_clip(_of_pieces(name, options))
     if name.startswith("flux2-klein"):
@@ -99,6 +101,8 @@ def _clip(name: str) -> Any:
         "anima": ("qwen3_06b", 1024),
         "krea2": ("qwen3vl_4b", 32),
         "hunyuan-image": ("qwen25_7b", 32),
+        "ovis": ("qwen3_2b", 32),
+        "longcat": ("qwen25_7b", CASES["longcat"].width),
     }[name]
     options[f"{encoder}_model_config"] = {**_LLM, "hidden_size": width}
     if name == "hunyuan-image":
@@ -182,7 +186,15 @@ def _bytes() -> Any:
     """A tokenizer of bytes and a few pairs of them, with Mistral's special tokens where Mistral has them."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", *(f"<special_{number}>" for number in range(5, 11)), "<pad>"]
+    special = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        "[INST]",
+        "[/INST]",
+        *(f"<special_{number}>" for number in range(5, 11)),
+        "<pad>",
+    ]
     special += ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("a", "n"), ("i", "n"), ("\u0120", "v"), ("g", "o"), ("go", "g"), ("gog", "h")]
@@ -207,6 +219,14 @@ def _llm(name: str) -> Any:
         import comfy.text_encoders.hunyuan_image as module
 
         return _target(module.te(byt5=False), module.HunyuanImageTokenizer)
+    if name == "ovis":
+        import comfy.text_encoders.ovis as module
+
+        return _target(module.OvisTEModel, module.OvisTokenizer)
+    if name == "longcat":
+        import comfy.text_encoders.longcat_image as module
+
+        return _target(module.LongCatImageTEModel, module.LongCatImageTokenizer)
     if name == "anima":
         import comfy.text_encoders.anima as module
 

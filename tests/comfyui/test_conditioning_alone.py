@@ -17,6 +17,8 @@ KNOWN = {
     "wan": "bidirectional",
     "newbie": "causal",
     "hunyuan-image": "causal",
+    "ovis": "causal",
+    "longcat": "causal",
 }
 
 
@@ -78,7 +80,7 @@ def test_an_unknown_model_is_told_the_way_and_the_way_works(run, edit_alone):
     import comfy.sample
 
     model, clip = aura_flow()
-    with pytest.raises(ValueError, match='"conditioning alone" in Edit Image Model.*Apply Edit to Conditioning'):
+    with pytest.raises(ValueError, match=r'"conditioning alone" in Edit Image Model.*Apply Edit to Conditioning'):
         run("RemoveConcept", model, clip, "van gogh", "painting", "style", 1.0)
     with pytest.raises(ValueError, match="conditioning alone"):
         run("EditImageModel", model, clip, "van gogh", "painting", "style", 1.0, "default", "*", "last subject token")

@@ -12,10 +12,12 @@ from test_remove_concept import weights_of
 PROMPT = "a red star in the style of van gogh, on grass"
 LATER = {"krea2"}
 # Of these the edited weights are looked at in ComfyUI's sampler alone.
-SLOW = ("sd3", "lumina2", "flux2", "flux2-klein-9b", "wan", "cosmos-predict2", "hunyuan-image")
+WIDE = "flux2-klein-9b"
+SLOW = ("sd3", "longcat", "lumina2", "flux2", WIDE, "wan", "cosmos-predict2", "hunyuan-image")
 
 
-@pytest.fixture(params=present())
+# Klein 9B's text states are as wide as in life; one test looks at them.
+@pytest.fixture(params=[name for name in present() if name != WIDE])
 def family(request):
     return request.param
 
@@ -96,6 +98,10 @@ def test_absent():
     import comfyui_version
 
     version = tuple(int(part) for part in comfyui_version.__version__.split("."))
+    from diff_quickfix.families.doors import FAMILIES as KNOWN
+
+    clips = {"sd1", "sd2", "sdxl", "sdxl-refiner"}
+    assert {family.name for family in KNOWN} == clips | set(FAMILIES)
     assert set(FAMILIES) - set(present()) == (set() if version >= (0, 30) else LATER)
 
 
@@ -130,6 +136,7 @@ def test_states_are_what_the_sampler_feeds_the_doors(family, opened):
             # One pad stands for all.
             assert len(places) + len(rest) == 512 and torch.allclose(rest, given[-1:], atol=2e-5)
         elif "klein" in family:
+            # Those between them are like them.
             assert len(places) + len(rest) == 512
         else:
             assert not rest.any(), prompt
@@ -331,3 +338,64 @@ def test_a_conditioning_and_nodes_without_the_model_are_refused(remove, run):
     with pytest.raises(ValueError, match="without the MODEL"):
         run("CollateralRadar", objects("z-image")[1], edit, 5)
     assert "looked at" in run("CollateralRadar", objects("flux")[1], remove("flux")[2], 5).args[0]
+
+
+@pytest.mark.newest
+def test_stable_diffusion_3_is_edited_at_both_of_its_doors(remove, opened):
+    """T5's states and CLIP's have one size as keys, and both CLIPs' vectors make the pooled one."""
+    import nodes as stock
+
+    states = opened("sd3")
+    prompts = [PROMPT, "a cat"]
+    with torch.inference_mode():
+        wanted = [stock.CLIPTextEncode().encode(objects("sd3")[1], prompt)[0][0][1] for prompt in prompts]
+    found = states.pooled(prompts)
+    assert torch.allclose(found, torch.cat([options["pooled_output"] for options in wanted]), atol=1e-5)
+    (row,) = states.tokenizer.tokenize_all([PROMPT])
+    keys = states.tower.attention_inputs([row.ids], 0)[0]
+    counted = sum(token >= 0 for token in row.ids)
+    tokens = states.tokenizer.behind.tokenize(PROMPT)
+    t5, clips = keys[row.start : row.eos + 1], keys[counted + 1 : counted + 1 + tokens.eos]
+    sizes = [float(rows.square().sum(1).mean()) for rows in (t5, clips)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.3) and sum(sizes) / 2 == pytest.approx(1.0, rel=0.3)
+    edit, report = remove("sd3")[2:]
+    assert [update.door.name for update in edit.doors] == ["context_embedder", "y_embedder.mlp.0"]
+    assert edit.settings.positions == "whole aligned caption" and "pooled vector:" in report
+
+
+def test_a_clip_that_lacks_one_of_its_encoders_is_refused_by_name(run, monkeypatch):
+    model, clip = objects("sd3")
+    monkeypatch.setattr(clip.cond_stage_model, "t5xxl", None)
+    with pytest.raises(ValueError, match="loaded without t5xxl"):
+        run("RemoveConcept", model, clip, "van gogh", "painting", "style", 1.0)
+
+
+@pytest.mark.newest
+def test_states_as_wide_as_kleins_make_no_square(opened, inference):
+    """Of 12,288 numbers each: a square of them would take 600 MB in fp32."""
+    from pack_under_test.quickfix import ConceptEdit, compute_edit, doors_settings
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor) and made.shape[-2:] == (WIDTH, WIDTH):
+                self.size = made.numel()
+            return made
+
+    WIDTH = CASES[WIDE].width
+    states = opened(WIDE)
+    assert states.tower.width == WIDTH == 12288
+    with Largest() as largest:
+        settings = doors_settings(family_named(WIDE), "last subject token")
+        settings = dataclasses.replace(settings, preserve=("", "a cat"))
+        edit = compute_edit(states.tower, states.tokenizer, [ConceptEdit("van gogh", "painting", "style")], settings)
+    assert edit.rank and not largest.size
+
+
+def family_named(name):
+    from pack_under_test.families.doors import family_named
+
+    return family_named(name)

@@ -17,7 +17,7 @@ from ....families.doors import CONDITIONING, Family
 from ....text.prompts import PromptError
 from ....text.rows import RowTokenizer, tokens_of
 from ..objects import Clip
-from .row_reader import RowReader
+from .row_reader import RowReader, as_they_are
 from .row_states import Opened, open_row_states, row_tokenizer
 
 # They differ in one word alone, so that what depends on it is seen.
@@ -49,19 +49,14 @@ def open_any_rows(clip: Clip) -> Opened | None:
     """Read the text states of a CLIP by the token stream of which they are; None where there is no such stream."""
     plain = clip.encode_from_tokens(clip.tokenize(_CAPTIONS[0]), return_pooled=True)
     for stream in clip.tokenize(""):
-        family = _family_of(clip, stream)
-        if family is not None:
-            tower, tokenizer, reader, _ = open_row_states(clip, family, (as_they_are, None))
+        found = _family_of(clip, stream)
+        if found is not None:
+            tower, tokenizer, reader, _ = open_row_states(clip, found[0], (as_they_are, None), tail=found[1])
             return tower, tokenizer, reader, None if plain[1] is None else AnyPooled(clip)
     return None
 
 
-def as_they_are(states: torch.Tensor, extras: object) -> torch.Tensor:
-    """States in fp32 on the CPU."""
-    return states.float().cpu()
-
-
-def _family_of(clip: Clip, stream: str) -> Family | None:
+def _family_of(clip: Clip, stream: str) -> tuple[Family, int] | None:
     """What the states of a token stream are like; None where they are not one for each of its tokens."""
     family = dataclasses.replace(CONDITIONING, encoders=(stream,))
     try:
@@ -75,23 +70,27 @@ def _family_of(clip: Clip, stream: str) -> Family | None:
         return None
 
 
-def _measured(reader: RowReader, tokenizer: RowTokenizer, family: Family) -> Family | None:
-    rows = [prompt.ids for prompt in tokenizer.tokenize_all(_CAPTIONS)]
-    own = [tokens_of(row)[0] for row in rows]
-    one, other = reader.states(rows)
-    given = reader.clip.encode_from_tokens(reader.clip.tokenize(_CAPTIONS[0])).float().cpu()
-    if given.ndim != 3 or len(given) != 1 or given.shape[1] > len(own[0]):
+def _measured(reader: RowReader, tokenizer: RowTokenizer, family: Family) -> tuple[Family, int] | None:
+    """The kind of attention, and how many states are cut off at a prompt's end."""
+    prompts = tokenizer.tokenize_all(_CAPTIONS)
+    own = [tokens_of(prompt.ids)[0] for prompt in prompts]
+    given = [reader.clip.encode_from_tokens(reader.clip.tokenize(text)).float().cpu() for text in _CAPTIONS]
+    if any(one.ndim != 3 or len(one) != 1 or one.shape[1] > len(ids) for one, ids in zip(given, own, strict=True)):
         return None
-    cut = len(own[0]) - given.shape[1]
-    read = one[cut : len(own[0])]
-    if read.shape != given[0].shape or not float((read - given[0]).norm()) <= _SAME * float(given.norm()):
-        return None
-    changed = next(place for place, (a, b) in enumerate(zip(*own, strict=False)) if a != b)
+    changed = next(place for place, pair in enumerate(zip(*own, strict=False)) if pair[0] != pair[1])
+    one, other = (states[0, : min(states.shape[1] for states in given)] for states in given)
     moved = ((one - other).norm(dim=1) > _MOVED * one.norm(dim=1).amax()).nonzero().flatten().tolist()
-    if not moved:
+    missing = len(own[0]) - given[0].shape[1]
+    if not moved or (missing and not changed - missing <= moved[0] <= changed):
         return None
-    causal = moved[0] == changed
-    # With a beginning cut off, only the place where states begin to differ tells which token each is of.
-    if cut and not causal:
+    cut = changed - moved[0] if missing else 0
+    reader = dataclasses.replace(reader, tail=missing - cut)
+    read = reader.states([prompts[0].ids])[0, cut : cut + given[0].shape[1]]
+    if float((read - given[0][0]).norm()) > _SAME * float(given[0].norm()):
         return None
-    return dataclasses.replace(family, attention="causal" if causal else "bidirectional")
+    # With some cut off, only the place where states begin to differ tells which token each is of: of one whose tokens
+    # read all others it is the first of all.
+    causal = moved[0] + cut == changed and (not missing or moved[0] > 0)
+    if missing and not causal:
+        return None
+    return dataclasses.replace(family, attention="causal" if causal else "bidirectional"), missing - cut

@@ -31,6 +31,7 @@ class RowReader:
         make: makes what doors read of one conditioning.
         pad: the token that pads a row; None where rows hold all of their padding.
         pads: where a row's pads stand in the padding that ComfyUI makes, from 0.
+        tail: how many tokens at a row's end the image model is not given.
     """
 
     clip: Clip
@@ -41,6 +42,7 @@ class RowReader:
     empty: Mapping[str, Any] = field(repr=False)
     pad: int | None = None
     pads: tuple[int, ...] = ()
+    tail: int = 0
 
     def states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """What the doors read (n, length, width) in fp32 on the CPU; zeros where the image model is given nothing.
@@ -89,12 +91,13 @@ class RowReader:
         tokens[self.counted] = [weighted([*ids[:texts], *behind] if behind else ids) for ids, _ in own]
         size = len(tokens[self.counted][0])
         states = self.clip.encode_from_tokens(tokens).float()
-        # ComfyUI sets the rows behind each other and cuts the template's beginning off the first of them.
-        cut = len(rows) * size - states.shape[1]
-        whole = torch.nn.functional.pad(states, (0, 0, cut, 0)).unflatten(1, (len(rows), size))[0]
+        # ComfyUI sets the rows behind each other and cuts the template's beginning off the first of them, and its end
+        # off the last.
+        cut = len(rows) * size - states.shape[1] - self.tail
+        whole = torch.nn.functional.pad(states, (0, 0, cut, self.tail)).unflatten(1, (len(rows), size))[0]
         if padding:
             whole = whole[:, places]
-        return self.make(whole[:, cut:], {}), cut
+        return self.make(whole[:, cut : whole.shape[1] - self.tail], {}), cut
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,17 @@ class PooledReader:
         for prompt in prompts:
             comfy.model_management.throw_exception_if_processing_interrupted()
             tokens = self.clip.tokenize(prompt)
-            vectors = [part_of(self.clip.cond_stage_model, name).encode_token_weights(tokens[name])[1] for name in self.streams]
+            vectors = [
+                part_of(self.clip.cond_stage_model, name).encode_token_weights(tokens[name])[1] for name in self.streams
+            ]
             found.append(torch.cat([vector.float().cpu() for vector in vectors], dim=-1))
         vectors = torch.cat(found)
         return vectors if self.make is None else self.make(vectors, {})
+
+
+def as_they_are(states: torch.Tensor, extras: Mapping[str, Any]) -> torch.Tensor:
+    """States in fp32 on the CPU."""
+    return states.float().cpu()
 
 
 def weighted(ids: Sequence[int]) -> list[tuple[int, float]]:

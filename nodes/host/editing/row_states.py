@@ -24,18 +24,16 @@ _POOLED = {"flux": ("l",), "sd3": ("l", "g"), "newbie": ("jina",)}
 # Which pads of a row are read, from 0, where not all are.
 _SPREAD = (*range(8), *range(8, 448, 40))
 _PADS: dict[str, tuple[int, ...]] = {
-    # Wan's are all zeros, of which its network makes one state; those of Cosmos-Predict2 stay zeros.
+    # Wan's are all zeros, of which its network makes one state; those of Cosmos-Predict2 and Ovis stay zeros.
     "wan": (0,),
     "cosmos-predict2": (),
+    "ovis": (),
     # Klein's hundreds of pads each read the prompt, and differ by their position alone.
     "flux2-klein-4b": _SPREAD,
     "flux2-klein-9b": _SPREAD,
 }
-ROW_FAMILIES = (
-    *("sd3", "z-image", "qwen-image", "flux", "chroma", "anima", "krea2", "pixart", "lumina2", "flux2"),
-    *("flux2-klein-4b", "flux2-klein-9b", "wan", "cosmos-predict2", "newbie", "hunyuan-image"),
-)
-"""The families of which this module's way of reading has been compared with what their sampler feeds their doors."""
+# Tokens of the template's end that the image model is not given.
+_TAILS = {"longcat": 5}
 
 Opened = tuple[StateTower, RowTokenizer, RowReader, Callable[[Sequence[str]], torch.Tensor] | None]
 
@@ -45,12 +43,15 @@ def open_row_states(
     family: Family,
     makes: tuple[MakeStates, MakeStates | None],
     embeddings: Callable[[], torch.Tensor] | None = None,
+    *,
+    tail: int | None = None,
 ) -> Opened:
-    """Read the text states of a CLIP for a family of :data:`ROW_FAMILIES`.
+    """Read the text states of a CLIP for a family whose text encoder is no CLIP.
 
     Args:
         makes: make what the doors of the states read, and those of the pooled vector, which may read it as it is.
         embeddings: the embeddings of the counted tokens, where the text encoder is not what has them.
+        tail: see :class:`RowReader`; None: the family's own.
     """
     encoder, counted = family.encoders[0], (family.positions or family.encoders)[0]
     pads = _PADS.get(family.name)
@@ -61,12 +62,27 @@ def open_row_states(
     if behind is not None:
         other = part_of(clip.tokenizer, family.encoders[1]).pad_token
         reader = JoinedReader(
-            clip, encoder, counted, tokenizer.template_length, makes[0], clip.tokenize(""), behind=behind, beside_pad=other
+            clip,
+            encoder,
+            counted,
+            tokenizer.template_length,
+            makes[0],
+            clip.tokenize(""),
+            behind=behind,
+            beside_pad=other,
         )
     else:
         pad = None if pads is None else part_of(clip.tokenizer, counted).pad_token
         reader = RowReader(
-            clip, encoder, counted, tokenizer.template_length, makes[0], clip.tokenize(""), pad, pads or ()
+            clip,
+            encoder,
+            counted,
+            tokenizer.template_length,
+            makes[0],
+            clip.tokenize(""),
+            pad,
+            pads or (),
+            _TAILS.get(family.name, 0) if tail is None else tail,
         )
     captions = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
     causal = family.attention == "causal"
@@ -88,7 +104,9 @@ def open_row_states(
         shortens=causal,
     )
     streams = _POOLED.get(family.name, ())
-    pooled = PooledReader(clip, streams, reader.empty, makes[1]) if streams and set(streams) <= set(reader.empty) else None
+    pooled = (
+        PooledReader(clip, streams, reader.empty, makes[1]) if streams and set(streams) <= set(reader.empty) else None
+    )
     return tower, tokenizer, reader, pooled
 
 

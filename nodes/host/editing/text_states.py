@@ -19,8 +19,8 @@ from ....text.prompts import PromptTokenizer
 from ..objects import Clip, Model
 from .any_states import open_any_rows
 from .model_front import Front, MakeStates
-from .row_reader import RowReader, part_of
-from .row_states import ROW_FAMILIES, open_row_states
+from .row_reader import RowReader, as_they_are, part_of
+from .row_states import open_row_states
 
 # Prompts encoded at once.
 _BATCH = 16
@@ -133,11 +133,6 @@ def _of_any(clip: Clip) -> TextStates:
 
 def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
     """The text states of encoders that are no CLIP."""
-    if family.name not in ROW_FAMILIES:
-        raise UnsupportedStatesError(
-            f"The MODEL is {family.title}. How its text encoder ({', '.join(family.encoders)}) reads prompts is not "
-            "known here yet, so that it cannot be edited."
-        )
     streams = clip.tokenize("")
     missing = [name for name in (*family.encoders, *family.positions) if name not in streams]
     if missing:
@@ -148,22 +143,9 @@ def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
             f"The CLIP was loaded without {', '.join(absent)}; an edit of {family.title} reads "
             f"{', '.join(family.encoders)}. Load all of them."
         )
-    front = None
-    if model is not None:
-        front = Front(model, family)
-    elif family.front_of is not states_as_they_are:
-        raise UnsupportedStatesError(
-            f"{family.title} makes other states of the text before it reads them: without the MODEL they cannot be "
-            "known. Use Remove Concept, Edit Image Model, or Load Edit with the MODEL connected."
-        )
-    make: MakeStates = (lambda states, extras: states.float().cpu()) if front is None else front.make
-    pooled_front = None
-    if front is not None and "pooled" in family.fronts:
-        pooled_front = functools.partial(front.make, reads="pooled")
-    adapted = front is not None and "llm_adapter" in family.front_modules
-    embeddings = (lambda: front.weight("llm_adapter.embed.weight")) if front is not None and adapted else None
+    makes, embeddings = _fronts(family, model)
     try:
-        tower, tokenizer, reader, pooled = open_row_states(clip, family, (make, pooled_front), embeddings)
+        tower, tokenizer, reader, pooled = open_row_states(clip, family, makes, embeddings)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, DoorError) as error:
@@ -174,6 +156,24 @@ def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
         if widths != {tower.width}:
             raise _foreign(clip, family, f" with states {tower.width} wide, not {', '.join(map(str, sorted(widths)))}")
     return TextStates(tower, tokenizer, reader, pooled)
+
+
+def _fronts(
+    family: Family, model: Model | None
+) -> tuple[tuple[MakeStates, MakeStates | None], Callable[[], torch.Tensor] | None]:
+    """What makes the states, and the pooled vectors, that doors read; and the embeddings of tokens that the image model
+    has itself."""
+    if model is None:
+        if family.front_of is not states_as_they_are:
+            raise UnsupportedStatesError(
+                f"{family.title} makes other states of the text before it reads them: without the MODEL they cannot be "
+                "known. Use Remove Concept, Edit Image Model, or Load Edit with the MODEL connected."
+            )
+        return (as_they_are, None), None
+    front = Front(model, family)
+    pooled = functools.partial(front.make, reads="pooled") if "pooled" in family.fronts else None
+    adapted = "llm_adapter" in family.front_modules
+    return (front.make, pooled), (lambda: front.weight("llm_adapter.embed.weight")) if adapted else None
 
 
 def _shapes(model: Model) -> dict[str, tuple[int, ...]]:

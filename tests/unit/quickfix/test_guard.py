@@ -24,8 +24,8 @@ from diff_quickfix.quickfix import (
     text_of_prompts,
 )
 from diff_quickfix.quickfix.concepts.lines import visible
-from diff_quickfix.text.prompts import PromptError
 from diff_quickfix.quickfix.solver.preserved import gram_of
+from diff_quickfix.text.prompts import PromptError
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPTextConfig, CLIPTextModel
