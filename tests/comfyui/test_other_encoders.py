@@ -81,6 +81,7 @@ def places_fed(states, row):
     reader = states.reader
     texts = len(own) - (0 if reader.pad is None else reader._padding(own))
     places = [*range(texts), *(texts + offset for offset in reader.pads[: len(own) - texts])]
+    places = places[: len(places) - reader.tail]
     if states.tokenizer.behind is None:
         return torch.tensor(places)
     return torch.tensor([*(len(beside) + place for place in places), *range(len(beside))])

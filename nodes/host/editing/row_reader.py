@@ -167,8 +167,8 @@ class PooledReader:
                 part_of(self.clip.cond_stage_model, name).encode_token_weights(tokens[name])[1] for name in self.streams
             ]
             found.append(torch.cat([vector.float().cpu() for vector in vectors], dim=-1))
-        vectors = torch.cat(found)
-        return vectors if self.make is None else self.make(vectors, {})
+        joined = torch.cat(found)
+        return joined if self.make is None else self.make(joined, {})
 
 
 def as_they_are(states: torch.Tensor, extras: Mapping[str, Any]) -> torch.Tensor:

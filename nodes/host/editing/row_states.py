@@ -190,8 +190,8 @@ def _unreadable(clip: Clip, stream: str) -> frozenset[int]:
     letters."""
     own = part_of(clip.tokenizer, stream)
     unknown = getattr(own.tokenizer, "unk_token_id", None)
-    pieces = getattr(own.tokenizer, "tokenizer", None)
-    if unknown is None and hasattr(pieces, "unk_id"):
+    pieces: Any = getattr(own.tokenizer, "tokenizer", None)
+    if unknown is None and pieces is not None and hasattr(pieces, "unk_id"):
         unknown = pieces.unk_id()
     return frozenset() if unknown is None or unknown == own.pad_token else frozenset({int(unknown)})
 
