@@ -123,12 +123,20 @@ def _sized(reader: RowReader, captions: Sequence[TokenizedPrompt], family: Famil
     for row, tokens in enumerate(reader.behind.tokenize_all([caption.text for caption in captions])):
         first = len(tokens_of(captions[row].ids)[0])
         behind[row, first + tokens.start : first + tokens.eos + 1] = True
-    sizes = [float(states[places].double().square().sum(1).mean().sqrt()) for places in (counted, behind)]
-    share = sizes[0] / sizes[1] if min(sizes) > 0 else 1.0
-    states[behind] *= share
     widths = [_embeddings(reader.clip, name).shape[1] for name in family.encoders[:2]]
-    parts = [*widths, states.shape[-1] - sum(widths)]
-    return dataclasses.replace(reader, share=share), state_scale(states, counted | behind, [p for p in parts if p])
+    parts = [part for part in (*widths, states.shape[-1] - sum(widths)) if part]
+    # First one size for the parts of a state, then one for the states of each kind.
+    share = _ratio(states, (counted, behind))[0]
+    states[behind] *= share
+    scale = state_scale(states, counted | behind, parts)
+    ratio, size = _ratio(states * scale, (counted, behind))
+    return dataclasses.replace(reader, share=share * ratio), scale / size
+
+
+def _ratio(states: torch.Tensor, kinds: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
+    """How many times larger the states of one kind are than those of another, and how large they are."""
+    sizes = [float(states[places].double().square().sum(1).mean().sqrt()) for places in kinds]
+    return (sizes[0] / sizes[1], sizes[0]) if min(sizes) > 0 else (1.0, 1.0)
 
 
 def _embeddings(clip: Clip, stream: str) -> torch.Tensor:
