@@ -7,6 +7,7 @@ from .family import LORA_NAMINGS, Family
 from .image_models import cosmos, flux, hunyuan, krea, lumina, mmdit, projected, unet
 
 __all__ = [
+    "CONDITIONING",
     "DOOR_KINDS",
     "FAMILIES",
     "LORA_NAMINGS",
@@ -44,6 +45,21 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+CONDITIONING = Family(
+    "conditioning",
+    "any model, by its conditioning alone",
+    "bidirectional",
+    (),
+    "one",
+    "what the conditioning holds",
+    True,
+    "Whether a negative prompt works depends on the guidance.",
+    (),
+    (),
+)
+"""What an edit of a conditioning alone is of, where a model is of no known family or makes other states of its text."""
+
+
 def family_of(shapes: Shapes) -> Family:
     """The family of an image model, by the names and shapes of its parameters.
 
@@ -60,7 +76,7 @@ def family_of(shapes: Shapes) -> Family:
     several = f", which fit several families ({', '.join(family.name for family in found)})" if found else ""
     raise DoorError(
         f"Found {describe(shapes)}{several}; expected an image model of {'; '.join(f.title for f in FAMILIES)}. "
-        "Other models cannot be edited yet."
+        "The maps of other models that read the text are not known."
     )
 
 
@@ -70,7 +86,7 @@ def family_named(name: str) -> Family:
     Raises:
         DoorError: there is none.
     """
-    for family in FAMILIES:
+    for family in (*FAMILIES, CONDITIONING):
         if family.name == name:
             return family
     raise DoorError(f"Unknown family {name!r}; expected one of {', '.join(family.name for family in FAMILIES)}.")

@@ -73,7 +73,7 @@ class Family:
         refused: linear maps that look like doors and are none.
         default_kinds: the kinds that are edited where nobody chooses.
         fronts: makes what doors read out of the conditioning, by :attr:`Door.reads`; as it is where there is none.
-        front_modules: the modules of ComfyUI's tree that ``fronts`` of the text run.
+        front_modules: the modules of ComfyUI's tree that ``fronts`` of the text and the pooled vector run.
         diffusers_prefix: what diffusers puts before module names in LoRA files; None where it loads none of the family.
         kohya_tree: whose module paths kohya's trainer writes, one of :data:`TREES`.
     """

@@ -111,8 +111,9 @@ class RemoveConcept(Node):
             description=(
                 "Removes or replaces a concept in a model by one solve in closed form, without training. "
                 "Recognises the model and chooses where to edit it. The given MODEL and CLIP are not changed. For "
-                "Stable Diffusion 1.x, 2.x, SDXL (Illustrious, NoobAI, Pony), Z-Image, Qwen-Image, Flux.1, Chroma, "
-                "Anima, Krea 2 and PixArt."
+                "Stable Diffusion 1.x, 2.x, SDXL (Illustrious, NoobAI, Pony), Z-Image, Qwen-Image, Flux.1, Flux.2, "
+                "Klein, Chroma, Anima, Krea 2, Stable Diffusion 3, Lumina 2, NewBie, Wan, Cosmos-Predict2, "
+                "HunyuanImage, LongCat, Ovis and PixArt."
             ),
             inputs=[
                 *model_inputs(),

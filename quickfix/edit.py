@@ -13,7 +13,7 @@ from .concepts.built_in import EVERYDAY, HELD_OUT_TEMPLATES
 from .concepts.concept import ConceptEdit
 from .concepts.conflicts import refuse_conflicts
 from .concepts.names import NO_BREADTH
-from .concepts.pairs import TokenPairs, pair_tokens
+from .concepts.pairs import ALIGNED, TokenPairs, pair_tokens
 from .concepts.settings import GUARDED, EditSettings
 from .encoder.states import STATES
 from .encoder.towers import Tower, TowerError
@@ -90,7 +90,7 @@ def edit_of_pairs(
             settings = dataclasses.replace(settings, lam=lam)
     with watch.stage("solve"):
         update = pairs.solve(lam, guard)
-        if tower.whole and update.rank:
+        if settings.positions == ALIGNED and update.rank:
             # Of whole captions nearly all states say nearly the same: their update is of far lower rank than they are.
             update = update.truncated(_ENOUGH)
     with watch.stage("report"):
@@ -107,7 +107,7 @@ def edit_of_pairs(
         settings,
         report,
         encoder=tower.encoder,
-        base=weight_hash(tower.weight(name)),
+        base="" if tower.identity else weight_hash(tower.weight(name)),
     )
 
 
@@ -134,13 +134,13 @@ def _measured(
         **effect._asdict(),
         pairs=len(pairs),
         rank=update.rank,
-        relative_norm=float(update.up.norm() / tower.weight(tower.out_proj_name(settings.layer)).norm()),
+        relative_norm=float(update.up.norm()) / _norm_of(tower, settings.layer),
         nbytes=update.up.nbytes + update.down.nbytes,
         skipped_preserve=guard.skipped,
         generality=_generality(tower, tokenizer, known, settings, update),
         contested=near_preserved(tower, tokenizer, concepts, settings),
         condition=pairs.condition(settings.lam, guard),
-        guarding=None if held is None else Guarding(held.rank, held.share(pairs.sums.gram)),
+        guarding=None if held is None else Guarding(held.rank, pairs.held_share(held)),
         breadth=guard.breadth,
         neighbours=neighbours,
         unknown=unknown,
@@ -148,6 +148,11 @@ def _measured(
         encoder="" if of_states else tower.encoder,
         familiarity=measure_familiarity(tower, tokenizer, known) if of_states else (),
     )
+
+
+def _norm_of(tower: Tower, layer: int) -> float:
+    """The Frobenius norm of the edited weight."""
+    return tower.width**0.5 if tower.identity else float(tower.weight(tower.out_proj_name(layer)).norm())
 
 
 @torch.no_grad()
@@ -208,11 +213,11 @@ def require_fit(tower: Tower, edit: WeightEdit) -> None:
             + ("Load Edit's model input or Remove Concept." if edit.of_states else "Diff-QuickFix Edit's nodes.")
         )
     tower.require_layer(edit.settings.layer)
-    weight = tower.weight(edit.weight_name)
-    if tuple(weight.shape) != (edit.up.shape[0], edit.down.shape[1]):
+    shape = (tower.width, tower.width) if tower.identity else tuple(tower.weight(edit.weight_name).shape)
+    if shape != (edit.up.shape[0], edit.down.shape[1]):
         raise TowerError(
             f"The edit changes a weight of {edit.up.shape[0]} x {edit.down.shape[1]}; this text encoder's is "
-            f"{' x '.join(map(str, weight.shape))}. It was made for another kind of model ({edit.encoder})."
+            f"{' x '.join(map(str, shape))}. It was made for another kind of model ({edit.encoder})."
         )
 
 

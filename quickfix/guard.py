@@ -14,6 +14,7 @@ from itertools import accumulate
 import torch
 
 from ..text.prompts import PromptError, PromptTokenizer
+from ..text.rows import without_filling
 from ..text.subjects import naming_any
 from .breadth import BroadGuard, NameKeys
 from .concepts.built_in import PRESERVE_SETS, PRESERVED
@@ -21,8 +22,9 @@ from .concepts.concept import ConceptEdit
 from .concepts.settings import EditSettings
 from .encoder.towers import Tower
 from .measure.report import Breadth
-from .solver.closed_form import SolveError, preserved_gram
+from .solver.closed_form import SolveError, check_preserve_weight, preserved_gram
 from .solver.nullspace import HeldSpan
+from .solver.preserved import Kept, PreservedRows, gram_of
 from .solver.ridge import normalized, selective
 
 _BUILT_IN = frozenset(PRESERVED).union(*PRESERVE_SETS.values())
@@ -33,8 +35,9 @@ class Guard:
     """What must stay, ready for the solver.
 
     Attributes:
-        kept: :func:`~.solver.closed_form.preserved_gram` (d, d) of the softly preserved keys, each distinct one once;
-            None where there are none. On the CPU, as ``held`` is: a guard is kept for long.
+        kept: :func:`~.solver.closed_form.preserved_gram` (d, d) of the softly preserved keys, each distinct one once,
+            or its rows, where they are fewer than d; None where there are none. On the CPU, as ``held`` is: a guard is
+            kept for long.
         held: the span of the held keys; None where nothing is held.
         skipped: built-in prompts left out because they name a concept that is edited.
         ridge: :func:`~.solver.ridge.normalized` Gram matrix (d, d) of a list of names, which charges an update by
@@ -43,18 +46,18 @@ class Guard:
         breadth: what the report says of the list of names; None where there is none.
     """
 
-    kept: torch.Tensor | None
+    kept: Kept | None
     held: HeldSpan | None
     skipped: tuple[str, ...]
     ridge: torch.Tensor | None = None
     selectivity: float = 0.0
     breadth: Breadth | None = None
 
-    def system(self, lam: float) -> tuple[float, torch.Tensor | None]:
+    def system(self, lam: float) -> tuple[float, Kept | None]:
         """lambda and the Gram matrix of what is kept for the solver, at the lambda of the settings."""
         return selective(lam, self.kept, self.ridge, self.selectivity)
 
-    def spectral(self) -> torch.Tensor | None:
+    def spectral(self) -> Kept | None:
         """What is kept, for a solve at many lambdas.
 
         Raises:
@@ -91,7 +94,7 @@ class PromptKeys:
     def of(cls, tower: Tower, tokenizer: PromptTokenizer, prompts: Sequence[str], layer: int) -> PromptKeys:
         """The keys of at least one prompt."""
         parts = tokenizer.parts_all(list(prompts))
-        ids = [part.ids for own in parts for part in own]
+        ids = without_filling([part.ids for own in parts for part in own])
         owners = torch.arange(len(parts)).repeat_interleave(torch.tensor([len(own) for own in parts]))
         # In a causal tower equal beginnings give equal keys (BOS is the same in all prompts).
         numbers: dict[tuple[int, int], int] = {}
@@ -150,17 +153,18 @@ class GuardKeys:
             self._made = asked, _with_names(Guard(kept, held, left_out), broad)
         return self._made[1]
 
-    def _gram(
-        self, every: PromptKeys, soft: Sequence[str], held: HeldSpan | None, device: torch.device
-    ) -> torch.Tensor | None:
+    def _gram(self, every: PromptKeys, soft: Sequence[str], held: HeldSpan | None, device: torch.device) -> Kept | None:
         """The Gram matrix of some softly preserved prompts; from the keys left out, where they are fewer and the whole
-        is known."""
+        is known. Its rows, where they are fewer than their dimensions."""
 
         def gram(chosen: torch.Tensor) -> torch.Tensor | None:
             made = preserved_gram(every.keys[chosen].to(device), self.settings.preserve_weight, held)
             return None if made is None else made.cpu()
 
         used = every.used(soft)
+        if int(used.sum()) < every.keys.shape[1]:
+            check_preserve_weight(self.settings.preserve_weight)
+            return PreservedRows.of(every.keys[used].to(device), self.settings.preserve_weight, held).to("cpu")
         if held is not None or 2 * int(used.sum()) < len(used):
             return gram(used)
         if self._whole is None:
@@ -204,7 +208,7 @@ def _with_names(guard: Guard, broad: BroadGuard | None) -> Guard:
         kept, ridge = guard.held.project_gram(kept), guard.held.project_gram(ridge)
     return dataclasses.replace(
         guard,
-        kept=kept if guard.kept is None else guard.kept + kept,
+        kept=kept if guard.kept is None else gram_of(guard.kept) + kept,
         ridge=ridge if broad.told.selectivity else None,
         selectivity=broad.told.selectivity,
         breadth=broad.told,

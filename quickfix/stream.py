@@ -33,6 +33,7 @@ from .guard import Guard
 from .measure.stopwatch import Stopwatch
 from .solver.closed_form import Statistics, condition_bound, row_parts, solve_residuals, symmetric_product
 from .solver.low_rank import LowRank, reached, share_reached
+from .solver.nullspace import HeldSpan
 
 # Concepts encoded at once.
 CONCEPTS = 64
@@ -78,9 +79,9 @@ class PairKeys:
         """k* - k, (n, d): exactly 0 where both captions agree."""
         return self.target[self.index] - self.source
 
-    def residuals(self, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """v - W0 k (n, d_out)."""
-        residuals = self.changes() @ weight.T
+    def residuals(self, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
+        """v - W0 k (n, d_out); W0 is the identity where there is no weight."""
+        residuals = self.changes() if weight is None else self.changes() @ weight.T
         return residuals if bias is None else residuals + bias
 
     def sums(self) -> KeySums:
@@ -136,8 +137,11 @@ class KeySums:
             self.pairs + other.pairs,
         )
 
-    def statistics(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Statistics:
-        """What the solve needs, for the weight W0 (d_out, d) and, where the values carry it, the layer's bias."""
+    def statistics(self, weight: torch.Tensor | None, bias: torch.Tensor | None = None) -> Statistics:
+        """What the solve needs, for the weight W0 (d_out, d), the identity where there is none, and, where the values
+        carry it, the layer's bias."""
+        if weight is None:
+            return Statistics(self.gram, self.moment, float(self.change.trace()), self.pairs)
         w = weight.double()
         energy = float(((w @ self.change) * w).sum())
         if bias is not None:
@@ -145,19 +149,21 @@ class KeySums:
             energy += float(2 * b @ (w @ self.changes) + self.weight * (b @ b))
         return Statistics(self.gram, self.cross(weight, bias), energy, self.pairs)
 
-    def cross(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def cross(self, weight: torch.Tensor | None, bias: torch.Tensor | None = None) -> torch.Tensor:
         """sum of w r k^T, (d_out, d), for the weight W0 and the bias of :meth:`statistics`."""
+        if weight is None:
+            return self.moment
         cross = weight.double() @ self.moment
         return cross if bias is None else cross + torch.outer(bias.double(), self.keys)
 
 
 @dataclass(frozen=True)
 class GatheredPairs:
-    """Pairs ready to solve: few as they are, many as sums."""
+    """Pairs ready to solve: few as they are, many as sums. Without a weight it is the identity."""
 
     few: PairKeys | None
     streamed: Statistics | None
-    weight: torch.Tensor
+    weight: torch.Tensor | None
     bias: torch.Tensor | None
 
     def __len__(self) -> int:
@@ -181,7 +187,9 @@ class GatheredPairs:
         else:
             residuals = self.few.residuals(self.weight, None)
             energy, keys = (float(rows.double().square().sum()) for rows in (residuals, self.few.source))
-        rounding = torch.finfo(torch.float32).eps * float(self.weight.norm())
+        size = self.sums.gram.shape[0] if self.few is None else self.few.source.shape[1]
+        norm = size**0.5 if self.weight is None else float(self.weight.norm())
+        rounding = torch.finfo(torch.float32).eps * norm
         return energy <= rounding**2 * keys
 
     def solve(self, lam: float, guard: Guard) -> LowRank:
@@ -202,6 +210,10 @@ class GatheredPairs:
         keys = self.few.source.double()
         rows = keys if self.few.weights is None else keys * self.few.weights[:, None]
         return condition_bound(lambda vector: rows.T @ (keys @ vector), keys[:1].T, lam=lam, kept=kept, held=guard.held)
+
+    def held_share(self, held: HeldSpan) -> float:
+        """:meth:`HeldSpan.share` of their source keys."""
+        return held.share(self.sums.gram) if self.few is None else held.share_of(self.few.source, self.few.weights)
 
     def efficacy(self, update: LowRank) -> float:
         """How far an update takes their outputs to what is wanted, 0 to 1."""
@@ -227,9 +239,9 @@ def gather_pairs(
         SubjectError: a concept that its own captions do not hold.
     """
     weight, bias = edited_layer(tower, settings)
-    width = weight.shape[1]
+    width = tower.width if weight is None else weight.shape[1]
     few: list[PairKeys] = []
-    total = KeySums.empty(width, weight.device)
+    total: KeySums | None = None
     batches = -(-len(concepts) // CONCEPTS)
     for number in range(batches):
         batch = concepts[CONCEPTS * number : CONCEPTS * (number + 1)]
@@ -239,20 +251,23 @@ def gather_pairs(
             few.append(encode_pairs(tower, pairs, settings, [concept.weight for concept in batch]))
         with watch.stage("solve"):
             # Fewer pairs than the keys are wide are solved as they are, which is quicker and of lower rank.
-            if total.pairs or sum(map(len, few)) >= width:
+            if total is not None or sum(map(len, few)) >= width:
                 for keys in few:
-                    total = total + keys.sums()
+                    total = keys.sums() if total is None else total + keys.sums()
                 few.clear()
         if progress is not None:
             progress(number + 1, batches)
     if few:
         return GatheredPairs(PairKeys.joined(few), None, weight, bias)
     with watch.stage("solve"):
+        total = KeySums.empty(width, tower.device) if total is None else total
         return GatheredPairs(None, total.statistics(weight, bias), weight, bias)
 
 
-def edited_layer(tower: Tower, settings: EditSettings) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """W0 of the edited layer, and its bias where the settings want it in the values."""
+def edited_layer(tower: Tower, settings: EditSettings) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """W0 of the edited layer, None where it is the identity, and its bias where the settings want it in the values."""
+    if tower.identity:
+        return None, None
     name = tower.out_proj_name(settings.layer)
     return tower.weight(name), tower.weight(name.replace(".weight", ".bias")) if settings.published_bias else None
 

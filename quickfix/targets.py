@@ -117,8 +117,9 @@ class _Judge:
         sums, layer = self._sums(concept), settings.layer
         guard = build_guard(tower, tokenizer, [concept], settings)
         self._spectrum = Spectrum(sums, kept=guard.spectral(), held=guard.held)
-        weight = edited_layer(tower, settings)[0].double()
-        self._size = float(((weight @ sums.gram) * weight).sum()) ** 0.5
+        weight = edited_layer(tower, settings)[0]
+        outputs = sums.gram if weight is None else weight.double() @ sums.gram @ weight.double().T
+        self._size = float(outputs.trace()) ** 0.5
         naming = naming_any(KNOWN_NAMES, [concept.source], tokenizer)
         names = [name for name in KNOWN_NAMES if name not in naming]
         probe = everyday_probe(tower, tokenizer, [concept], layer)

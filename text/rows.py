@@ -28,7 +28,7 @@ class Row(NamedTuple):
     Attributes:
         ids: those that states are counted by, template and padding included.
         length: how many of them are no padding.
-        beside: tokens of another encoder of which the states are made too.
+        beside: tokens of another encoder: the states are made of them too, or theirs stand behind.
     """
 
     ids: tuple[int, ...]
@@ -44,6 +44,8 @@ class RowTokenizer(PromptTokenizer):
         context_length: the longest row.
         unreadable: ids that stand for letters that the encoder has no tokens for.
         title: the encoder, in messages.
+        behind: cuts prompts for a CLIP whose states stand behind the counted ones; its tokens are each row's
+            :attr:`Row.beside`.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class RowTokenizer(PromptTokenizer):
         context_length: int,
         unreadable: frozenset[int] = frozenset(),
         title: str = "The text encoder",
+        behind: PromptTokenizer | None = None,
     ) -> None:
         self.pad_token = FILL
+        self.behind = behind
         self.context_length = context_length
         self._read, self._unreadable, self._title = read, unreadable, title
         self._rows: dict[str, Row] = {}
@@ -143,6 +147,12 @@ class RowTokenizer(PromptTokenizer):
 def tokens_of(ids: Sequence[int]) -> tuple[list[int], list[int]]:
     """What a row of :meth:`RowTokenizer.tokenize_all` holds: its own tokens, and those of the other encoder."""
     return [token for token in ids if token > FILL], [FILL - 1 - token for token in ids if token < FILL]
+
+
+def without_filling(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """Rows without the end at which none of them holds a token."""
+    longest = max((sum(token != FILL for token in row) for row in rows), default=0)
+    return [row[:longest] for row in rows]
 
 
 def common_ends(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:

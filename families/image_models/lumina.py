@@ -98,5 +98,5 @@ NEWBIE = Family(
     (Sign("comfyui", (*_TREE, _POOLED)),),
     (Refusal(r"time_text_embed\..*", "time"), *_REFUSED),
     fronts={"text": _normed, "pooled": _normed_pooled},
-    front_modules=("cap_embedder.0",),
+    front_modules=("cap_embedder.0", "clip_text_pooled_proj.0"),
 )

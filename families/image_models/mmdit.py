@@ -2,10 +2,10 @@
 
 Qwen-Image's ``txt_in`` reads the text states behind an RMS norm (``txt_norm``), so that a prompt weight does nothing.
 Stable Diffusion 3's ``context_embedder`` reads CLIP-L and CLIP-G side by side, filled with zeros to T5's width, and T5
-behind them; where a model has a ``context_processor``, it reads what that gives. Its ``y_embedder.mlp.0`` reads both
-CLIPs' pooled vectors. Read in ComfyUI's ``ldm/qwen_image/model.py``, ``ldm/modules/diffusionmodules/mmdit.py`` and
-``model_base.py`` and in diffusers' ``transformer_qwenimage.py`` and ``transformer_sd3.py``; checked by perturbation of
-small models with random weights.
+behind them; a model with a ``context_processor``, which mixes them first, is none of this family. Its
+``y_embedder.mlp.0`` reads both CLIPs' pooled vectors. Read in ComfyUI's ``ldm/qwen_image/model.py``,
+``ldm/modules/diffusionmodules/mmdit.py`` and ``model_base.py`` and in diffusers' ``transformer_qwenimage.py`` and
+``transformer_sd3.py``; checked by perturbation of small models with random weights.
 """
 
 from __future__ import annotations
@@ -21,12 +21,6 @@ from ..family import Family
 
 def _normed(module: Any, states: Tensor, extras: Mapping[str, Any]) -> Tensor:
     result: Tensor = module.txt_norm(states)
-    return result
-
-
-def _processed(module: Any, states: Tensor, extras: Mapping[str, Any]) -> Tensor:
-    processor = getattr(module, "context_processor", None)
-    result: Tensor = states if processor is None else processor(states)
     return result
 
 
@@ -68,7 +62,7 @@ SD3 = Family(
     "bidirectional",
     ("l", "g", "t5xxl"),
     "behind",
-    "projected end-of-text states of both CLIPs, side by side",
+    "end-of-text states of both CLIPs side by side, CLIP-G's projected",
     True,
     "Stock settings use a guidance of 4 or more, with which a negative prompt works.",
     (
@@ -76,7 +70,11 @@ SD3 = Family(
         Place("pooled", "y_embedder.mlp.0", "time_text_embed.text_embedder.linear_1"),
     ),
     (
-        Sign("comfyui", ("context_embedder.weight", "joint_blocks.0.context_block.attn.qkv.weight")),
+        Sign(
+            "comfyui",
+            ("context_embedder.weight", "joint_blocks.0.context_block.attn.qkv.weight"),
+            ("context_processor.layers.0.attn.qkv.weight",),
+        ),
         Sign(
             "diffusers",
             (
@@ -89,7 +87,6 @@ SD3 = Family(
     ),
     (
         Refusal(r"y_embedder\.mlp\.2|time_text_embed\.text_embedder\.linear_2", "door"),
-        Refusal(r"context_processor\..*", "before"),
         Refusal(r"joint_blocks\.0\.context_block\.attn\.qkv|transformer_blocks\.0\.attn\.add_[qkv]_proj", "time"),
         Refusal(
             r"t_embedder\..*|.*adaLN_modulation\.1|time_text_embed\.timestep.*|.*\.norm1(_context)?\.linear", "time"
@@ -97,6 +94,6 @@ SD3 = Family(
         Refusal(r"norm_out\.linear", "time"),
         Refusal(r"(joint|transformer)_blocks\.\d+\..*|final_layer\.linear|proj_out", "picture"),
     ),
-    fronts={"text": _processed},
     diffusers_prefix="transformer.",
+    positions=("t5xxl",),
 )

@@ -6,7 +6,8 @@ the context, since CLIP's padding attends to the subject and Stable Diffusion re
 caption runs out its last position is used again.
 
 Where every token reads every other (T5), the subject is in all of them: of the whole aligned caption, what stands
-before, in and behind the subject is paired with the same of the other caption, and padding with padding.
+before, in and behind the subject is paired with the same of the other caption, and padding with padding. Where states
+of CLIP stand behind those (Stable Diffusion 3), its last subject token and later ones are paired too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from ...text.captions import expand
 from ...text.prompts import PromptError, PromptTokenizer, TokenizedPrompt
-from ...text.rows import FILL, RowTokenizer, aligned
+from ...text.rows import FILL, RowTokenizer, aligned, tokens_of
 from ...text.subjects import find_subject
 
 POSITIONS = ("last subject token", "last subject token and padding", "last subject token and later")
@@ -90,6 +91,7 @@ def pair_tokens(
             captions.setdefault(text, len(captions))
     prompts = tokenizer.tokenize_all(list(captions))
     find = _SubjectFinder(tokenizer, [name for source, target, _ in concepts for name in (source, target)])
+    behind = _PairsBehind(tokenizer.behind) if isinstance(tokenizer, RowTokenizer) and tokenizer.behind else None
     columns: tuple[list[int], ...] = ([], [], [], [])
     counts = []
     for source, target, templates in concepts:
@@ -107,6 +109,9 @@ def pair_tokens(
                     )
                 spans = tokenizer.spans(template, source), tokenizer.spans(template, target)
                 sources, targets = aligned(*spans, (ends[0] + 1, ends[1] + 1))
+                if behind is not None:
+                    rows, beside = behind(template, (source, target), (prompts[here], prompts[there]))
+                    sources, targets = [*sources, *rows], [*targets, *beside]
             else:
                 s, t = find(prompts[here], template, source), find(prompts[there], template, target)
                 later = None if positions == POSITIONS[1] and not isinstance(tokenizer, RowTokenizer) else ends
@@ -155,3 +160,22 @@ class _SubjectFinder:
             start = 1 + len(self._tokenizer.word_ids(before.replace("{x}", concept)))
             places = tuple(place for place in places if place.start == start) or places
         return places[-1][-1]
+
+
+class _PairsBehind:
+    """Pairs of the tokens of a CLIP whose states stand behind the others': the last subject token and later."""
+
+    def __init__(self, tokenizer: PromptTokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(
+        self, template: str, names: tuple[str, str], prompts: tuple[TokenizedPrompt, TokenizedPrompt]
+    ) -> tuple[list[int], list[int]]:
+        find = _SubjectFinder(self._tokenizer, names)
+        own = self._tokenizer.tokenize_all([prompt.text for prompt in prompts])
+        source, target = (find(prompt, template, name) for prompt, name in zip(own, names, strict=True))
+        sources, targets = match_positions(
+            source, target, self._tokenizer.context_length, POSITIONS[2], (own[0].eos, own[1].eos)
+        )
+        here, there = (len(tokens_of(prompt.ids)[0]) for prompt in prompts)
+        return [here + place for place in sources], [there + place for place in targets]

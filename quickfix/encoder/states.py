@@ -55,7 +55,8 @@ class StateTower:
         device: where everything is computed.
         shortens: whether ``read`` takes prompts that are cut short, all to one length, with
             :data:`~.text.rows.FILL` behind all that is asked for, and gives their states alone, as it can where
-            ``causal``; otherwise it gets them as long as ``context_length``.
+            ``causal``; otherwise it gets them as long as ``context_length``, or, where ``whole``, as the longest of
+            them.
     """
 
     read: ReadStates
@@ -158,11 +159,14 @@ class StateTower:
         if layer != 0:
             raise TowerError(f"An edit of the doors has no layer {layer}; leave it at 0.")
 
+    @property
+    def identity(self) -> bool:
+        """True: the map of the states is the identity. It may be 15,360 wide, and no matrix of it is made."""
+        return True
+
     def weight(self, name: str) -> torch.Tensor:
-        """The identity (width, width)."""
-        if name != STATES:
-            raise TowerError(f"The doors of an image model read text states; there is no weight {name} among them.")
-        return torch.eye(self.width, device=self.device)
+        """Refuse to give a weight (TowerError): there is none."""
+        raise TowerError(f"The doors of an image model read text states; there is no weight {name} among them.")
 
     @torch.no_grad()
     def attention_inputs(self, ids: Ids, layer: int, positions: range | None = None) -> torch.Tensor:
@@ -179,10 +183,13 @@ class StateTower:
         positions = range(length) if positions is None else positions
         if self.shortens:
             rows, length = rows[:, : positions.stop], positions.stop
+        elif self.whole and count:
+            # Behind the last token of the longest row there is nothing to be read.
+            rows = rows[:, : max(positions.stop, 1 + int((rows != self.pad_token).any(0).nonzero().amax()))]
         else:
             rows = torch.cat((rows, rows.new_full((count, self.context_length - length), self.pad_token)), dim=1)
         states = self.read(rows.tolist()) if count else torch.zeros(0, length, self.width)
-        if tuple(states.shape[::2]) != (count, self.width) or states.shape[1] < length:
+        if tuple(states.shape[::2]) != (count, self.width) or states.shape[1] < positions.stop:
             raise TowerError(
                 f"The text encoder gave states of shape {tuple(states.shape)} for {count} prompts of {length} tokens; "
                 f"expected {self.width} wide ones, one for each token."

@@ -165,6 +165,11 @@ class TextTower:
         """An update of the weight, as one of the keys that the tower gives: the same."""
         return update
 
+    @property
+    def identity(self) -> bool:
+        """False: what is edited is a weight."""
+        return False
+
     def weight(self, name: str) -> torch.Tensor:
         """One weight in fp32, on the tower's device.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from ...text.prompts import TokenizedPrompt
-from ...text.rows import FILL
+from ...text.rows import FILL, without_filling
 from ..solver.low_rank import LowRank
 
 Ids = torch.Tensor | Sequence[Sequence[int]]
@@ -31,9 +31,9 @@ class AttentionStates(NamedTuple):
     """The residual stream right after the attention's output was added."""
 
 
-def beginnings(tower: Tower, prompts: Sequence[TokenizedPrompt], length: int | None) -> list[tuple[int, ...]]:
-    """The ids of some prompts up to a length, or whole where the tower needs them so."""
-    return [prompt.ids if tower.whole else prompt.ids[:length] for prompt in prompts]
+def beginnings(tower: Tower, prompts: Sequence[TokenizedPrompt], length: int | None) -> list[Sequence[int]]:
+    """The ids of some prompts up to a length, or whole where the tower needs them so, as long as the longest."""
+    return without_filling([prompt.ids if tower.whole else prompt.ids[:length] for prompt in prompts])
 
 
 def up_to(tower: Tower, ids: Ids, ends: torch.Tensor) -> torch.Tensor:
@@ -68,6 +68,11 @@ class Tower(Protocol):
         ...
 
     @property
+    def identity(self) -> bool:
+        """Whether the linear map is the identity, which is never made as a matrix."""
+        ...
+
+    @property
     def width(self) -> int: ...
 
     @property
@@ -77,7 +82,9 @@ class Tower(Protocol):
 
     def require_layer(self, layer: int) -> None: ...
 
-    def weight(self, name: str) -> torch.Tensor: ...
+    def weight(self, name: str) -> torch.Tensor:
+        """A weight by its name; there is none where the map is the identity."""
+        ...
 
     def attention_inputs(self, ids: Ids, layer: int, positions: range | None = None) -> torch.Tensor: ...
 

@@ -42,8 +42,7 @@ def near_preserved(
 def _last_word_keys(tower: Tower, tokenizer: PromptTokenizer, texts: Sequence[str], layer: int) -> torch.Tensor:
     """The key of each text's last word, (n, d), of length 1."""
     prompts = tokenizer.tokenize_all(list(texts))
-    ends = [prompt.eos for prompt in prompts]
     lasts = [prompt.last_word for prompt in prompts]
-    rows = up_to(tower, beginnings(tower, prompts, max(ends)), torch.tensor(lasts))
+    rows = up_to(tower, beginnings(tower, prompts, max(lasts) + 1), torch.tensor(lasts))
     inputs = tower.attention_inputs(rows, layer)
-    return F.normalize(inputs[list(range(len(ends))), lasts], dim=1)
+    return F.normalize(inputs[list(range(len(lasts))), lasts], dim=1)

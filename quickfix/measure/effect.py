@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from ...text.prompts import PromptTokenizer, TokenizedPrompt
+from ...text.rows import without_filling
 from ..concepts.built_in import FINAL_CAPTIONS
 from ..encoder.towers import Tower, beginnings
 from ..solver.low_rank import LowRank
@@ -47,7 +48,7 @@ class Probe:
 
     @classmethod
     def of(cls, tower: Tower, layer: int, prompts: Sequence[TokenizedPrompt]) -> Probe:
-        inputs, residual = tower.attention_states([prompt.ids for prompt in prompts], layer)
+        inputs, residual = tower.attention_states(without_filling([prompt.ids for prompt in prompts]), layer)
         return cls(tuple(prompts), inputs, residual.flatten(1).norm(dim=1))
 
     def drift_grams(self) -> list[torch.Tensor]:
@@ -72,11 +73,13 @@ def measure_effect(tower: Tower, layer: int, update: LowRank, prompts: Sequence[
     probe = prompts if isinstance(prompts, Probe) else Probe.of(tower, layer, prompts)
     change = update.coordinates(probe.inputs)
     drifts = (change.flatten(1).norm(dim=1) / probe.sizes).tolist()
-    ends = torch.tensor([prompt.eos for prompt in probe.prompts], device=change.device)
+    lasts = torch.tensor([prompt.last_word for prompt in probe.prompts], device=change.device)
     places = torch.arange(change.shape[1], device=change.device)
     starts = torch.tensor([prompt.start for prompt in probe.prompts], device=change.device)
-    words = (places >= starts[:, None]) & (places < ends[:, None])
-    outputs = probe.inputs[words] @ tower.weight(tower.out_proj_name(layer)).T
+    words = (places >= starts[:, None]) & (places <= lasts[:, None])
+    outputs = probe.inputs[words]
+    if not tower.identity:
+        outputs = outputs @ tower.weight(tower.out_proj_name(layer)).T
     damage = change[words].norm(dim=-1) / outputs.norm(dim=-1).clamp_min(torch.finfo(torch.float32).tiny)
     named = [(prompt.text, drift) for prompt, drift in zip(probe.prompts, drifts, strict=True) if prompt.body]
     empty = [drift for prompt, drift in zip(probe.prompts, drifts, strict=True) if not prompt.body]

@@ -123,7 +123,9 @@ def _moved(
     keys = inputs[torch.arange(len(prompts), device=inputs.device)[:, None], places.to(inputs.device)]
     keys = keys.unflatten(0, (len(names), len(templates)))
     others = (keys.sum(0) - keys) / (len(names) - 1)
-    weight = tower.weight(tower.out_proj_name(layer))
-    apart = ((keys - others) @ weight.T).flatten(1).norm(dim=1)
+    apart = keys - others
+    if not tower.identity:
+        apart = apart @ tower.weight(tower.out_proj_name(layer)).T
+    apart = apart.flatten(1).norm(dim=1)
     change = update.coordinates(keys).flatten(1).norm(dim=1)
     return (change / apart.clamp_min(torch.finfo(apart.dtype).tiny)).tolist()

@@ -8,6 +8,7 @@ has the solution W0 + delta with C = lam I + beta P P^T and
 
     delta = R D K^T (C + K D K^T)^-1                     (d_in x d_in, for n >= d_in)
           = R D^1/2 (I + A^T A)^-1 (L^-T A)^T            (n x n, for n < d_in; C = L L^T, A = L^-1 K D^1/2)
+          = [R D^1/2, 0] (lam I + E^T E)^-1 E^T          (n + m square, for n + m < d_in; E = [K D^1/2, beta^1/2 P])
 
 Keys to hold (``held``) constrain delta to their null space: K and P are projected onto it first (``nullspace.py``).
 Everything is computed in fp64 from fp32 inputs: keys of one prompt are nearly parallel, and a small lam magnifies what
@@ -24,6 +25,7 @@ import torch
 
 from .low_rank import LowRank, _carrying
 from .nullspace import HeldSpan
+from .preserved import Kept, PreservedRows, gram_of
 
 # Singular directions whose sum is below this share of the update are left out: two digits below fp32.
 _NEGLIGIBLE = 1e-8
@@ -95,14 +97,15 @@ def solve_residuals(
     residuals: torch.Tensor,
     *,
     lam: float,
-    kept: torch.Tensor | None = None,
+    kept: Kept | None = None,
     pair_weights: torch.Tensor | None = None,
     held: HeldSpan | None = None,
 ) -> LowRank:
     """Like :func:`solve`, for residuals v - W0 k (n, d_out) already at hand; an all-zero residual gives rank 0.
 
     Args:
-        kept: :func:`preserved_gram` of what is preserved, (d, d).
+        kept: :func:`preserved_gram` of what is preserved, (d, d), or rows of which it is; nothing of the size (d, d)
+            is made where these and the keys are fewer than d together.
     """
     check_lambda(lam)
     _check("keys", keys, None)
@@ -121,13 +124,27 @@ def solve_residuals(
         inner.diagonal().add_(1.0)
         basis, mixing = torch.linalg.qr(a.T)
         return LowRank(_right_solve(r.T, inner) @ mixing.T / lam, basis.T).to(torch.float32)
-    factor = torch.linalg.cholesky(_regularized(kept.to(a), lam))
+    if isinstance(kept, PreservedRows) and len(a) + len(kept.rows) < width:
+        return _dual(a, r, kept.rows.to(a), lam)
+    factor = torch.linalg.cholesky(_regularized(gram_of(kept).to(a), lam))
     whitened = torch.linalg.solve_triangular(factor, a.T, upper=False)
     inner = whitened.T @ whitened
     inner.diagonal().add_(1.0)
     # Orthonormal rows of down keep the product of the rounded factors as accurate as the factors.
     basis, mixing = torch.linalg.qr(torch.linalg.solve_triangular(factor.T, whitened, upper=True))
     return LowRank(_right_solve(r.T, inner) @ mixing.T, basis.T).to(torch.float32)
+
+
+def _dual(a: torch.Tensor, r: torch.Tensor, preserved: torch.Tensor, lam: float) -> LowRank:
+    """The update of keys a (n, d) and residuals r in rows, with preserved rows (m, d), by a system of n + m."""
+    every = torch.cat((a, preserved))
+    inner = every @ every.T
+    inner.diagonal().add_(lam)
+    first = torch.eye(len(every), len(a), dtype=a.dtype, device=a.device)
+    # The preserved rows have no residual: of the inverse, the keys' columns are all that counts.
+    reach = torch.cholesky_solve(first, torch.linalg.cholesky(inner))
+    basis, mixing = torch.linalg.qr(every.T @ reach)
+    return LowRank(r.T @ mixing.T, basis.T).to(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -177,7 +194,7 @@ class Statistics:
         self,
         *,
         lam: float,
-        kept: torch.Tensor | None = None,
+        kept: Kept | None = None,
         held: HeldSpan | None = None,
     ) -> LowRank:
         """The update for all pairs; see :func:`solve_residuals` for the arguments and errors."""
@@ -192,18 +209,18 @@ class Statistics:
         keep = _carrying(up.norm(dim=0), _NEGLIGIBLE)
         return LowRank(up[:, :keep].contiguous(), basis[:, :keep].T.contiguous()).to(torch.float32)
 
-    def delta(self, *, lam: float, kept: torch.Tensor | None = None, held: HeldSpan | None = None) -> torch.Tensor:
+    def delta(self, *, lam: float, kept: Kept | None = None, held: HeldSpan | None = None) -> torch.Tensor:
         """The dense update of :meth:`solve`, (d_out, d_in) in fp64: a Cholesky factor and two triangular solves."""
         check_lambda(lam)
         free = self.projected(held)
-        gram = free.gram if kept is None else free.gram + kept.to(free.gram)
+        gram = free.gram if kept is None else free.gram + gram_of(kept).to(free.gram)
         return torch.cholesky_solve(free.cross.T, torch.linalg.cholesky(_regularized(gram, lam))).T
 
     def condition(
         self,
         *,
         lam: float,
-        kept: torch.Tensor | None = None,
+        kept: Kept | None = None,
         held: HeldSpan | None = None,
     ) -> float:
         """1 + ||G|| / lam for the system lam I + G that :meth:`solve` solves: an upper bound of its condition number,
@@ -222,7 +239,7 @@ def condition_bound(
     like: torch.Tensor,
     *,
     lam: float,
-    kept: torch.Tensor | None = None,
+    kept: Kept | None = None,
     held: HeldSpan | None = None,
 ) -> float:
     """:meth:`Statistics.condition`, for keys whose Gram matrix is at hand as a product with a vector.

@@ -79,6 +79,12 @@ class HeldSpan:
         energy = float(gram.trace())
         return min(1.0, max(0.0, float(((basis @ gram) * basis).sum()) / energy)) if energy else 0.0
 
+    def share_of(self, keys: torch.Tensor, weights: torch.Tensor | None = None) -> float:
+        """:meth:`share` of keys in rows (n, d), each of a weight."""
+        rows = keys.double() if weights is None else keys.double() * weights.sqrt()[:, None]
+        energy = float(rows.square().sum())
+        return min(1.0, float((rows @ self.basis.to(rows).T).square().sum()) / energy) if energy else 0.0
+
     def require_room(self, before: float, after: float) -> None:
         """Refuse keys whose energy (sum of squared norms) is ``before``, and ``after`` projection nothing.
 

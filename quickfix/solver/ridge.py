@@ -17,6 +17,7 @@ import math
 import torch
 
 from .closed_form import SolveError, check_lambda
+from .preserved import Kept, gram_of
 
 
 def check_selectivity(selectivity: float) -> None:
@@ -40,13 +41,13 @@ def normalized(gram: torch.Tensor) -> torch.Tensor:
 
 
 def selective(
-    lam: float, kept: torch.Tensor | None, ridge: torch.Tensor | None, selectivity: float
-) -> tuple[float, torch.Tensor | None]:
+    lam: float, kept: Kept | None, ridge: torch.Tensor | None, selectivity: float
+) -> tuple[float, Kept | None]:
     """lambda and the Gram matrix of what is preserved with which the solver charges lam C.
 
     Args:
         lam: above 0.
-        kept: (d, d) of what is preserved, or None.
+        kept: what is preserved, or None.
         ridge: S, :func:`normalized`; None charges the identity, whatever the selectivity.
         selectivity: s, 0 to below 1.
 
@@ -58,4 +59,7 @@ def selective(
     if ridge is None or not selectivity:
         return lam, kept
     charged = ridge * (lam * selectivity)
-    return lam * (1.0 - selectivity), charged if kept is None else kept + charged.to(kept)
+    if kept is None:
+        return lam * (1.0 - selectivity), charged
+    gram = gram_of(kept)
+    return lam * (1.0 - selectivity), gram + charged.to(gram)

@@ -20,6 +20,7 @@ import torch
 
 from .closed_form import SolveError, Statistics, check_lambda
 from .nullspace import HeldSpan
+from .preserved import Kept, gram_of
 
 # Eight a decade: the knee is found to within a third.
 LAMBDAS = tuple(10.0 ** (step / 8) for step in range(-32, 25))
@@ -93,11 +94,11 @@ class Spectrum:
         self,
         sums: Statistics,
         *,
-        kept: torch.Tensor | None = None,
+        kept: Kept | None = None,
         held: HeldSpan | None = None,
     ) -> None:
         free = sums.projected(held)
-        gram = free.gram if kept is None else free.gram + kept.to(free.gram)
+        gram = free.gram if kept is None else free.gram + gram_of(kept).to(free.gram)
         values, self._basis = torch.linalg.eigh(gram)
         self._values = values.clamp_min(0.0)
         self._held = held

@@ -234,11 +234,11 @@ CASES = {
         arguments=_counted,
     ),
     "lumina2": Case("Lumina2", _LUMINA, _IMAGE, 32, arguments=_counted),
-    "newbie": Case("Lumina2", {**_LUMINA, "clip_text_dim": 16}, _IMAGE, 32, ("clip_text_pooled", 16), _counted),
+    "newbie": Case("Lumina2", {**_LUMINA, "clip_text_dim": 32}, _IMAGE, 32, ("clip_text_pooled", 32), _counted),
     "flux": Case("Flux", _FLUX, _IMAGE, 32, ("y", 16), _guided),
     "chroma": Case("Chroma", _CHROMA, _IMAGE, 32, arguments=_guided),
     "flux2": Case("Flux2", {**_FLUX2, "context_in_dim": 96}, (16, 4, 4), 96, arguments=_guided),
-    "flux2-klein-4b": Case("Flux2", {**_FLUX2, "guidance_embed": False}, (16, 4, 4), 32),
+    "flux2-klein-4b": Case("Flux2", {**_FLUX2, "guidance_embed": False, "context_in_dim": 96}, (16, 4, 4), 96),
     "flux2-klein-9b": Case("Flux2", {**_FLUX2, "guidance_embed": False, "context_in_dim": 12288}, (16, 4, 4), 12288),
     "longcat": Case(
         "LongCatImage",

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ....families.doors import DoorError
-from ....families.family import states_as_they_are
+from ....families.doors import CONDITIONING
 from ....quickfix import (
     DOORS,
     WAYS,
@@ -129,15 +128,21 @@ def edit_doors_of(
         solve: positions, and lambda (0 for the default).
         preserve: as for :func:`remove_concept`, where the errors are, too.
     """
-    image_model = open_image_model(objects[0])
-    settings = doors_settings(image_model.family, solve[0])
+    kinds = DOOR_CHOICES[doors[0]]
+    image_model = open_image_model(objects[0], conditioning=kinds == ())
+    states = open_text_states(objects[1], image_model.family, objects[0])
+    family = image_model.family
+    if family.name == CONDITIONING.name:
+        family = dataclasses.replace(family, attention="causal" if states.tower.causal else "bidirectional")
+    settings = doors_settings(family, solve[0])
     settings = dataclasses.replace(settings, lam=solve[1] or DOORS.lam)
     settings = guarded_by_names(settings.keeping(prompts_of_text(preserve[0]), preserve[1]), preserve[2])
-    states = open_text_states(objects[1], image_model.family, objects[0])
     names = doors[1].strip()
-    choice = DoorChoice(DOOR_CHOICES[doors[0]], None if names in ("", "*") else names)
+    choice = DoorChoice(kinds, None if names in ("", "*") else names)
     removed = edit_image_model(objects, image_model, states, concepts, settings, choice, strength, progress=progress)
     note = f"edited: the image model ({image_model.family.title})\n"
+    if kinds == ():
+        note = "edited: no weight; give the edit and an encoded prompt to Apply Edit to Conditioning\n"
     if settings.positions != solve[0]:
         note += f"positions: {settings.positions}, since every token of this model's text reads all others\n"
     return dataclasses.replace(removed, note=note + how_read(states.tokenizer, concepts))
@@ -183,11 +188,6 @@ def edit_image_model(
     """
     model, clip = objects
     alone = choice.kinds == ()
-    if alone and image_model.family.front_of is not states_as_they_are:
-        raise DoorError(
-            f"An image model of {image_model.family.title} makes other states of the conditioning before it reads "
-            "them: an edit of the conditioning alone is not possible. Choose other maps."
-        )
     doors = () if alone else image_model.doors(kinds=choice.kinds, names=choice.names)
     edit = edit_doors(
         states.tower,

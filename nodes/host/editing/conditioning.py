@@ -33,7 +33,8 @@ def apply_to_conditioning(conditioning: Conditioning, edit: WeightEdit, strength
     if family.front_of is not states_as_they_are:
         raise ConditioningError(
             f"An image model of {family.title} makes other states of the conditioning before it reads them; this edit "
-            "is of those. Give the model of Edit Image Model to the sampler instead."
+            "is of those. Give the model of Edit Image Model to the sampler instead, or make the edit with the maps "
+            '"conditioning alone".'
         )
     return [[edit.applied(states, strength), _pooled(options, edit, strength)] for states, options in conditioning]
 

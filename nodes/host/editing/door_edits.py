@@ -78,7 +78,7 @@ def towers_of(
     """
     if edit.of_states:
         if model is not None:
-            _require_family(open_image_model(model), edit)
+            _require_family(open_image_model(model, conditioning=not edit.doors), edit)
         states = open_text_states(clip, family_named(edit.encoder), model)
         return ((edit, states.tower, states.tokenizer),)
     opened = zip(edit.parts, open_edited(clip, edit), strict=True)
@@ -92,7 +92,7 @@ def _required(model: Model | None, edit: WeightEdit) -> ImageModel:
             f"The edit is of an image model ({family_named(edit.encoder).title}) and no model is connected. Connect "
             "the MODEL to the input model, and give its output to the sampler."
         )
-    image_model = open_image_model(model)
+    image_model = open_image_model(model, conditioning=not edit.doors)
     _require_family(image_model, edit)
     if not image_model.has([update.door for update in edit.doors]):
         raise DoorError(

@@ -10,12 +10,17 @@ import comfy.model_management
 import torch
 from comfy.weight_adapter import LoRAAdapter
 
-from ....families.doors import Door, Family, family_of
+from ....families.doors import CONDITIONING, Door, DoorError, Family, family_of
+from ....families.family import states_as_they_are
 from ....quickfix import EditReport, WeightEdit, weight_hash
 from ..objects import Model
 from .base_weights import BaseWeights, is_dynamic
 
 _PREFIX = "diffusion_model."
+BY_CONDITIONING = (
+    'Its prompts can be edited: choose the maps "conditioning alone" in Edit Image Model, and give its edit and the '
+    "encoded prompt to Apply Edit to Conditioning."
+)
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,34 @@ class ImageModel:
         return all(shapes.get(door.weight) == tuple(door.shape) for door in doors)
 
 
-def open_image_model(model: Model) -> ImageModel:
+def open_image_model(model: Model, *, conditioning: bool = False) -> ImageModel:
     """Read what an image model is, without touching it.
 
+    Args:
+        conditioning: for an edit of the conditioning alone, which any model has: its family is then
+            :data:`CONDITIONING` where none is known, and where its modules make other states of the conditioning.
+
     Raises:
-        DoorError: it is of no family whose doors are known.
+        DoorError: it is of no family whose doors are known; of one that is given the prompt in other ways too.
     """
     weights = BaseWeights(model, _PREFIX, dequantize=True)
     dtype = torch.float32
     if not is_dynamic(model):
         dtype = comfy.model_management.lora_compute_dtype(model.load_device)
-    return ImageModel(family_of(weights.shapes()), weights, dtype)
+    try:
+        family = family_of(weights.shapes())
+    except DoorError as error:
+        if not conditioning:
+            raise DoorError(f"{error} {BY_CONDITIONING}") from error
+        return ImageModel(CONDITIONING, weights, dtype)
+    if conditioning and family.front_of is not states_as_they_are:
+        if family.positions:
+            raise DoorError(
+                f"An image model of {family.title} is given the prompt's tokens beside its text states: an edit of the "
+                "conditioning alone would leave them. Choose other maps."
+            )
+        family = CONDITIONING
+    return ImageModel(family, weights, dtype)
 
 
 def patch_doors(model: Model, edit: WeightEdit, strength: float) -> Model:

@@ -32,8 +32,8 @@ class Front(torch.nn.Module):
         self._weights = {} if family.front_of is states_as_they_are else _weights(model, family)
 
     @torch.no_grad()
-    def make(self, states: torch.Tensor, extras: Mapping[str, Any]) -> torch.Tensor:
-        """What the doors read, in fp32 on the CPU.
+    def make(self, states: torch.Tensor, extras: Mapping[str, Any], reads: str = "text") -> torch.Tensor:
+        """What the doors that read ``reads`` are given, in fp32 on the CPU.
 
         Raises:
             DoorError: states of another width than the modules read.
@@ -43,11 +43,11 @@ class Front(torch.nn.Module):
             return states
         given = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in extras.items()}
         with _unpatched(self.diffusion_model, self._family.front_modules):
-            made = torch.func.functional_call(self, self._weights, (states, given))
+            made = torch.func.functional_call(self, self._weights, (states, given, reads))
         return made.float().cpu()
 
-    def forward(self, states: torch.Tensor, extras: Mapping[str, Any]) -> torch.Tensor:
-        return self._family.front(self.diffusion_model, states, extras)
+    def forward(self, states: torch.Tensor, extras: Mapping[str, Any], reads: str) -> torch.Tensor:
+        return self._family.front(self.diffusion_model, states, extras, reads)
 
     def weight(self, name: str) -> torch.Tensor:
         """A weight of the modules, by its name below the image model."""

@@ -2,149 +2,168 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import comfy.model_management
 import torch
 
 from ....families.doors import Family
 from ....quickfix import EVERYDAY, StateTower, TokenTable, state_scale
-from ....text.prompts import PromptError
-from ....text.rows import Row, RowTokenizer, tokens_of
+from ....text.prompts import PromptError, PromptTokenizer, TokenizedPrompt
+from ....text.rows import Row, RowTokenizer, tokens_of, without_filling
 from ..objects import Clip
 from .base_weights import plain_numbers
 from .model_front import MakeStates
+from .row_reader import JoinedReader, PooledReader, RowReader, part_of
 
-# Tokens of the longest row, prompts encoded at once, everyday captions by which the size of states is known.
-_CONTEXT, _BATCH, _SIZED_BY = 256, 8, 16
-# CLIP streams whose unprojected or projected vectors make the pooled vector, by family.
-_POOLED = {"flux": ("l",)}
-ROW_FAMILIES = ("z-image", "qwen-image", "flux", "chroma", "anima", "krea2", "pixart")
-"""The families of which this module's way of reading has been compared with what their sampler feeds their doors."""
+# Tokens of the longest row, everyday captions by which the size of states is known.
+_CONTEXT, _SIZED_BY = 256, 16
+# Streams whose vectors make the pooled vector, by family.
+_POOLED = {"flux": ("l",), "sd3": ("l", "g"), "newbie": ("jina",)}
+# Which pads of a row are read, from 0, where not all are.
+_SPREAD = (*range(8), *range(8, 448, 40))
+_PADS: dict[str, tuple[int, ...]] = {
+    # Wan's are all zeros, of which its network makes one state; those of Cosmos-Predict2 and Ovis stay zeros.
+    "wan": (0,),
+    "cosmos-predict2": (),
+    "ovis": (),
+    # Klein's hundreds of pads each read the prompt, and differ by their position alone.
+    "flux2-klein-4b": _SPREAD,
+    "flux2-klein-9b": _SPREAD,
+}
+# Tokens of the template's end that the image model is not given.
+_TAILS = {"longcat": 5}
 
-
-@dataclass(frozen=True)
-class RowReader:
-    """Encodes rows of token ids by a CLIP, and makes of the states what the doors of an image model read.
-
-    Attributes:
-        clip: the user's own; it is not changed.
-        encoder: the token stream whose states they are.
-        counted: the token stream whose tokens the states stand for, after ``make``.
-        template: how many tokens stand before a text.
-        empty: the empty prompt's tokens, for the other streams.
-        make: makes what doors read of one conditioning.
-    """
-
-    clip: Clip
-    encoder: str
-    counted: str
-    template: int
-    make: MakeStates
-    empty: Mapping[str, Any] = field(repr=False)
-
-    def states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """What the doors read (n, length, width) in fp32 on the CPU; zeros where the image model is given nothing.
-
-        Raises:
-            InterruptProcessingException: the user cancels.
-        """
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        for place, row in enumerate(rows):
-            own, beside = tokens_of(row)
-            # A row with another encoder's tokens stands alone: these are of any length.
-            groups.setdefault((len(own), *own[: self.template], *([place] if beside else [])), []).append(place)
-        found: torch.Tensor | None = None
-        for places in groups.values():
-            for start in range(0, len(places), _BATCH):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                batch = places[start : start + _BATCH]
-                states, first = self._encoded([rows[place] for place in batch])
-                if found is None:
-                    found = torch.zeros(len(rows), len(rows[0]), states.shape[-1])
-                found[batch, first : first + states.shape[1]] = states
-        assert found is not None
-        return found
-
-    def _encoded(self, rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, int]:
-        """The states of rows of one length, and the position of the first that the image model is given."""
-        own = [tokens_of(row) for row in rows]
-        length = len(own[0][0])
-        tokens = {**self.empty, self.counted: [_weighted(ids) for ids, _ in own]}
-        if self.encoder != self.counted:
-            tokens[self.encoder] = [_weighted(beside) for _, beside in own]
-        result = self.clip.encode_from_tokens(tokens, return_pooled=True, return_dict=True)
-        states = result.pop("cond").float()
-        if self.encoder != self.counted:
-            return self.make(states, result)[:, :length], 0
-        # ComfyUI sets the rows behind each other and cuts the template's beginning off the first of them.
-        cut = len(rows) * length - states.shape[1]
-        whole = torch.nn.functional.pad(states, (0, 0, cut, 0)).unflatten(1, (len(rows), length))[0]
-        return self.make(whole[:, cut:], {}), cut
-
-
-@dataclass(frozen=True)
-class PooledReader:
-    """The pooled vectors of prompts, of CLIPs that stand beside the encoder that gives the states."""
-
-    clip: Clip
-    streams: tuple[str, ...]
-    empty: Mapping[str, Any] = field(repr=False)
-
-    def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
-        """(n, width) in fp32 on the CPU."""
-        # Loads the weights and sets the options, as for a prompt.
-        self.clip.encode_from_tokens(self.empty)
-        found = []
-        for prompt in prompts:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            tokens = self.clip.tokenize(prompt)
-            vectors = [_module(self.clip, name).encode_token_weights(tokens[name])[1] for name in self.streams]
-            found.append(torch.cat([vector.float().cpu() for vector in vectors], dim=-1))
-        return torch.cat(found)
+Opened = tuple[StateTower, RowTokenizer, RowReader, Callable[[Sequence[str]], torch.Tensor] | None]
 
 
 def open_row_states(
-    clip: Clip, family: Family, make: MakeStates, embeddings: Callable[[], torch.Tensor] | None = None
-) -> tuple[StateTower, RowTokenizer, RowReader, Callable[[Sequence[str]], torch.Tensor] | None]:
-    """Read the text states of a CLIP for a family of :data:`ROW_FAMILIES`.
+    clip: Clip,
+    family: Family,
+    makes: tuple[MakeStates, MakeStates | None],
+    embeddings: Callable[[], torch.Tensor] | None = None,
+    *,
+    tail: int | None = None,
+) -> Opened:
+    """Read the text states of a CLIP for a family whose text encoder is no CLIP.
 
     Args:
-        make: makes what the doors read.
+        makes: make what the doors of the states read, and those of the pooled vector, which may read it as it is.
         embeddings: the embeddings of the counted tokens, where the text encoder is not what has them.
+        tail: see :class:`RowReader`; None: the family's own.
     """
     encoder, counted = family.encoders[0], (family.positions or family.encoders)[0]
-    tokenizer = _tokenizer(clip, family, encoder, counted)
-    empty = clip.tokenize("")
-    reader = RowReader(clip, encoder, counted, tokenizer.template_length, make, empty)
+    pads = _PADS.get(family.name)
+    joined = family.layout == "behind"
+    behind = _clip_tokenizer(clip, encoder) if joined else None
+    tokenizer = row_tokenizer(clip, family, (encoder, counted), pads, behind)
+    reader: RowReader
+    if behind is not None:
+        other = part_of(clip.tokenizer, family.encoders[1]).pad_token
+        reader = JoinedReader(
+            clip,
+            encoder,
+            counted,
+            tokenizer.template_length,
+            makes[0],
+            clip.tokenize(""),
+            behind=behind,
+            beside_pad=other,
+        )
+    else:
+        pad = None if pads is None else part_of(clip.tokenizer, counted).pad_token
+        reader = RowReader(
+            clip,
+            encoder,
+            counted,
+            tokenizer.template_length,
+            makes[0],
+            clip.tokenize(""),
+            pad,
+            pads or (),
+            _TAILS.get(family.name, 0) if tail is None else tail,
+        )
     captions = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
-    states = reader.states([prompt.ids for prompt in captions])
-    places = torch.arange(states.shape[1])
-    starts, ends = (torch.tensor(each)[:, None] for each in zip(*((p.start, p.eos) for p in captions), strict=True))
+    causal = family.attention == "causal"
+    reader, scale = _sized(reader, captions, family)
     tower = StateTower(
-        reader.states,
+        reader.keys if isinstance(reader, JoinedReader) else reader.states,
         tokenizer.pad_token,
-        states.shape[-1],
+        len(scale),
         tokenizer.context_length,
-        state_scale(states, (places >= starts) & (places <= ends), [states.shape[-1]]),
+        scale,
         _token_table(
-            embeddings or (lambda: _module(clip, counted).transformer.get_input_embeddings().weight),
+            embeddings or (lambda: part_of(clip.cond_stage_model, counted).transformer.get_input_embeddings().weight),
             _unreadable(clip, counted),
         ),
         family.name,
-        causal=family.attention == "causal",
-        whole=True,
+        causal=causal,
+        whole=not causal,
         template=reader.template,
+        shortens=causal,
     )
     streams = _POOLED.get(family.name, ())
-    pooled = PooledReader(clip, streams, empty) if streams and set(streams) <= set(empty) else None
+    pooled = (
+        PooledReader(clip, streams, reader.empty, makes[1]) if streams and set(streams) <= set(reader.empty) else None
+    )
     return tower, tokenizer, reader, pooled
 
 
-def _tokenizer(clip: Clip, family: Family, encoder: str, counted: str) -> RowTokenizer:
-    pad = _own_tokenizer(clip, counted).pad_token
+def _sized(reader: RowReader, captions: Sequence[TokenizedPrompt], family: Family) -> tuple[RowReader, torch.Tensor]:
+    """The reader, and the scale (width,) of its states; of states that stand behind each other, one whose keys of each
+    have one mean square."""
+    states = reader.states(without_filling([caption.ids for caption in captions]))
+    counted = torch.zeros(states.shape[:2], dtype=torch.bool)
+    for row, caption in enumerate(captions):
+        counted[row, caption.start : caption.eos + 1] = True
+    if not isinstance(reader, JoinedReader):
+        return reader, state_scale(states, counted, [states.shape[-1]])
+    behind = torch.zeros_like(counted)
+    for row, tokens in enumerate(reader.behind.tokenize_all([caption.text for caption in captions])):
+        first = len(tokens_of(captions[row].ids)[0])
+        behind[row, first + tokens.start : first + tokens.eos + 1] = True
+    widths = [_embeddings(reader.clip, name).shape[1] for name in family.encoders[:2]]
+    parts = [part for part in (*widths, states.shape[-1] - sum(widths)) if part]
+    # First one size for the parts of a state, then one for the states of each kind.
+    share = _ratio(states, (counted, behind))[0]
+    states[behind] *= share
+    scale = state_scale(states, counted | behind, parts)
+    ratio, size = _ratio(states * scale, (counted, behind))
+    return dataclasses.replace(reader, share=share * ratio), scale / size
+
+
+def _ratio(states: torch.Tensor, kinds: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
+    """How many times larger the states of one kind are than those of another, and how large they are."""
+    sizes = [float(states[places].double().square().sum(1).mean().sqrt()) for places in kinds]
+    return (sizes[0] / sizes[1], sizes[0]) if min(sizes) > 0 else (1.0, 1.0)
+
+
+def _embeddings(clip: Clip, stream: str) -> torch.Tensor:
+    weight: torch.Tensor = part_of(clip.cond_stage_model, stream).transformer.get_input_embeddings().weight
+    return weight
+
+
+def _clip_tokenizer(clip: Clip, stream: str) -> PromptTokenizer:
+    own = part_of(clip.tokenizer, stream)
+    return PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=own.max_length)
+
+
+def row_tokenizer(
+    clip: Clip,
+    family: Family,
+    streams: tuple[str, str],
+    pads: tuple[int, ...] | None = None,
+    behind: PromptTokenizer | None = None,
+) -> RowTokenizer:
+    """Rows as a CLIP tokenizes prompts.
+
+    Args:
+        streams: that of the tokens whose states they are, and that by which the states are counted.
+        pads, behind: see :class:`RowReader` and :class:`RowTokenizer`.
+    """
+    encoder, counted = streams
+    pad = part_of(clip.tokenizer, counted).pad_token
 
     def row(text: str) -> Row:
         tokens = clip.tokenize(text)
@@ -152,14 +171,18 @@ def _tokenizer(clip: Clip, family: Family, encoder: str, counted: str) -> RowTok
         length = len(ids)
         while length > 1 and ids[length - 1] == pad:
             length -= 1
+        if pads is not None:
+            ids = ids[: length + sum(length + offset < len(ids) for offset in pads)]
         return Row(ids, length, beside if encoder != counted else ())
 
+    empty = row("")
     return RowTokenizer(
         row,
         # A user may have every prompt padded to more.
-        context_length=max(_CONTEXT, len(row("").ids)),
+        context_length=max(_CONTEXT, len(empty.ids) + 2 * len(empty.beside)),
         unreadable=_unreadable(clip, counted),
         title=f"The text encoder of {family.title}",
+        behind=behind,
     )
 
 
@@ -170,28 +193,14 @@ def _plain_ids(parts: Sequence[Sequence[tuple[Any, ...]]], text: str) -> tuple[i
     return tuple(ids)
 
 
-def _weighted(ids: Sequence[int]) -> list[tuple[int, float]]:
-    return [(token, 1.0) for token in ids]
-
-
-def _own_tokenizer(clip: Clip, stream: str) -> Any:
-    return _named(clip.tokenizer, stream)
-
-
-def _module(clip: Clip, stream: str) -> Any:
-    return _named(clip.cond_stage_model, stream)
-
-
-def _named(owner: Any, stream: str) -> Any:
-    """What ComfyUI keeps for a token stream: under its name, or with "clip_" before it."""
-    return getattr(owner, stream) if hasattr(owner, stream) else getattr(owner, f"clip_{stream}")
-
-
 def _unreadable(clip: Clip, stream: str) -> frozenset[int]:
     """The token of letters that have none; byte-level tokenizers, whose token of that name is the pad, have no such
     letters."""
-    own = _own_tokenizer(clip, stream)
+    own = part_of(clip.tokenizer, stream)
     unknown = getattr(own.tokenizer, "unk_token_id", None)
+    pieces: Any = getattr(own.tokenizer, "tokenizer", None)
+    if unknown is None and pieces is not None and hasattr(pieces, "unk_id"):
+        unknown = pieces.unk_id()
     return frozenset() if unknown is None or unknown == own.pad_token else frozenset({int(unknown)})
 
 
@@ -199,7 +208,7 @@ def _token_table(weight: Callable[[], Any], unreadable: frozenset[int]) -> Token
     """The embeddings of tokens; where they cannot be told, all are alike, and none counts as untrained."""
     try:
         size = int(plain_numbers(weight()[:1], lambda stored: stored).shape[0]) and int(weight().shape[0])
-    except (TypeError, ValueError, NotImplementedError, RuntimeError):
+    except (TypeError, ValueError, NotImplementedError, AttributeError, RuntimeError):
         return TokenTable(0, lambda ids: torch.ones(len(ids), 1), unreadable)
 
     def rows(ids: torch.Tensor) -> torch.Tensor:

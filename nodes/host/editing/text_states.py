@@ -3,6 +3,8 @@ clip skip, with its LoRAs and patches."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +12,15 @@ from typing import Any
 import comfy.model_management
 import torch
 
-from ....families.doors import DoorError, Family
+from ....families.doors import CONDITIONING, DoorError, Family
 from ....families.family import states_as_they_are
 from ....quickfix import StateTower, TokenTable
 from ....text.prompts import PromptTokenizer
 from ..objects import Clip, Model
-from .model_front import Front
-from .row_states import ROW_FAMILIES, RowReader, open_row_states
+from .any_states import open_any_rows
+from .model_front import Front, MakeStates
+from .row_reader import RowReader, as_they_are, part_of
+from .row_states import open_row_states
 
 # Prompts encoded at once.
 _BATCH = 16
@@ -107,32 +111,41 @@ def open_text_states(clip: Clip, family: Family, model: Model | None = None) -> 
     Raises:
         UnsupportedStatesError: the CLIP is not of the family's kind, or the family's text encoder cannot be read.
     """
+    if family.name == CONDITIONING.name:
+        return _of_any(clip)
     return _of_clips(clip, family) if _CLIPS.issuperset(family.encoders) else _of_rows(clip, family, model)
+
+
+def _of_any(clip: Clip) -> TextStates:
+    """The text states of a conditioning, whatever reads them."""
+    streams = tuple(clip.tokenize(""))
+    if _CLIPS.issuperset(streams):
+        # ComfyUI sets the states of these side by side in this order.
+        return _of_clips(clip, dataclasses.replace(CONDITIONING, encoders=tuple(n for n in "lgh" if n in streams)))
+    opened = open_any_rows(clip)
+    if opened is None:
+        raise UnsupportedStatesError(
+            f"The CLIP, {type(clip.cond_stage_model).__name__} with the tokens {', '.join(streams) or 'none'}, does "
+            "not give one text state for each of its tokens, so that no map of them can be computed."
+        )
+    return TextStates(*opened)
 
 
 def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
     """The text states of encoders that are no CLIP."""
-    if family.name not in ROW_FAMILIES:
-        raise UnsupportedStatesError(
-            f"The MODEL is {family.title}. How its text encoder ({', '.join(family.encoders)}) reads prompts is not "
-            "known here yet, so that it cannot be edited."
-        )
     streams = clip.tokenize("")
     missing = [name for name in (*family.encoders, *family.positions) if name not in streams]
     if missing:
         raise _foreign(clip, family)
-    front = None
-    if model is not None:
-        front = Front(model, family)
-    elif family.front_of is not states_as_they_are:
+    absent = [name for name in family.encoders if part_of(clip.cond_stage_model, name) is None]
+    if absent:
         raise UnsupportedStatesError(
-            f"{family.title} makes other states of the text before it reads them: without the MODEL they cannot be "
-            "known. Connect the MODEL of the same checkpoint to the input model."
+            f"The CLIP was loaded without {', '.join(absent)}; an edit of {family.title} reads "
+            f"{', '.join(family.encoders)}. Load all of them."
         )
-    make = (lambda states, extras: states.float().cpu()) if front is None else front.make
-    embeddings = (lambda: front.weight("llm_adapter.embed.weight")) if front and family.positions else None
+    makes, embeddings = _fronts(family, model)
     try:
-        tower, tokenizer, reader, pooled = open_row_states(clip, family, make, embeddings)
+        tower, tokenizer, reader, pooled = open_row_states(clip, family, makes, embeddings)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, DoorError) as error:
@@ -143,6 +156,24 @@ def _of_rows(clip: Clip, family: Family, model: Model | None) -> TextStates:
         if widths != {tower.width}:
             raise _foreign(clip, family, f" with states {tower.width} wide, not {', '.join(map(str, sorted(widths)))}")
     return TextStates(tower, tokenizer, reader, pooled)
+
+
+def _fronts(
+    family: Family, model: Model | None
+) -> tuple[tuple[MakeStates, MakeStates | None], Callable[[], torch.Tensor] | None]:
+    """What makes the states, and the pooled vectors, that doors read; and the embeddings of tokens that the image model
+    has itself."""
+    if model is None:
+        if family.front_of is not states_as_they_are:
+            raise UnsupportedStatesError(
+                f"{family.title} makes other states of the text before it reads them: without the MODEL they cannot be "
+                "known. Connect the MODEL of the same checkpoint to the input model."
+            )
+        return (as_they_are, None), None
+    front = Front(model, family)
+    pooled = functools.partial(front.make, reads="pooled") if "pooled" in family.fronts else None
+    adapted = "llm_adapter" in family.front_modules
+    return (front.make, pooled), (lambda: front.weight("llm_adapter.embed.weight")) if adapted else None
 
 
 def _shapes(model: Model) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from diff_quickfix.quickfix import LowRank, SolveError, Statistics, preserved_gram, solve, solve_residuals
+from diff_quickfix.quickfix.solver.nullspace import HeldSpan
+from diff_quickfix.quickfix.solver.preserved import PreservedRows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -224,3 +226,27 @@ def test_refuses_by_name(change, message):
 def test_residuals_need_a_key_each():
     with pytest.raises(SolveError, match="Got 2 keys and 1 residuals"):
         solve_residuals(torch.ones(2, 4), torch.ones(1, 3), lam=0.1)
+
+
+@given(st.integers(1, 12), st.integers(1, 20), st.integers(0, 3), st.booleans())
+def test_preserved_rows_give_what_their_gram_matrix_gives(n, preserve, seed, hold):
+    """Fewer keys than dimensions by a system of keys, more by one of dimensions: one update, of the keys' rank."""
+    weight, keys, values, kept = problem(n, width=24, out=16, preserve=preserve, seed=seed)
+    residuals, counts = values - keys @ weight.T, torch.arange(1.0, n + 1)
+    held = HeldSpan.of(torch.randn(3, 24, generator=torch.Generator().manual_seed(9))) if hold else None
+    rows = PreservedRows.of(kept, 0.7, held)
+    wanted = solve_residuals(
+        keys, residuals, lam=0.05, kept=preserved_gram(kept, 0.7, held), pair_weights=counts, held=held
+    )
+    found = solve_residuals(keys, residuals, lam=0.05, kept=rows, pair_weights=counts, held=held)
+    assert found.rank == min(n, 24) and float((found.delta() - wanted.delta()).norm()) < 1e-5 * wanted.delta().norm()
+    torch.testing.assert_close(found.down @ found.down.T, torch.eye(found.rank), rtol=0, atol=1e-5)
+    sums = Statistics.empty(24, 16).add(keys, residuals, counts)
+    torch.testing.assert_close(
+        sums.delta(lam=0.05, kept=rows, held=held), wanted.delta().double(), rtol=1e-3, atol=1e-5
+    )
+    grams = (rows, preserved_gram(kept, 0.7, held))
+    one, other = (sums.condition(lam=0.05, kept=gram, held=held) for gram in grams)
+    assert one == pytest.approx(other, rel=1e-6)
+    if held is not None:
+        assert held.share_of(keys, counts) == pytest.approx(held.share(sums.gram), rel=1e-6)

@@ -37,6 +37,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 CONCEPTS = [ConceptEdit("van gogh", "painting"), ConceptEdit("snoopy", "a small dog", "object")]
 FREE = EditSettings(lam=1e-7, positions=POSITIONS[2])
@@ -338,3 +339,48 @@ def test_later_positions_end_with_the_text(source, target, after, behind):
     assert list(sources) == list(range(source, ends[0] + 1))
     assert targets[0] == target and all(target <= place <= ends[1] for place in targets)
     assert all(b - a in (0, 1) for a, b in pairwise(targets))
+
+
+class Squares(TorchDispatchMode):
+    """The operations that make a square matrix of a width."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width, self.makers = width, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for one in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(one, torch.Tensor) and tuple(one.shape[-2:]) == (self.width, self.width):
+                self.makers.append(function)
+        return made
+
+
+@pytest.mark.parametrize("mode", ["soft", "hard"])
+def test_states_wider_than_there_are_keys_make_no_square_of_that_width(small_tower, states, tokenizer, mode):
+    """Flux.2's states are 15,360 wide: the solve, the report and the radar never make a matrix of width x width; the
+    same edit of the narrow states, which are these turned into a wider space, is the oracle."""
+    width = 640
+    turn = torch.linalg.qr(torch.randn(width, 64, generator=torch.Generator().manual_seed(3)))[0].T
+    wide = dataclasses.replace(
+        states,
+        read=lambda ids: (states.read(ids) * states.scale) @ turn,
+        width=width,
+        scale=torch.ones(width),
+    )
+    settings = EditSettings(lam=1e-3, positions=POSITIONS[2], preserve=("a cat", ""), preserve_weight=3.0)
+    settings = dataclasses.replace(settings, hold=("",)) if mode == "hard" else settings
+    with Squares(width) as squares:
+        edit = compute_edit(wide, tokenizer, CONCEPTS, settings)
+        measure_edit(wide, tokenizer, edit, 0.5)
+        scan(wide, tokenizer, edit, ["a dog", "claude monet"])
+    assert edit.rank and not squares.makers
+    if mode == "hard":
+        held = wide.attention_inputs([tokenizer.tokenize("").ids], 0)[0]
+        assert float((held @ edit.down.T @ edit.up.T).norm()) < 1e-5 * float(held.norm())
+        return
+    narrow = compute_edit(states, tokenizer, CONCEPTS, settings)
+    wanted = turn.T @ (narrow.delta() * states.scale[:, None] / states.scale) @ turn
+    assert float((edit.delta() - wanted).norm()) < 1e-3 * float(wanted.norm())
+    assert edit.report.drift == pytest.approx(narrow.report.drift, rel=1e-3)
+    assert edit.report.efficacy == pytest.approx(narrow.report.efficacy, rel=1e-3)

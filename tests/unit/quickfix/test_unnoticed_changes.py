@@ -35,6 +35,7 @@ from diff_quickfix.quickfix.measure.radar import names_gram
 from diff_quickfix.quickfix.measure.stopwatch import Stopwatch
 from diff_quickfix.quickfix.measure.verdict import HARMFUL_DRIFT, WEAK_EFFICACY, judge
 from diff_quickfix.quickfix.solver.low_rank import LowRank
+from diff_quickfix.quickfix.solver.preserved import gram_of
 from diff_quickfix.quickfix.solver.spectrum import Spectrum
 from diff_quickfix.quickfix.stream import CONCEPTS, PairKeys, encode_pairs, gather_pairs, tokenize_pairs
 from diff_quickfix.text.prompts import PromptError
@@ -184,7 +185,9 @@ def test_the_weight_of_what_is_preserved_counts_however_few_prompts_are_left(wid
     keys = wide.attention_inputs([tokenizer.tokenize(prompt).ids for prompt in left], 0)
     # Padding and beginnings that prompts share are one key.
     distinct = torch.unique((keys.flatten(0, 1) * 2**12).round(), dim=0) / 2**12
-    assert float(guard.kept.trace()) == pytest.approx(weight * float(distinct.double().square().sum()), rel=1e-3)
+    assert float(gram_of(guard.kept).trace()) == pytest.approx(
+        weight * float(distinct.double().square().sum()), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("mode", ["soft", "hard"])
