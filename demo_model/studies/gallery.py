@@ -34,7 +34,7 @@ from ...quickfix.solver.low_rank import LowRank
 from ...quickfix.ways import BY_DOORS, doors_settings, way_of
 from ...text.prompts import PromptTokenizer
 from ..architecture import EOS, SHAPES_XL, Architecture
-from ..pipeline import Conditioning, Painter, ShapesXLPipeline, load_xl_pipeline
+from ..pipeline import Conditioning, ShapesXLPipeline, UNetPainter, load_xl_pipeline
 from ..precision import HalfDenoiser
 from ..reader import Reader
 from ..worlds.catalog import GALLERY
@@ -161,7 +161,7 @@ class Opened:
         tokenizer = PromptTokenizer(pipeline.tokenizer, pad_token=EOS)
         return cls(pipeline, family, PromptStates(streams, tokenizer, family.name, matrix.detach))
 
-    def edited(self, trial: Trial) -> Painter:
+    def edited(self, trial: Trial) -> UNetPainter:
         """A pipeline that carries the trial's edit; this one stays as it is."""
         settings = trial.settings(self.family)
         if trial.way == CLIPS:
@@ -180,7 +180,7 @@ class Opened:
         )
         return self._with_doors(edit) if doors else EditedConditioning.of(self.pipeline, edit)
 
-    def _with_doors(self, edit: WeightEdit) -> Painter:
+    def _with_doors(self, edit: WeightEdit) -> UNetPainter:
         unet = copy.deepcopy(self.pipeline.unet)
         with torch.no_grad():
             for update in edit.doors:
@@ -188,7 +188,7 @@ class Opened:
                 unet.get_parameter(update.door.weight).add_(factors.up @ factors.down)
         return dataclasses.replace(self.pipeline, unet=unet)
 
-    def _with_clips(self, trial: Trial, settings: EditSettings) -> Painter:
+    def _with_clips(self, trial: Trial, settings: EditSettings) -> UNetPainter:
         clip = copy.deepcopy(self.pipeline.clip)
         for stream, model in zip(self.states.streams, clip.text_towers(), strict=True):
             tokenizer = PromptTokenizer(self.pipeline.tokenizer, pad_token=stream.pad_token)
@@ -275,7 +275,7 @@ def paint_all(out: Path, part: int = 0, parts: int = 1, *, half: bool = False) -
         path = pictures_path(out, number)
         if path.exists():
             continue
-        painter: Painter = opened.pipeline if trial is None else opened.edited(trial)
+        painter: UNetPainter = opened.pipeline if trial is None else opened.edited(trial)
         if half:
             painter = replace(painter, unet=HalfDenoiser(painter.unet))
         own = prompts if trial is None else [prompts[place] for place in shown(trial, prompts)]
