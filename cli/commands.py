@@ -12,6 +12,7 @@ from ..quickfix import (
     ENCODERS,
     EditFile,
     WeightEdit,
+    common_kind,
     parse_changes,
     read_edit_file,
 )
@@ -26,8 +27,7 @@ _SHOWN = 20
 def edit(options: argparse.Namespace) -> None:
     """Compute an edit, print its report, save it."""
     asked = asked_concepts(options.edits, options.list, options.kind)
-    kinds = {concept.kind for concept in asked.concepts}
-    model, settings, said = open_for_edit(options, kinds.pop() if len(kinds) == 1 else "object")
+    model, settings, said = open_for_edit(options, common_kind(asked.concepts))
     check_targets(model, options)
     _warn((*asked.notes, *model.notes), options.quiet)
     computed = model.computed(asked.concepts, settings, progress("computing", options.quiet))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..quickfix import ConceptEdit, WeightEdit, compute_edit, edit_doors, way_of
+from ..quickfix import ConceptEdit, WeightEdit, common_kind, compute_edit, edit_doors, way_of
 from .opened import open_pipeline
 
 
@@ -44,8 +44,7 @@ def remove_concept(
     """
     concepts = _concepts(concept, becomes, kind)
     opened = open_pipeline(pipe, clip_skip=clip_skip)
-    kinds = {one.kind for one in concepts}
-    chosen = way_of(opened.family, kinds.pop() if len(kinds) == 1 else "object", "image model" if doors else way)
+    chosen = way_of(opened.family, common_kind(concepts), "image model" if doors else way)
     settings = chosen.settings.keeping(preserve)
     if not chosen.by_doors:
         return compute_edit(opened.text_encoder, opened.tokenizer, concepts, settings)

@@ -71,6 +71,7 @@ class Trial:
             first self-attention of each text tower; the conditioning, states and pooled vector.
         positions: where they are not those of the way for the kind.
         hold: whether the empty prompt is held, and not softly preserved.
+        breadth: the list of names that guards it; "" for none.
     """
 
     kind: str
@@ -79,11 +80,12 @@ class Trial:
     way: str = DOORS_VALUES
     positions: str = ""
     hold: bool = False
+    breadth: str = ""
 
     @property
     def name(self) -> str:
         parts = ["; ".join(f"{source} -> {target}" for source, target in self.concepts), self.way, self.naming]
-        parts += [self.positions] if self.positions else []
+        parts += [part for part in (self.positions, self.breadth) if part]
         return ", ".join([*parts, *(["empty prompt held"] if self.hold else [])])
 
     @property
@@ -113,7 +115,8 @@ class Trial:
         chosen = way_of(family, "style" if self.kind == "style" else "object", BY_DOORS).settings
         if self.positions:
             chosen = doors_settings(family, self.positions)
-        return replace(chosen, preserve=self.preserved(), hold=("",) if self.hold else ())
+        hold = ("",) if self.hold else ()
+        return replace(chosen, preserve=self.preserved(), hold=hold, breadth=self.breadth)
 
 
 _CONCEPTS = {
@@ -138,6 +141,7 @@ def _trials() -> Iterator[Trial]:
     yield Trial(*firsts[0], positions=POSITIONS[2])
     yield from (Trial(*first, positions=POSITIONS[0]) for first in firsts[1:])
     yield from (Trial(*first, positions=POSITIONS[1]) for first in firsts)
+    yield from (Trial(*first, breadth="broad-1") for first in firsts)
 
 
 TRIALS = tuple(_trials())
