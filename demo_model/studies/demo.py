@@ -1,9 +1,10 @@
-"""The demo: a stock ComfyUI server traces a style, and paints prompts before and after one "Diff-QuickFix Edit" node.
+"""The demo: a stock ComfyUI server traces a style, and paints prompts before and after one "Remove Concept" node.
 
     make demo
 
 Starts the server with this pack, sends it workflows on Shapes, writes the pictures and the heat maps into a folder,
-reads the pictures back with Shapes' own CLIP, and prints a page of what changed and what did not.
+reads the pictures with a reader that has nothing in common with the model, and prints a page of what changed and what
+did not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..scorer import ShapesScorer
+from ..reader import Reader
 from ..worlds.catalog import SHAPES
 from ..worlds.world import PLAIN, Scene
 from .evaluate import edit_prompts, prompt_of
@@ -52,33 +53,57 @@ def demo_scenes(own: int, others: int) -> list[Scene]:
     return scenes
 
 
-def comparison_workflow(prompts: Sequence[str], *, steps: int = STEPS, **edit: Any) -> dict[str, Any]:
-    """An API-format workflow: each prompt painted with the loaded CLIP and with the edited one, from the same seed.
+EDIT, REMOVE = "DiffQuickFix_Edit", "DiffQuickFix_RemoveConcept"
+_CLIP = {"clip": ["load", 1]}
+# The inputs of each node that edits, and where its MODEL and CLIP come out.
+_EDITORS: dict[str, tuple[dict[str, Any], tuple[list[Any], list[Any]]]] = {
+    EDIT: (
+        {
+            **_CLIP,
+            "source": EDITED,
+            "target": "painting",
+            "kind": "style",
+            "preset": "guarded",
+            "layer": 0,
+            "lam": 0.0,
+            "positions": "last subject token and padding",
+            "strength": 1.0,
+        },
+        (["load", 0], ["edit", 0]),
+    ),
+    REMOVE: (
+        {
+            **_CLIP,
+            "model": ["load", 0],
+            "concept": EDITED,
+            "becomes": "painting",
+            "kind": "style",
+            "strength": 1.0,
+            "way": "auto",
+            "lam": 0.0,
+        },
+        (["edit", 0], ["edit", 1]),
+    ),
+}
+
+
+def comparison_workflow(prompts: Sequence[str], *, node: str = EDIT, steps: int = STEPS, **edit: Any) -> dict[str, Any]:
+    """An API-format workflow: each prompt painted as it is and with the edit, from the same seed.
 
     Args:
+        node: which node edits, :data:`EDIT` or :data:`REMOVE`.
         steps: the sampler's.
-        edit: inputs of the "Diff-QuickFix Edit" node that differ from the demo's.
+        edit: inputs of the node that differ from the demo's.
     """
-    inputs = {
-        "clip": ["load", 1],
-        "source": EDITED,
-        "target": "painting",
-        "kind": "style",
-        "preset": "guarded",
-        "layer": 0,
-        "lam": 0.0,
-        "positions": "last subject token and padding",
-        "strength": 1.0,
-        **edit,
-    }
+    inputs, edited = _EDITORS[node]
     # A folder of its own: a server that has saved the same picture before would report nothing for it.
     folder = f"diff-quickfix/{uuid.uuid4().hex[:12]}"
     graph: dict[str, Any] = {
         "load": {"class_type": "DiffQuickFix_LoadShapesDemo", "inputs": {}},
-        "edit": {"class_type": "DiffQuickFix_Edit", "inputs": inputs},
+        "edit": {"class_type": node, "inputs": {**inputs, **edit}},
         "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
     }
-    for name, clip in (("before", ["load", 1]), ("after", ["edit", 0])):
+    for name, (model, clip) in (("before", (["load", 0], ["load", 1])), ("after", edited)):
         graph[f"{name} nothing"] = {"class_type": "CLIPTextEncode", "inputs": {"clip": clip, "text": ""}}
         for seed, prompt in enumerate(prompts):
             label = f"{name} {seed:03}"
@@ -86,7 +111,7 @@ def comparison_workflow(prompts: Sequence[str], *, steps: int = STEPS, **edit: A
             graph[f"{label} sampler"] = {
                 "class_type": "KSampler",
                 "inputs": {
-                    "model": ["load", 0],
+                    "model": model,
                     "positive": [f"{label} text", 0],
                     "negative": [f"{name} nothing", 0],
                     "latent_image": ["latent", 0],
@@ -109,10 +134,12 @@ def comparison_workflow(prompts: Sequence[str], *, steps: int = STEPS, **edit: A
     return graph
 
 
-def compare(server: Server, scenes: Sequence[Scene], *, steps: int = STEPS, **edit: Any) -> Comparison:
-    """Run the comparison on a server and fetch its pictures."""
+def compare(
+    server: Server, scenes: Sequence[Scene], *, node: str = EDIT, steps: int = STEPS, **edit: Any
+) -> Comparison:
+    """Run :func:`comparison_workflow` on a server and fetch its pictures."""
     prompts = tuple(prompt_of(scene) for scene in scenes)
-    outputs = server.run(comparison_workflow(prompts, steps=steps, **edit), timeout=3600)
+    outputs = server.run(comparison_workflow(prompts, node=node, steps=steps, **edit), timeout=3600)
     before, after = (
         np.stack([server.picture(outputs[f"{name} {i:03} save"]["images"][0]) for i in range(len(prompts))])
         for name in ("before", "after")
@@ -198,13 +225,11 @@ def as_tensor(pictures: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
-def recognition(result: Comparison, scorer: ShapesScorer) -> list[tuple[str, float, float]]:
+def recognition(result: Comparison, reader: Reader) -> list[tuple[str, float, float]]:
     """How the pictures read, as (what is read, share right before, share right after): the edited style, each other
     style and none, and the objects, colors and backgrounds of all prompts."""
-    readings = {
-        attribute: [np.array(scorer.read(as_tensor(pictures), attribute)) for pictures in (result.before, result.after)]
-        for attribute in ("style", "object", "color", "background")
-    }
+    looked = [reader.read(as_tensor(pictures)) for pictures in (result.before, result.after)]
+    readings = {attribute: [np.array(read[attribute]) for read in looked] for attribute in SHAPES.values}
     styles = np.array([scene.style for scene in result.scenes])
     everywhere, own = np.ones(len(styles), bool), styles == EDITED
     asked = [
@@ -221,10 +246,10 @@ def recognition(result: Comparison, scorer: ShapesScorer) -> list[tuple[str, flo
     return rows
 
 
-def summary(result: Comparison, scorer: ShapesScorer) -> str:
+def summary(result: Comparison, reader: Reader) -> str:
     """A page of text: how the pictures read before and after, and the node's own report."""
     lines = [f"{'share of pictures that read right':46} before   after"]
-    lines += [f"{label:46} {before:6.0%}  {after:6.0%}" for label, before, after in recognition(result, scorer)]
+    lines += [f"{label:46} {before:6.0%}  {after:6.0%}" for label, before, after in recognition(result, reader)]
     report = (f"  {line}" for line in result.report.splitlines())
     return "\n".join([*lines, "", "the edit, as its node reports it", *report])
 
@@ -255,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder, running_server(Path(comfyui), Path(folder)) as server:
             waited = time.monotonic() - started
             print(f"ComfyUI is up ({waited:.0f} s); painting {2 * len(scenes)} pictures", flush=True)
-            result = compare(server, scenes)
+            result = compare(server, scenes, node=REMOVE)
             print(f"Tracing {EDITED!r} in the text encoder and in the UNet", flush=True)
             findings = {component: trace(server, component) for component in ("text", "unet")}
     except ServerError as error:
@@ -269,7 +294,7 @@ def main(arguments: list[str] | None = None) -> int:
     contact_sheet(result).save(options.out / "overview.png")
     for component, finding in findings.items():
         Image.fromarray(finding.heatmap).save(options.out / f"trace-{component}.png")
-    print(f"\n{summary(result, ShapesScorer())}\n")
+    print(f"\n{summary(result, Reader())}\n")
     print(f"where {EDITED!r} lives: restored from the clean run, these bring it back most")
     for finding in findings.values():
         print(f"  {finding.report}")
