@@ -199,32 +199,14 @@ function nodeOf(key) {
 }
 
 /**
- * The node that an error means, in whichever subgraphs it stands: their nodes' ids and its own, divided by colons.
- * @param {unknown} path
- */
-function nodeAt(path) {
-    /** @type {ComfyGraph | undefined} */
-    let graph = app.rootGraph ?? app.graph;
-    let node;
-    for (const id of String(path ?? "").split(":")) {
-        node = graph?.getNodeById(id) ?? graph?.getNodeById(Number(id));
-        graph = node?.subgraph;
-    }
-    return node;
-}
-
-/**
  * Say on a node why its run ended.
- * @param {RunError | null | undefined} error
+ * @param {unknown} error
  */
-function refused(error) {
-    const node = nodeAt(error?.node_id);
-    const sentence = error?.exception_message;
-    if (!node || node.comfyClass !== error?.node_type || typeof sentence !== "string") return;
-    // The page gives the outputs of earlier runs again when the workflow comes back into view.
-    const place = node.graph && node.graph !== node.graph.rootGraph ? `${node.graph.id}:` : "";
-    if (views.has(node)) delete app.nodeOutputs?.[`${place}${node.id}`];
-    views.get(node)?.refuse(sentence.trim());
+async function refused(error) {
+    if (!live.size) return;
+    const { refusalOf } = await import("./lib/refusals.mjs");
+    const found = refusalOf(error);
+    if (found) views.get(found.node)?.refuse(found.sentence);
 }
 
 /**

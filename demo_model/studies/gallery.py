@@ -35,8 +35,8 @@ from ...quickfix.ways import BY_DOORS, doors_settings, way_of
 from ...text.prompts import PromptTokenizer
 from ..architecture import EOS, SHAPES_XL, Architecture
 from ..pipeline import Conditioning, ShapesXLPipeline, UNetPainter, load_xl_pipeline
-from ..precision import HalfDenoiser
 from ..reader import Reader
+from ..training.precision import HalfDenoiser
 from ..worlds.catalog import GALLERY
 from ..worlds.world import PLAIN, Scene, held_out
 from .edit_table import Share

@@ -15,12 +15,12 @@ from torch.nn import Linear
 from ..architecture import T5_PAD, UNETS
 from ..clip import load_clip
 from ..pipeline import load_autoencoder
-from ..precision import half_precision
 from ..t5 import CLIP_PREFIX, DiTTexts
 from ..worlds.captions import caption
 from ..worlds.world import POSITIONS, Scene, World, sample_scenes
 from .contrastive import ATTRIBUTES, contrast, reading
 from .fitting import fit
+from .precision import half_precision
 from .training_set import FluxRecipe, load_pictures, to_signed
 
 log = logging.getLogger("diff_quickfix.demo_model")

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from ...text.vocabulary import clip_tokenizer
 from .. import architecture as shape
-from ..precision import half_precision
 from ..worlds.captions import caption
 from .contrastive import trained_clip
 from .fitting import fit, following
+from .precision import half_precision
 from .training_set import Recipe, load_pictures
 from .warm_start import adopt_part
 

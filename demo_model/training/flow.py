@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from ..flux import new_transformer, velocity
-from ..precision import half_precision
 from ..worlds.captions import caption
 from .bidirectional import done, trained_texts
 from .fitting import fit, following
+from .precision import half_precision
 from .training_set import FluxRecipe, load_pictures
 
 

@@ -85,19 +85,12 @@ interface ComfyApp {
     registerExtension(extension: ComfyExtension): void;
 }
 
-// What the server says of a node whose run ended with an error.
-interface RunError {
-    node_id?: unknown;
-    node_type?: unknown;
-    exception_message?: unknown;
-}
-
 interface ComfyApi {
     apiURL(path: string): string;
     fetchApi(path: string, options: RequestInit): Promise<Response>;
     addEventListener(
         name: "status", heard: (event: CustomEvent<{ exec_info?: { queue_remaining?: number } } | null>) => void): void;
-    addEventListener(name: "execution_error", heard: (event: CustomEvent<RunError | null>) => void): void;
+    addEventListener(name: "execution_error", heard: (event: CustomEvent<unknown>) => void): void;
 }
 
 declare module "*/scripts/app.js" {

@@ -74,7 +74,7 @@ def assert_speaks(page, language):
     said = page.run(SAID)
     for text in SOME:
         assert table[text] in " ".join(said), text
-    assert f"{table['weak']}: {FINDING._replace(sentence=table[WEAK]).text()}" in said
+    assert f"{table['weak']}: " in said and FINDING._replace(sentence=table[WEAK]).text() in said
     english = {text for text, translated in table.items() if translated != text and len(text) > 6}
     assert not english & {text.removesuffix(": ") for text in said}
 

@@ -152,7 +152,7 @@ def test_a_report_that_was_made_with_other_settings_says_so(page):
     sent = page.run("window.app.graphToPrompt().then(({ output }) => Object.values(output))")
     (inputs,) = [one["inputs"] for one in sent if one["class_type"] == "DiffQuickFix_Edit"]
     # Every setting that was sent, and no link.
-    assert settings == {name: value for name, value in inputs.items() if name != "clip"} and len(settings) == 11
+    assert settings == {name: value for name, value in inputs.items() if name != "clip"} and len(settings) == 12
     page.rest(0.5)
     assert page.run(SILENT)
     for name, value in (("target", "drawing"), ("layer", 1), ("strength", 0.2), ("preserve", "a quiet lake\n")):
