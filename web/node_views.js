@@ -56,6 +56,9 @@ let looking = 0;
 /** @type {Promise<typeof import("./lib/texts.mjs")> | null} */
 let texts = null;
 
+/** @type {typeof import("./lib/refusals.mjs") | null} */
+let refusals = null;
+
 /** The texts' module, once it has the words of the page's language. */
 function spoken() {
     texts ??= import("./lib/texts.mjs").then(async (found) => {
@@ -80,8 +83,9 @@ async function speak(locale) {
  */
 function bring(kind) {
     const waiting = () => [...live].filter((one) => one.kind === kind);
-    kind.coming ??= Promise.all([kind.load(), spoken()]).then(([{ make }]) => {
+    kind.coming ??= Promise.all([kind.load(), import("./lib/refusals.mjs"), spoken()]).then(([{ make }, found]) => {
         kind.make = make;
+        refusals = found;
         waiting().forEach((one) => one.fill());
     }, (error) => {
         // The server may be back when the next node asks.
@@ -199,13 +203,11 @@ function nodeOf(key) {
 }
 
 /**
- * Say on a node why its run ended.
+ * Say on a node why its run ended, at once: what it was asked for is forgotten when the queue is empty.
  * @param {unknown} error
  */
-async function refused(error) {
-    if (!live.size) return;
-    const { refusalOf } = await import("./lib/refusals.mjs");
-    const found = refusalOf(error);
+function refused(error) {
+    const found = refusals?.refusalOf(error);
     if (found) views.get(found.node)?.refuse(found.sentence);
 }
 

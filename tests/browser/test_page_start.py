@@ -27,7 +27,7 @@ FILES = {
         f"document.querySelector('{MAP} canvas')?.height > 100",
     ),
 }
-SHARED = {"data.mjs", "dom.mjs", "node.mjs", "texts.mjs", "wires.mjs"}
+SHARED = {"data.mjs", "dom.mjs", "node.mjs", "refusals.mjs", "texts.mjs", "wires.mjs"}
 
 
 @pytest.fixture
