@@ -58,8 +58,9 @@ def clip_parts(architecture: FluxArchitecture) -> tuple[Any, dict[str, Any], dic
     Raises:
         FileNotFoundError: the weights are missing.
     """
-    flux = comfy.text_encoders.flux
-    target = comfy.supported_models_base.ClipTarget(flux.FluxTokenizer, flux.FluxClipModel)
+    target = comfy.supported_models_base.ClipTarget(
+        comfy.text_encoders.flux.FluxTokenizer, comfy.text_encoders.flux.FluxClipModel
+    )
     state = {}
     for part, theirs in (("clip", "clip_l"), ("t5", "t5xxl")):
         for key, value in load_part(part, architecture.folder).items():

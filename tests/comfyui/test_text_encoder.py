@@ -95,18 +95,6 @@ def test_a_checkpoint_in_half_precision_is_edited_and_its_rounding_reported(edit
     assert not torch.equal(encode(edited, PROMPT), encode(clip, PROMPT))
 
 
-def test_encoders_without_one_causal_state_are_refused(edit):
-    import comfy.sd
-    import comfy.sdxl_clip
-    import comfy.supported_models_base
-
-    small = {"num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 64}
-    target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel)
-    clip = comfy.sd.CLIP(target, model_options={"clip_l_model_config": small, "clip_g_model_config": small})
-    with pytest.raises(ValueError, match="found clip_g, clip_l"):
-        edit(clip)
-
-
 def test_quantized_weights_are_refused(shapes, edit):
     _, clip, _ = shapes
     copy = clip.clone()
