@@ -86,6 +86,8 @@ def open_row_states(
         )
     captions = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
     causal = family.attention == "causal"
+    # ComfyUI looks for the template's end to cut it off: such prompts stay whole.
+    cut = bool(reader.tail)
     reader, scale = _sized(reader, captions, family)
     tower = StateTower(
         reader.keys if isinstance(reader, JoinedReader) else reader.states,
@@ -99,9 +101,9 @@ def open_row_states(
         ),
         family.name,
         causal=causal,
-        whole=not causal,
+        whole=cut or not causal,
         template=reader.template,
-        shortens=causal,
+        shortens=causal and not cut,
     )
     streams = _POOLED.get(family.name, ())
     pooled = (
