@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..quickfix import POSITIONS, PRESERVE_MODES, ConceptEdit, EditSettings, combine, preset, prompts_of_text
 from ..text.captions import KINDS
 from .api import ConceptEditsType, io
-from .host.editing.name_lists import NAME_LISTS, NO_LIST
+from .host.editing.concept_removal import NAME_LISTS, NO_LIST
 
 DEFAULT_POSITIONS = "default"
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import folder_paths
 
 from ....families.doors import CONDITIONING
 from ....quickfix import (
+    BROAD,
     DOORS,
+    NO_BREADTH,
+    SHORT,
     WAYS,
     ConceptEdit,
     EditReport,
@@ -18,6 +24,7 @@ from ....quickfix import (
     compute_edit,
     doors_settings,
     edit_doors,
+    keep_grams_in,
     prompts_of_text,
     way_of,
 )
@@ -26,13 +33,16 @@ from ....text.prompts import PromptTokenizer
 from ....text.rows import RowTokenizer
 from ..objects import Clip, Model
 from .image_model import ImageModel, open_image_model, patch_doors, stored_door_report
-from .name_lists import NAME_LISTS, NO_LIST, guarded_by_names
 from .text_encoder import apply_edit, open_text_encoder, stored_report
 from .text_states import TextStates, open_text_states
 
 __all__ = ["DOOR_CHOICES", "NAME_LISTS", "NO_LIST", "WAYS", "Removed", "edit_doors_of", "remove_concept"]
 
 Progress = Callable[[int, int], None]
+
+# What nodes call lists of names that guard an edit.
+NO_LIST = "none"
+NAME_LISTS = {NO_LIST: NO_BREADTH, "short": SHORT, "broad": BROAD}
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,18 @@ def remove_concept(
     edit = compute_edit(encoder.tower, encoder.tokenizer, concepts, settings, progress=progress)
     report = stored_report(encoder, edit, strength)
     return Removed(model.clone(), apply_edit(clip, encoder, edit, strength), edit, report, note)
+
+
+def keep_grams() -> None:
+    """Keep Gram matrices of lists of names in ComfyUI's user folder from now on."""
+    keep_grams_in(Path(folder_paths.get_user_directory()) / "diff_quickfix" / "grams")
+
+
+def guarded_by_names(settings: EditSettings, name: str) -> EditSettings:
+    """Settings with a list of :data:`NAME_LISTS`, whose Gram matrices are kept."""
+    if NAME_LISTS[name]:
+        keep_grams()
+    return dataclasses.replace(settings, breadth=NAME_LISTS[name])
 
 
 # What nodes call kinds of doors.

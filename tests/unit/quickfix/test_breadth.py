@@ -25,6 +25,7 @@ from diff_quickfix.quickfix.breadth import BreadthError, keep_grams_in
 from diff_quickfix.quickfix.concepts.names import SHORT, Caption, NameList
 from diff_quickfix.quickfix.files import gram_cache
 from diff_quickfix.text.prompts import PromptError
+from diff_quickfix.text.rows import FILL
 from transformers import CLIPTextConfig, CLIPTextModel
 
 STAR = ConceptEdit("star", "circle", "object")
@@ -68,7 +69,8 @@ def tower(model):
 @pytest.fixture(scope="module")
 def states(tower, tokenizer):
     def read(ids):
-        return tower.hidden_states(torch.tensor(ids))
+        rows = torch.tensor(ids)
+        return tower.hidden_states(rows.masked_fill(rows == FILL, tokenizer.pad_token))
 
     return StateTower.of_prompts(read, tokenizer, [128], tower.token_table(), "sd1", shortens=True)
 

@@ -11,6 +11,7 @@ from diff_quickfix.quickfix import DOORS, ConceptEdit, EditReport, StateTower, c
 from diff_quickfix.quickfix.concepts.built_in import HELD_OUT_TEMPLATES
 from diff_quickfix.quickfix.encoder.tower import TOKENS
 from diff_quickfix.quickfix.measure.familiarity import MOST, made_up_names, measure_familiarity
+from diff_quickfix.text.rows import FILL
 
 NAME = "van gogh"
 
@@ -19,7 +20,11 @@ def states_of(small_tower, tokenizer, table=None):
     """The states of a text tower, with other token embeddings."""
     if table is not None:
         small_tower = dataclasses.replace(small_tower, weights={**small_tower.weights, TOKENS: table})
-    read = lambda ids: small_tower.hidden_states(torch.tensor(ids))  # noqa: E731
+
+    def read(ids):
+        rows = torch.tensor(ids)
+        return small_tower.hidden_states(rows.masked_fill(rows == FILL, tokenizer.pad_token))
+
     return StateTower.of_prompts(read, tokenizer, [64], small_tower.token_table(), "sdxl", shortens=True)
 
 

@@ -43,7 +43,7 @@ def test_tokens_are_those_of_transformers(own, comfyui):
 
 def test_a_folder_of_another_tokenizer_is_passed_over(tmp_path, comfyui):
     with pytest.raises(TokenizerError, match="--tokenizer FOLDER"):
-        find_tokenizer("t5", tmp_path, comfyui / "comfy" / "sd1_tokenizer", comfyui / "comfy" / "text_encoders")
+        find_tokenizer("qwen", tmp_path, comfyui / "comfy" / "sd1_tokenizer", comfyui / "comfy" / "text_encoders")
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(TokenizerError, match="cannot be read"):
         find_tokenizer("qwen", tmp_path)
