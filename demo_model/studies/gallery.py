@@ -27,7 +27,18 @@ import torch
 
 from ...families.doors import Family, family_of
 from ...output.files import whole_file
-from ...quickfix import GUARDED, POSITIONS, ConceptEdit, EditSettings, PromptStates, TextTower, WeightEdit, compute_edit
+from ...quickfix import (
+    BROAD,
+    GUARDED,
+    POSITIONS,
+    SHORT,
+    ConceptEdit,
+    EditSettings,
+    PromptStates,
+    TextTower,
+    WeightEdit,
+    compute_edit,
+)
 from ...quickfix.doors import edit_doors
 from ...quickfix.encoder.prompt_states import READINGS, Stream
 from ...quickfix.solver.low_rank import LowRank
@@ -141,7 +152,9 @@ def _trials() -> Iterator[Trial]:
     yield Trial(*firsts[0], positions=POSITIONS[2])
     yield from (Trial(*first, positions=POSITIONS[0]) for first in firsts[1:])
     yield from (Trial(*first, positions=POSITIONS[1]) for first in firsts)
-    yield from (Trial(*first, breadth="broad-1") for first in firsts)
+    for breadth in (BROAD, SHORT):
+        yield from (Trial(*first, breadth=breadth) for first in firsts)
+    yield from (Trial(kind, pairs[1:2], breadth=BROAD) for kind, pairs in _CONCEPTS.items())
 
 
 TRIALS = tuple(_trials())
