@@ -39,6 +39,7 @@ from ...quickfix import (
     WeightEdit,
     compute_edit,
 )
+from ...quickfix.concepts.names import name_list
 from ...quickfix.doors import edit_doors
 from ...quickfix.encoder.prompt_states import READINGS, Stream
 from ...quickfix.solver.low_rank import LowRank
@@ -113,6 +114,12 @@ class Trial:
         if self.naming in NAMING[:2]:
             return others if self.naming == NAMING[1] else ()
         return others[NAMING.index(self.naming) - 2 :: 2]
+
+    def guarded(self) -> tuple[str, ...]:
+        """The other values of the kind that the preserve set or the list of names holds."""
+        listed = {name.casefold() for name in name_list(self.breadth).names} if self.breadth else set()
+        others = (value for value in KINDS[self.kind] if value not in self.sources)
+        return tuple(value for value in others if value in listed or value in self.named())
 
     def preserved(self) -> tuple[str, ...]:
         """The guarded preset's preserve set without any value of the kind, and captions of those that are named."""
@@ -319,7 +326,8 @@ class Outcome:
 
     Attributes:
         left: the concept's own that still read as it.
-        named, unnamed: the other values of its kind, named by the preserve set or not, that do not read right any more.
+        named, unnamed: those of its kind's other values that no longer read right, held by the preserve set or the list of
+            names, and not.
         rest: in the attribute that suffers most of those that were not edited, all pictures that lost it.
     """
 
@@ -336,7 +344,7 @@ class Outcome:
 
 def outcome(trial: Trial, scenes: Sequence[Scene], before: Reading, after: Reading) -> Outcome:
     """What reading a trial's pictures before and after it says."""
-    kind, named = trial.kind, trial.named()
+    kind, named = trial.kind, trial.guarded()
 
     def lost(attribute: str, places: Sequence[int]) -> Share:
         right = [place for place in places if before[attribute][place] == getattr(scenes[place], attribute)]

@@ -30,6 +30,14 @@ def test_a_preserve_set_names_no_value_that_is_judged_as_unnamed(trial):
         assert any(value in prompt for prompt in trial.preserved()) == (value in named), value
 
 
+def test_a_list_of_names_holds_neighbours_beside_the_preserve_set():
+    trial = Trial("object", (("fish", "cup"),), "half 1", breadth="short-1")
+    guarded = trial.guarded()
+    assert set(trial.named()) < set(guarded) and "fish" not in guarded
+    assert "star" in guarded and set(KINDS["object"]) - {"fish"} - set(guarded)
+    assert trial.preserved() == dataclasses.replace(trial, breadth="").preserved()
+
+
 def test_trials_are_all_different():
     assert len({trial.name for trial in TRIALS}) == len(TRIALS) and {trial.way for trial in TRIALS} == set(WAYS)
 
