@@ -326,8 +326,8 @@ class Outcome:
 
     Attributes:
         left: the concept's own that still read as it.
-        named, unnamed: those of its kind's other values that no longer read right, held by the preserve set or the list of
-            names, and not.
+        named, unnamed: those of its kind's other values that no longer read right, with the preserve set or the list of
+            names holding them, and without.
         rest: in the attribute that suffers most of those that were not edited, all pictures that lost it.
     """
 
