@@ -8,7 +8,8 @@ import torch
 from diff_quickfix.demo_model.architecture import SHAPES_XL
 from diff_quickfix.demo_model.clip import Clip
 from diff_quickfix.demo_model.studies import gallery
-from diff_quickfix.demo_model.studies.gallery import KINDS, NAMING, TRIALS, WAYS, Trial, outcome, study_prompts
+from diff_quickfix.demo_model.studies.gallery import outcome, study_prompts
+from diff_quickfix.demo_model.studies.gallery_trials import KINDS, NAMING, TRIALS, WAYS, Trial
 from diff_quickfix.demo_model.training import export
 from diff_quickfix.demo_model.training.denoising import started_unet
 from diff_quickfix.demo_model.training.training_set import RECIPES
