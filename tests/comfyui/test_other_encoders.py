@@ -165,6 +165,22 @@ def test_edited_doors_give_the_edited_states_outputs_and_nothing_else_moves(fami
 
 
 @pytest.mark.newest
+@pytest.mark.parametrize("family", [name for name in ("z-image", "longcat") if name in present()])
+def test_a_prompt_that_is_asked_for_up_to_a_word_has_the_states_of_the_whole(family, opened, inference):
+    from pack_under_test.quickfix.encoder.towers import beginnings, up_to
+
+    states = opened(family)
+    (prompt,) = states.tokenizer.tokenize_all([PROMPT])
+    place = prompt.last_word - 2
+    asked = up_to(states.tower, beginnings(states.tower, [prompt], place + 1), torch.tensor([place]))
+    found = states.tower.attention_inputs(asked, 0)[0, place]
+    whole = states.reader.states([prompt.ids])[0, place] * states.tower.scale
+    assert whole.any() and torch.allclose(found, whole, atol=1e-4, rtol=1e-3)
+
+
+# LongCat's prompts stay whole, which takes a minute here.
+@pytest.mark.newest
+@pytest.mark.parametrize("family", [name for name in present() if name not in (WIDE, "longcat")])
 def test_with_nothing_preserved_the_source_gives_what_the_target_gives(family, opened, inference):
     """In ComfyUI's sampler: at the edited positions, the door's output for the source caption is the target's."""
     from pack_under_test.nodes.host.editing.image_model import open_image_model, patch_doors
