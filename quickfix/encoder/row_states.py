@@ -20,7 +20,7 @@ from ...text.rows import Row, RowTokenizer, tokens_of
 from .decoder_tower import DecoderTower
 from .prefixes import PrefixStates
 from .prompt_states import PromptStates
-from .states import StateTower
+from .states import StateTower, states_by_group
 from .t5_tower import T5Tower
 from .token_table import TokenTable
 from .towers import TowerError
@@ -103,19 +103,12 @@ class RowStates:
             return self._adapted(rows)
         if isinstance(self.encoder, DecoderTower):
             return (self.known or self._prefixes()).states(rows)
-        groups: dict[int, list[int]] = {}
-        for place, row in enumerate(rows):
-            groups.setdefault(len(tokens_of(row)[0]), []).append(place)
-        found: torch.Tensor | None = None
-        for length, places in groups.items():
-            for start in range(0, len(places), _BATCH):
-                batch = places[start : start + _BATCH]
-                states = self.make(self.encoder.hidden_states([list(rows[place][:length]) for place in batch]), {})
-                if found is None:
-                    found = states.new_zeros(len(rows), len(rows[0]), states.shape[-1])
-                found[batch, :length] = states
-        assert found is not None
-        return found
+        encoder = self.encoder
+
+        def read(alike: Sequence[Sequence[int]]) -> tuple[torch.Tensor, int]:
+            return self.make(encoder.hidden_states([tokens_of(row)[0] for row in alike]), {}), 0
+
+        return states_by_group(rows, lambda row, place: len(tokens_of(row)[0]), read, _BATCH)
 
     def pooled(self, prompts: Sequence[str]) -> torch.Tensor:
         """The pooled vectors (n, width) of some prompts (TowerError: the image model reads none, or nothing gives
@@ -148,16 +141,13 @@ class RowStates:
 
     def _adapted(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """The states at T5's tokens, made of Qwen's states."""
-        found: torch.Tensor | None = None
         known = self.known or self._prefixes()
-        for place, row in enumerate(rows):
-            own, beside = tokens_of(row)
-            states = self.make(known.states([beside]), {"t5xxl_ids": torch.tensor([own])})[0, : len(own)]
-            if found is None:
-                found = states.new_zeros(len(rows), len(rows[0]), states.shape[-1])
-            found[place, : len(own)] = states
-        assert found is not None
-        return found
+
+        def read(alike: Sequence[Sequence[int]]) -> tuple[torch.Tensor, int]:
+            own, beside = tokens_of(alike[0])
+            return self.make(known.states([beside]), {"t5xxl_ids": torch.tensor([own])})[:, : len(own)], 0
+
+        return states_by_group(rows, lambda row, place: place, read, 1)
 
 
 def row_tokenizer(reading: RowReading, family: Family, tokenize: Mapping[str, Tokenize]) -> RowTokenizer:

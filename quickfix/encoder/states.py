@@ -14,14 +14,14 @@ the same mean square, and a whole key without the first token that of 1: lambda 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ...families.doors import Family
-from ...text.prompts import PromptTokenizer
-from ...text.rows import FILL, RowTokenizer
+from ...text.prompts import PromptTokenizer, TokenizedPrompt
+from ...text.rows import FILL, RowTokenizer, without_filling
 from ..concepts.built_in import EVERYDAY
 from ..solver.low_rank import LowRank
 from .token_table import TokenTable
@@ -115,31 +115,30 @@ class StateTower:
         tokens: TokenTable,
         family: Family,
         *,
+        scale: torch.Tensor | None = None,
         device: torch.device = _CPU,
         shortens: bool = False,
     ) -> StateTower:
-        """A tower over the states that ``read`` gives, of an encoder of another kind than CLIP's; the scale is known
-        from everyday captions.
+        """A tower over the states that ``read`` gives, of an encoder of another kind than CLIP's.
 
         Args:
             tokenizer: makes the rows.
             tokens, device, shortens: see the attributes.
             family: of image models.
+            scale: see the attributes; None: that of everyday captions.
 
         Raises:
             TowerError: states of zeros.
         """
-        captions = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
-        states = read([prompt.ids for prompt in captions])
-        places = torch.arange(states.shape[1])
-        starts, ends = (torch.tensor([getattr(p, end) for p in captions])[:, None] for end in ("start", "eos"))
-        counted = ((places >= starts) & (places <= ends)).to(states.device)
+        if scale is None:
+            _, states, counted = everyday_states(read, tokenizer)
+            scale = state_scale(states, counted, [states.shape[-1]])
         return cls(
             read,
             tokenizer.pad_token,
-            states.shape[-1],
+            len(scale),
             tokenizer.context_length,
-            state_scale(states, counted, [states.shape[-1]]),
+            scale,
             tokens,
             family.name,
             causal=family.attention == "causal",
@@ -229,6 +228,46 @@ class StateTower:
         scale = self.scale.to(update.up)
         basis, mixing = torch.linalg.qr((update.down / scale).double().T)
         return LowRank((update.up * scale[:, None]).double() @ mixing.T, basis.T).to(update.up.dtype)
+
+
+def everyday_states(
+    read: ReadStates, tokenizer: RowTokenizer
+) -> tuple[list[TokenizedPrompt], torch.Tensor, torch.Tensor]:
+    """Some everyday captions, their states (n, positions, width), and which of these count: those of the text."""
+    captions = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
+    states = read(without_filling([caption.ids for caption in captions]))
+    places = torch.arange(states.shape[1])
+    starts, ends = (torch.tensor([getattr(one, end) for one in captions])[:, None] for end in ("start", "eos"))
+    return captions, states, ((places >= starts) & (places <= ends)).to(states.device)
+
+
+def states_by_group(
+    rows: Sequence[Sequence[int]],
+    alike: Callable[[Sequence[int], int], Hashable],
+    read: Callable[[Sequence[Sequence[int]]], tuple[torch.Tensor, int]],
+    most: int,
+) -> torch.Tensor:
+    """The states (n, length, width) of at least one row, all of one length, read from rows that are alike at a time;
+    zeros where none are given.
+
+    Args:
+        alike: what rows have in common that are read at once, of a row and its place.
+        read: gives the states (rows, positions, width) of some rows, and the position of the first of them.
+        most: rows that are read at once.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(alike(row, place), []).append(place)
+    found: torch.Tensor | None = None
+    for places in groups.values():
+        for start in range(0, len(places), most):
+            batch = places[start : start + most]
+            states, first = read([rows[place] for place in batch])
+            if found is None:
+                found = states.new_zeros(len(rows), len(rows[0]), states.shape[-1])
+            found[batch, first : first + states.shape[1]] = states
+    assert found is not None
+    return found
 
 
 def state_scale(states: torch.Tensor, counted: torch.Tensor, parts: Sequence[int]) -> torch.Tensor:

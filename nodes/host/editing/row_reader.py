@@ -9,6 +9,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
+from ....quickfix.encoder.states import states_by_group
 from ....text.prompts import PromptTokenizer
 from ....text.rows import tokens_of
 from ..objects import Clip
@@ -50,20 +51,12 @@ class RowReader:
         Raises:
             InterruptProcessingException: the user cancels.
         """
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for place, row in enumerate(rows):
-            groups.setdefault(self._alike(row, place), []).append(place)
-        found: torch.Tensor | None = None
-        for places in groups.values():
-            for start in range(0, len(places), _BATCH):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                batch = places[start : start + _BATCH]
-                states, first = self._encoded([rows[place] for place in batch])
-                if found is None:
-                    found = torch.zeros(len(rows), len(rows[0]), states.shape[-1])
-                found[batch, first : first + states.shape[1]] = states
-        assert found is not None
-        return found
+
+        def read(alike: Sequence[Sequence[int]]) -> tuple[torch.Tensor, int]:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            return self._encoded(alike)
+
+        return states_by_group(rows, self._alike, read, _BATCH)
 
     def _alike(self, row: Sequence[int], place: int) -> tuple[int, ...]:
         """What rows have in common that are encoded at once."""
@@ -179,6 +172,12 @@ def as_they_are(states: torch.Tensor, extras: Mapping[str, Any]) -> torch.Tensor
 def weighted(ids: Sequence[int]) -> list[tuple[int, float]]:
     """Tokens as ComfyUI's encoders take them, each of weight 1."""
     return [(token, 1.0) for token in ids]
+
+
+def embeddings_of(clip: Clip, stream: str) -> torch.Tensor:
+    """The token embeddings of a CLIP's text encoder."""
+    weight: torch.Tensor = part_of(clip.cond_stage_model, stream).transformer.get_input_embeddings().weight
+    return weight
 
 
 def part_of(owner: Any, stream: str) -> Any:

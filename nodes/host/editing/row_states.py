@@ -9,16 +9,17 @@ from typing import Any
 import torch
 
 from ....families.doors import Family
-from ....quickfix import EVERYDAY, StateTower, TokenTable, state_scale
-from ....text.prompts import PromptError, PromptTokenizer, TokenizedPrompt
-from ....text.rows import Row, RowTokenizer, tokens_of, without_filling
+from ....quickfix import StateTower, TokenTable, state_scale
+from ....quickfix.encoder.states import everyday_states
+from ....text.prompts import PromptError, PromptTokenizer
+from ....text.rows import Row, RowTokenizer, tokens_of
 from ..objects import Clip
 from .base_weights import plain_numbers
 from .model_front import MakeStates
-from .row_reader import JoinedReader, PooledReader, RowReader, part_of
+from .row_reader import JoinedReader, PooledReader, RowReader, embeddings_of, part_of
 
-# Tokens of the longest row, everyday captions by which the size of states is known.
-_CONTEXT, _SIZED_BY = 256, 16
+# Tokens of the longest row.
+_CONTEXT = 256
 # Streams whose vectors make the pooled vector, by family.
 _POOLED = {"flux": ("l",), "sd3": ("l", "g"), "newbie": ("jina",)}
 # Which pads of a row are read, from 0, where not all are.
@@ -58,52 +59,25 @@ def open_row_states(
     joined = family.layout == "behind"
     behind = _clip_tokenizer(clip, encoder) if joined else None
     tokenizer = row_tokenizer(clip, family, (encoder, counted), pads, behind)
+    given = clip, encoder, counted, tokenizer.template_length, makes[0], clip.tokenize("")
     reader: RowReader
+    scale = None
     if behind is not None:
         other = part_of(clip.tokenizer, family.encoders[1]).pad_token
-        reader = JoinedReader(
-            clip,
-            encoder,
-            counted,
-            tokenizer.template_length,
-            makes[0],
-            clip.tokenize(""),
-            behind=behind,
-            beside_pad=other,
-        )
+        reader, scale = _joined(JoinedReader(*given, behind=behind, beside_pad=other), tokenizer, family)
+        read = reader.keys
     else:
         pad = None if pads is None else part_of(clip.tokenizer, counted).pad_token
-        reader = RowReader(
-            clip,
-            encoder,
-            counted,
-            tokenizer.template_length,
-            makes[0],
-            clip.tokenize(""),
-            pad,
-            pads or (),
-            _TAILS.get(family.name, 0) if tail is None else tail,
-        )
-    captions = tokenizer.tokenize_all([prompt for prompt in EVERYDAY if prompt][:_SIZED_BY])
-    causal = family.attention == "causal"
-    # ComfyUI looks for the template's end to cut it off: such prompts stay whole.
-    cut = bool(reader.tail)
-    reader, scale = _sized(reader, captions, family)
-    tower = StateTower(
-        reader.keys if isinstance(reader, JoinedReader) else reader.states,
-        tokenizer.pad_token,
-        len(scale),
-        tokenizer.context_length,
-        scale,
-        _token_table(
-            embeddings or (lambda: part_of(clip.cond_stage_model, counted).transformer.get_input_embeddings().weight),
-            _unreadable(clip, counted),
-        ),
-        family.name,
-        causal=causal,
-        whole=cut or not causal,
-        template=reader.template,
-        shortens=causal and not cut,
+        reader = RowReader(*given, pad, pads or (), _TAILS.get(family.name, 0) if tail is None else tail)
+        read = reader.states
+    tower = StateTower.of_rows(
+        read,
+        tokenizer,
+        _token_table(embeddings or (lambda: embeddings_of(clip, counted)), _unreadable(clip, counted)),
+        family,
+        scale=scale,
+        # ComfyUI looks for the template's end to cut it off: such prompts stay whole.
+        shortens=family.attention == "causal" and not reader.tail,
     )
     streams = _POOLED.get(family.name, ())
     pooled = (
@@ -112,20 +86,14 @@ def open_row_states(
     return tower, tokenizer, reader, pooled
 
 
-def _sized(reader: RowReader, captions: Sequence[TokenizedPrompt], family: Family) -> tuple[RowReader, torch.Tensor]:
-    """The reader, and the scale (width,) of its states; of states that stand behind each other, one whose keys of each
-    have one mean square."""
-    states = reader.states(without_filling([caption.ids for caption in captions]))
-    counted = torch.zeros(states.shape[:2], dtype=torch.bool)
-    for row, caption in enumerate(captions):
-        counted[row, caption.start : caption.eos + 1] = True
-    if not isinstance(reader, JoinedReader):
-        return reader, state_scale(states, counted, [states.shape[-1]])
+def _joined(reader: JoinedReader, tokenizer: RowTokenizer, family: Family) -> tuple[JoinedReader, torch.Tensor]:
+    """The reader, and the scale (width,) of its states, with which the keys of each encoder have one mean square."""
+    captions, states, counted = everyday_states(reader.states, tokenizer)
     behind = torch.zeros_like(counted)
     for row, tokens in enumerate(reader.behind.tokenize_all([caption.text for caption in captions])):
         first = len(tokens_of(captions[row].ids)[0])
         behind[row, first + tokens.start : first + tokens.eos + 1] = True
-    widths = [_embeddings(reader.clip, name).shape[1] for name in family.encoders[:2]]
+    widths = [embeddings_of(reader.clip, name).shape[1] for name in family.encoders[:2]]
     parts = [part for part in (*widths, states.shape[-1] - sum(widths)) if part]
     # First one size for the parts of a state, then one for the states of each kind.
     share = _ratio(states, (counted, behind))[0]
@@ -139,11 +107,6 @@ def _ratio(states: torch.Tensor, kinds: tuple[torch.Tensor, torch.Tensor]) -> tu
     """How many times larger the states of one kind are than those of another, and how large they are."""
     sizes = [float(states[places].double().square().sum(1).mean().sqrt()) for places in kinds]
     return (sizes[0] / sizes[1], sizes[0]) if min(sizes) > 0 else (1.0, 1.0)
-
-
-def _embeddings(clip: Clip, stream: str) -> torch.Tensor:
-    weight: torch.Tensor = part_of(clip.cond_stage_model, stream).transformer.get_input_embeddings().weight
-    return weight
 
 
 def _clip_tokenizer(clip: Clip, stream: str) -> PromptTokenizer:

@@ -19,7 +19,7 @@ from ....text.prompts import PromptTokenizer
 from ..objects import Clip, Model
 from .any_states import open_any_rows
 from .model_front import Front, MakeStates
-from .row_reader import RowReader, as_they_are, part_of
+from .row_reader import RowReader, as_they_are, embeddings_of, part_of
 from .row_states import open_row_states
 
 # Prompts encoded at once.
@@ -198,18 +198,14 @@ def _of_clips(clip: Clip, family: Family) -> TextStates:
     reader = StateReader(clip, tuple(zip(names, (one.pad_token for one in own), strict=True)))
     length = getattr(model, f"clip_{names[0]}").max_length
     prompts = PromptTokenizer(own[0].tokenizer, pad_token=own[0].pad_token, context_length=length)
-    parts = [_embeddings(model, name).shape[1] for name in names]
-    tower = StateTower.of_prompts(reader.states, prompts, parts, _token_table(model, names[0]), family.name)
+    parts = [embeddings_of(clip, name).shape[1] for name in names]
+    tower = StateTower.of_prompts(reader.states, prompts, parts, _token_table(clip, names[0]), family.name)
     return TextStates(tower, prompts, reader)
 
 
-def _embeddings(model: Any, name: str) -> torch.Tensor:
-    return getattr(model, f"clip_{name}").transformer.get_input_embeddings().weight
-
-
-def _token_table(model: Any, name: str) -> TokenTable:
+def _token_table(clip: Clip, name: str) -> TokenTable:
     def rows(ids: torch.Tensor) -> torch.Tensor:
-        weight = _embeddings(model, name).detach()
+        weight = embeddings_of(clip, name).detach()
         return weight[ids.to(weight.device)].float().cpu()
 
-    return TokenTable(_embeddings(model, name).shape[0], rows)
+    return TokenTable(embeddings_of(clip, name).shape[0], rows)
