@@ -49,6 +49,11 @@ class Encoder:
     normed: bool = True
 
     @property
+    def full_title(self) -> str:
+        """What people call it, and whose it is: "CLIP-L of SDXL"."""
+        return f"{self.title} of {self.family}"
+
+    @property
     def module(self) -> str:
         """What ComfyUI calls it among the text encoders of a model: "clip_l", "clip_g" or "clip_h"."""
         return self.comfyui.split(".")[1]

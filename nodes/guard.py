@@ -6,7 +6,7 @@ import json
 
 import torch
 
-from ..quickfix import ENCODERS, KNOWN_NAMES, PRESERVE_SETS, WeightEdit, prompts_of_text, scan, text_of_prompts
+from ..quickfix import ENCODERS, KNOWN_NAMES, PRESERVE_SETS, prompts_of_text, scan, text_of_prompts
 from ..quickfix.measure.charts import draw_report
 from .api import Node, WeightEditType, image_of, io, report_ui, reporting, schema
 from .edit_inputs import model_input
@@ -135,7 +135,7 @@ class CollateralRadar(Node):
             scan(tower, tokenizer, part, prompts, most=hits, progress=progress)
             for part, tower, tokenizer in towers_of(clip, edit, model)
         ]
-        heads = [f"{title_of(part)}\n" if edit.others else "" for part in edit.parts]
+        heads = [f"{ENCODERS[part.encoder].full_title}\n" if edit.others else "" for part in edit.parts]
         report = "\n\n".join(head + radar.text() for head, radar in zip(heads, radars, strict=True))
         proposed = dict.fromkeys(prompt for radar in radars for prompt in radar.proposal())
         return io.NodeOutput(report, text_of_prompts(tuple(proposed)), ui=report_ui(report))
@@ -167,7 +167,7 @@ class EditReportNode(Node):
     @reporting
     def execute(cls, edit, width: int) -> io.NodeOutput:
         title = ", ".join(f"{concept.source} -> {concept.target}" for concept in edit.concepts[:20])
-        heads = [f"{title_of(part)}: {title}" if edit.others else title for part in edit.parts]
+        heads = [f"{ENCODERS[part.encoder].full_title}: {title}" if edit.others else title for part in edit.parts]
         pictures = [
             image_of(draw_report(part.report, width=width, title=head))
             for part, head in zip(edit.parts, heads, strict=True)
@@ -176,9 +176,3 @@ class EditReportNode(Node):
         first, *others = (part.report.as_dict() for part in edit.parts)
         measures = json.dumps({**first, "others": others} if others else first, indent=2)
         return io.NodeOutput(text, measures, torch.cat(pictures, dim=1), ui=report_ui(text))
-
-
-def title_of(edit: WeightEdit) -> str:
-    """Which text encoder an edit changes, for people: "CLIP-L of SDXL"."""
-    encoder = ENCODERS[edit.encoder]
-    return f"{encoder.title} of {encoder.family}"

@@ -15,7 +15,6 @@ from .concepts.conflicts import refuse_conflicts
 from .concepts.names import NO_BREADTH
 from .concepts.pairs import ALIGNED, TokenPairs, pair_tokens
 from .concepts.settings import GUARDED, EditSettings
-from .encoder.states import STATES
 from .encoder.towers import Tower, TowerError
 from .guard import Guard, build_guard
 from .measure.contested import near_preserved
@@ -123,7 +122,7 @@ def _measured(
 ) -> EditReport:
     """The report of an update, for pairs, guard and probe at hand."""
     assert settings.lam is not None
-    held, of_states = guard.held, tower.out_proj_name(0) == STATES
+    held = guard.held
     unknown = tell_unknown(tower, tokenizer, concepts, pairs.agree)
     known = concepts if unknown is None else known_concepts(tower, tokenizer, concepts) if unknown.known else ()
     effect = measure_effect(tower, settings.layer, update, probe)
@@ -145,8 +144,8 @@ def _measured(
         neighbours=neighbours,
         unknown=unknown,
         chosen=Chosen.of(settings, hits),
-        encoder="" if of_states else tower.encoder,
-        familiarity=measure_familiarity(tower, tokenizer, known) if of_states else (),
+        encoder="" if tower.identity else tower.encoder,
+        familiarity=measure_familiarity(tower, tokenizer, known) if tower.identity else (),
     )
 
 
@@ -206,7 +205,7 @@ def require_fit(tower: Tower, edit: WeightEdit) -> None:
             f"The edit changes {len(edit.parts)} text encoders ({', '.join(part.encoder for part in edit.parts)}), and "
             "one is worked on here. Take its parts one by one (WeightEdit.parts), or ComfyUI's nodes, which do."
         )
-    if edit.of_states != (tower.out_proj_name(0) == STATES):
+    if edit.of_states != tower.identity:
         made, want = ("an image model's doors", "a text encoder") if edit.of_states else ("a text encoder", "doors")
         raise TowerError(
             f"The edit is one of {made} ({edit.encoder}), and {want} is asked for here. Use it with "

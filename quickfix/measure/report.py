@@ -167,7 +167,7 @@ class EditReport:
         if encoder is None or encoder.causal:
             return []
         return [
-            f"edited: {encoder.title} of {encoder.family}; the text encoders of such models hold no single state of a "
+            f"edited: {encoder.full_title}; the text encoders of such models hold no single state of a "
             "concept (arXiv 2405.01008), so that pictures may keep it. Remove Concept edits what the image model reads"
         ]
 
