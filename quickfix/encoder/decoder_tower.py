@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional as F
 
 from .attention import attend_prefixes
+from .layers import NamedLayers, rotary_turns, turned
 from .towers import TowerError
 
-EMBEDDINGS = "embed_tokens.weight"
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class DecoderTower:
+class DecoderTower(NamedLayers):
     """A decoder language model: RMS norms, rotary positions, grouped queries, gated feed-forward.
 
     Attributes:
@@ -39,16 +40,7 @@ class DecoderTower:
     eps: float = 1e-6
     theta: float = 1_000_000.0
     device: torch.device = _CPU
-
-    @property
-    def width(self) -> int:
-        """Width of the states."""
-        return int(self._named(EMBEDDINGS).shape[1])
-
-    @property
-    def vocabulary(self) -> int:
-        """How many tokens there are."""
-        return int(self._named(EMBEDDINGS).shape[0])
+    table: ClassVar[str] = "embed_tokens.weight"
 
     @torch.no_grad()
     def prefix_states(
@@ -62,7 +54,8 @@ class DecoderTower:
         tokens, places, lookup = (index.to(self.device) for index in (tokens, places, lookup))
         own = places[lookup] == torch.arange(lookup.shape[1], device=self.device)
         x, found = self.embeddings(tokens), list[torch.Tensor]()
-        turns = _turns(places, self.head_width, self.theta)
+        cosines, sines = rotary_turns(places, self.head_width, self.theta)
+        turns = cosines[:, None], sines[:, None]
         for layer in range(max(depth for depth, _ in depths) + 1):
             here = [normed for depth, normed in depths if depth == layer]
             found += [self._norm(x, "norm") if normed else x for normed in here]
@@ -71,16 +64,6 @@ class DecoderTower:
         if not all(torch.isfinite(states).all() for states in found):
             raise TowerError("The text encoder gives states that hold NaN or infinity; its weights are damaged.")
         return found
-
-    def embeddings(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The embeddings (n, width) of some tokens (TowerError: an id outside of the vocabulary)."""
-        table = self._named(EMBEDDINGS)
-        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < table.shape[0]:
-            raise TowerError(
-                f"Token ids go up to {int(tokens.max())}, the vocabulary has {table.shape[0]}; the tokenizer and the "
-                "text encoder do not belong together."
-            )
-        return table[tokens.to(table.device)].to(self.device, torch.float32)
 
     def _block(
         self,
@@ -97,7 +80,7 @@ class DecoderTower:
         )
         if f"{name}.self_attn.q_norm.weight" in self.weights:
             q, k = (self._norm(heads, f"{name}.self_attn.{part}_norm") for heads, part in ((q, "q"), (k, "k")))
-        q, k = _turned(q, turns), _turned(k, turns)
+        q, k = turned(q, turns), turned(k, turns)
         # Several queries share a key and a value.
         k, v = (heads.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for heads in (k, v))
         mixed = attend_prefixes(q.flatten(1), k.flatten(1), v.flatten(1), lookup, own, q.shape[1])
@@ -105,31 +88,3 @@ class DecoderTower:
         inputs = self._norm(x, f"{name}.post_attention_layernorm")
         gate = F.silu(self._linear(inputs, f"{name}.mlp.gate_proj"))
         return x + self._linear(gate * self._linear(inputs, f"{name}.mlp.up_proj"), f"{name}.mlp.down_proj")
-
-    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        bias = f"{name}.bias"
-        return F.linear(x, self._weight(f"{name}.weight"), self._weight(bias) if bias in self.weights else None)
-
-    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return F.rms_norm(x, x.shape[-1:], self._weight(f"{name}.weight"), self.eps)
-
-    def _weight(self, name: str) -> torch.Tensor:
-        return self._named(name).to(self.device, torch.float32)
-
-    def _named(self, name: str) -> torch.Tensor:
-        try:
-            return self.weights[name]
-        except KeyError as error:
-            raise TowerError(f"The text encoder has no weight named {name}.") from error
-
-
-def _turns(places: torch.Tensor, width: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines (m, 1, width) by which the halves of a head are turned at each position."""
-    speeds = theta ** (-torch.arange(0, width, 2, device=places.device).float() / width)
-    angles = (places[:, None].float() * speeds).repeat(1, 2)[:, None]
-    return angles.cos(), angles.sin()
-
-
-def _turned(heads: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    first, second = heads.chunk(2, dim=-1)
-    return heads * turns[0] + torch.cat((-second, first), dim=-1) * turns[1]

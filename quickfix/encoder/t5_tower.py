@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn import functional as F
 
+from .layers import NamedLayers
 from .towers import TowerError
 
-EMBEDDINGS = "shared.weight"
 _DISTANCES = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 _FARTHEST = 128
 # Prompts attended at once: a row of 512 tokens and 64 heads has 64 MiB of scores.
@@ -24,7 +25,7 @@ _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class T5Tower:
+class T5Tower(NamedLayers):
     """T5's encoder.
 
     Attributes:
@@ -39,16 +40,8 @@ class T5Tower:
     num_layers: int
     eps: float = 1e-6
     device: torch.device = _CPU
-
-    @property
-    def width(self) -> int:
-        """Width of the states."""
-        return int(self._named(EMBEDDINGS).shape[1])
-
-    @property
-    def vocabulary(self) -> int:
-        """How many tokens there are."""
-        return int(self._named(EMBEDDINGS).shape[0])
+    table: ClassVar[str] = "shared.weight"
+    expected: ClassVar[str] = "; expected T5's encoder, version 1.1"
 
     @torch.no_grad()
     def hidden_states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -67,16 +60,6 @@ class T5Tower:
             raise TowerError("The text encoder gives states that hold NaN or infinity; its weights are damaged.")
         return states
 
-    def embeddings(self, tokens: torch.Tensor) -> torch.Tensor:
-        """The embeddings (..., width) of some tokens (TowerError: an id outside of the vocabulary)."""
-        table = self._named(EMBEDDINGS)
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < table.shape[0]:
-            raise TowerError(
-                f"Token ids go up to {int(tokens.max())}, the vocabulary has {table.shape[0]}; the tokenizer and the "
-                "text encoder do not belong together."
-            )
-        return table[tokens.to(table.device)].to(self.device, torch.float32)
-
     def _block(self, x: torch.Tensor, name: str, bias: torch.Tensor) -> torch.Tensor:
         attention, forward = f"{name}.0.SelfAttention", f"{name}.1.DenseReluDense"
         inputs = self._norm(x, f"{name}.0.layer_norm")
@@ -92,23 +75,6 @@ class T5Tower:
         inputs = self._norm(x, f"{name}.1.layer_norm")
         gate = F.gelu(self._linear(inputs, f"{forward}.wi_0"), approximate="tanh")
         return x + self._linear(gate * self._linear(inputs, f"{forward}.wi_1"), f"{forward}.wo")
-
-    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return F.linear(x, self._weight(f"{name}.weight"))
-
-    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return F.rms_norm(x, x.shape[-1:], self._weight(f"{name}.weight"), self.eps)
-
-    def _weight(self, name: str) -> torch.Tensor:
-        return self._named(name).to(self.device, torch.float32)
-
-    def _named(self, name: str) -> torch.Tensor:
-        try:
-            return self.weights[name]
-        except KeyError as error:
-            raise TowerError(
-                f"The text encoder has no weight named {name}; expected T5's encoder, version 1.1."
-            ) from error
 
 
 def _buckets(length: int, count: int) -> torch.Tensor:

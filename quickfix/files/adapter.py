@@ -11,10 +11,12 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F
 
+from ..encoder.layers import NamedLayers, rotary_turns, turned
+
 _EPS, _THETA = 1e-6, 10_000.0
 
 
-class Adapter:
+class Adapter(NamedLayers):
     """The adapter, called as ComfyUI's ``Anima.preprocess_text_embeds`` is, without the zeros behind its states.
 
     Args:
@@ -23,7 +25,7 @@ class Adapter:
     """
 
     def __init__(self, weights: Mapping[str, torch.Tensor], device: torch.device) -> None:
-        self._weights, self._device = weights, device
+        self.weights, self.eps, self.device = weights, _EPS, device
         # It runs once for each caption.
         self._kept: dict[str, torch.Tensor] = {}
         starts = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
@@ -33,12 +35,12 @@ class Adapter:
         self, states: torch.Tensor, ids: torch.Tensor, t5xxl_weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Qwen3's states (n, tokens, width) and T5's tokens (n, others) to states (n, others, width)."""
-        x = self._weights["embed.weight"][ids].to(self._device, torch.float32)
-        if "in_proj.weight" in self._weights:
+        x = self.weights["embed.weight"][ids].to(self.device, torch.float32)
+        if "in_proj.weight" in self.weights:
             x = self._linear(x, "in_proj")
         for number in range(self._blocks):
             name = f"blocks.{number}"
-            if f"{name}.self_attn.q_proj.weight" in self._weights:
+            if f"{name}.self_attn.q_proj.weight" in self.weights:
                 inputs = self._norm(x, f"{name}.norm_self_attn")
                 x = x + self._attention(inputs, inputs, f"{name}.self_attn")
             x = x + self._attention(self._norm(x, f"{name}.norm_cross_attn"), states, f"{name}.cross_attn")
@@ -53,27 +55,17 @@ class Adapter:
             self._linear(inputs, f"{name}.{part}_proj").unflatten(-1, (-1, width)).transpose(1, 2)
             for inputs, part in ((x, "q"), (context, "k"), (context, "v"))
         )
-        q, k = (_turned(self._norm(heads, f"{name}.{part}_norm")) for heads, part in ((q, "q"), (k, "k")))
+        q, k = (_placed(self._norm(heads, f"{name}.{part}_norm")) for heads, part in ((q, "q"), (k, "k")))
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self._linear(mixed, f"{name}.o_proj")
 
-    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        bias = f"{name}.bias"
-        return F.linear(x, self._weight(f"{name}.weight"), self._weight(bias) if bias in self._weights else None)
-
-    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return F.rms_norm(x, x.shape[-1:], self._weight(f"{name}.weight"), _EPS)
-
-    def _weight(self, name: str) -> torch.Tensor:
+    def _named(self, name: str) -> torch.Tensor:
         if name not in self._kept:
-            self._kept[name] = self._weights[name]
-        return self._kept[name].to(self._device, torch.float32)
+            self._kept[name] = self.weights[name]
+        return self._kept[name]
 
 
-def _turned(heads: torch.Tensor) -> torch.Tensor:
+def _placed(heads: torch.Tensor) -> torch.Tensor:
     """Heads (n, heads, tokens, width) with their halves turned by their positions."""
     length, width = heads.shape[-2:]
-    speeds = _THETA ** (-torch.arange(0, width, 2, device=heads.device).float() / width)
-    angles = (torch.arange(length, device=heads.device)[:, None] * speeds).repeat(1, 2)
-    first, second = heads.chunk(2, dim=-1)
-    return heads * angles.cos() + torch.cat((-second, first), dim=-1) * angles.sin()
+    return turned(heads, rotary_turns(torch.arange(length, device=heads.device), width, _THETA))
