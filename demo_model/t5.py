@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from ..text.other_tokenizers import TokenizerError, find_tokenizer
 from ..text.vocabulary import clip_tokenizer
 from .architecture import CONTEXT_LENGTH, EOS, SHAPES_DIT, T5_PAD, FluxArchitecture
 from .weights import load_part, tokenize
@@ -31,24 +32,20 @@ class T5Tokenizer:
     """
 
     def __init__(self, *folders: Path | str) -> None:
-        from tokenizers import Tokenizer
-
-        roots = [*map(Path, folders), Path(__file__).parents[3]]
-        found = [root / TOKENIZER for root in roots if (root / TOKENIZER).is_file()]
-        if not found:
+        try:
+            self._tokenize = find_tokenizer("t5", *folders)
+        except TokenizerError as error:
+            roots = [*map(Path, folders), Path(__file__).parents[3]]
             raise FileNotFoundError(
                 f"No T5 vocabulary found (looked for {TOKENIZER} in: {', '.join(map(str, roots))}). It is part of "
                 "ComfyUI: put the pack into its custom_nodes, or run this by scripts/bootstrap.py."
-            )
-        self._tokenizer = Tokenizer.from_file(str(found[0]))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+            ) from error
 
     def __call__(self, texts: str | Sequence[str]) -> dict[str, Any]:
         """``input_ids`` of a text, or of each of several."""
         if isinstance(texts, str):
-            return {"input_ids": self._tokenizer.encode(texts).ids}
-        return {"input_ids": [found.ids for found in self._tokenizer.encode_batch(list(texts))]}
+            return {"input_ids": self._tokenize(texts)}
+        return {"input_ids": [self._tokenize(text) for text in texts]}
 
 
 class DiTTexts(torch.nn.Module):

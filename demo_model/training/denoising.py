@@ -13,11 +13,10 @@ from safetensors.torch import load_file
 
 from ...text.vocabulary import clip_tokenizer
 from .. import architecture as shape
-from ..worlds.captions import caption
 from .contrastive import trained_clip
 from .fitting import fit, following
 from .precision import half_precision
-from .training_set import Recipe, load_pictures
+from .training_set import Recipe, captions_for_guidance, load_pictures
 from .warm_start import adopt_part
 
 # Shapes XL has no level as coarse as Shapes' last, so that its ascending levels are the old ones from the second on.
@@ -68,8 +67,7 @@ def train_unet(recipe: Recipe, out: Path) -> None:
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((recipe.seed, 3, step))
         chosen = rng.integers(0, len(scenes), recipe.unet_batch)
-        texts = [caption(scenes[i], rng, omit=recipe.caption_omit)[0] for i in chosen]
-        texts = ["" if rng.random() < recipe.unet_drop_caption else text for text in texts]
+        texts = captions_for_guidance(scenes, chosen, rng, omit=recipe.caption_omit, drop=recipe.unet_drop_caption)
         with torch.no_grad(), precision():
             states, pooled = clip.condition(tokenizer, texts)
         clean = latents[chosen]

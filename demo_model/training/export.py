@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +69,11 @@ def restore(recipe: Recipe, out: Path, architecture: Architecture | None = None)
     """
     architecture = architecture or recipe.architecture
     own, shared = architecture.folder, architecture.shared
-    for name, folder, prefixes in (
-        ("clip", own, ("clip.",)),
-        ("autoencoder", shared, ("autoencoder.",)),
-        ("unet", own, ("unet.", "average.")),
-    ):
-        checkpoint = out / f"{name}.safetensors"
-        if checkpoint.exists() or not files_named(name, folder):
-            continue
-        state = load_part(name, folder)
-        if name == "clip" and own != shared:
-            state |= load_part("vision", shared)
-        save_file({prefix + key: value.clone() for prefix in prefixes for key, value in state.items()}, checkpoint)
+    # The vision tower lies with its world, where that has several models.
+    beside = (("vision", shared),) if own != shared else ()
+    _restore_part(out / "clip.safetensors", (("clip", own), *beside), ("clip.",))
+    _restore_part(out / "autoencoder.safetensors", (("autoencoder", shared),), ("autoencoder.",))
+    _restore_part(out / "unet.safetensors", (("unet", own),), ("unet.", "average."))
 
 
 def export_flux(recipe: FluxRecipe, out: Path, architecture: FluxArchitecture | None = None) -> None:
@@ -104,15 +98,18 @@ def export_flux(recipe: FluxRecipe, out: Path, architecture: FluxArchitecture | 
 def restore_flux(recipe: FluxRecipe, out: Path, architecture: FluxArchitecture | None = None) -> None:
     """The same for Shapes DiT. The stage "parts" is still to run, and keeps the CLIP tower that is restored."""
     folder = (architecture or recipe.architecture).folder
-    for file, name, prefixes in (
-        (TAKEN, "clip", ("",)),
-        ("t5.safetensors", "t5", ("",)),
-        ("transformer.safetensors", "transformer", ("transformer.", "average.")),
-    ):
-        checkpoint = out / file
-        if not checkpoint.exists() and files_named(name, folder):
-            state = load_part(name, folder)
-            save_file({prefix + key: value.clone() for prefix in prefixes for key, value in state.items()}, checkpoint)
+    _restore_part(out / TAKEN, (("clip", folder),), ("",))
+    _restore_part(out / "t5.safetensors", (("t5", folder),), ("",))
+    _restore_part(out / "transformer.safetensors", (("transformer", folder),), ("transformer.", "average."))
+
+
+def _restore_part(checkpoint: Path, parts: Sequence[tuple[str, Path]], prefixes: Sequence[str]) -> None:
+    """Write a checkpoint of shipped parts, each a name and its folder, once under each prefix; nothing where it is
+    there, or its first part is not shipped."""
+    if checkpoint.exists() or not files_named(*parts[0]):
+        return
+    state = {key: value for name, folder in parts for key, value in load_part(name, folder).items()}
+    save_file({prefix + key: value.clone() for prefix in prefixes for key, value in state.items()}, checkpoint)
 
 
 def _name(prefix: str) -> str:

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from ..flux import new_transformer, velocity
-from ..worlds.captions import caption
 from .bidirectional import done, trained_texts
 from .fitting import fit, following
 from .precision import half_precision
-from .training_set import FluxRecipe, load_pictures
+from .training_set import FluxRecipe, captions_for_guidance, load_pictures
 
 
 def drawn_levels(recipe: FluxRecipe, rng: np.random.Generator) -> torch.Tensor:
@@ -41,8 +40,7 @@ def train_transformer(recipe: FluxRecipe, out: Path) -> None:
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((recipe.seed, 7, step))
         chosen = rng.integers(0, len(scenes), recipe.flow_batch)
-        words = [caption(scenes[i], rng, omit=recipe.caption_omit)[0] for i in chosen]
-        words = ["" if rng.random() < recipe.flow_drop_caption else text for text in words]
+        words = captions_for_guidance(scenes, chosen, rng, omit=recipe.caption_omit, drop=recipe.flow_drop_caption)
         clean = latents[chosen]
         noise = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32))
         levels = drawn_levels(recipe, rng)

@@ -13,6 +13,7 @@ import torch
 
 from .. import architecture as shape
 from ..architecture import SHAPES_DIT, UNETS, Architecture, FluxArchitecture
+from ..worlds.captions import caption
 from ..worlds.painting import paint
 from ..worlds.world import Scene, World, sample_scenes
 
@@ -143,6 +144,15 @@ def make_pictures(recipe: Recipe | FluxRecipe, out: Path) -> None:
 def load_pictures(out: Path) -> tuple[np.ndarray, list[Scene]]:
     pictures = np.load(out / "pictures.npy", mmap_mode="r")
     return pictures, [Scene(**fields) for fields in json.loads((out / "scenes.json").read_text())]
+
+
+def captions_for_guidance(
+    scenes: Sequence[Scene], chosen: np.ndarray, rng: np.random.Generator, *, omit: float, drop: float
+) -> list[str]:
+    """Captions of some scenes, each replaced by the empty prompt with probability ``drop``, so that the model can be
+    guided without a classifier (Ho and Salimans 2022)."""
+    texts = [caption(scenes[place], rng, omit=omit)[0] for place in chosen]
+    return ["" if rng.random() < drop else text for text in texts]
 
 
 def to_signed(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:

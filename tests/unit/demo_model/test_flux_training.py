@@ -16,6 +16,7 @@ from diff_quickfix.demo_model.t5 import DiTTexts, T5Tokenizer
 from diff_quickfix.demo_model.training import bidirectional, export, flow, train, training_set
 from diff_quickfix.demo_model.training.fitting import fit
 from diff_quickfix.demo_model.training.training_set import FLUX_RECIPES, load_pictures, to_signed
+from diff_quickfix.text import other_tokenizers
 from safetensors.torch import load_file
 
 SMALL = dataclasses.replace(
@@ -169,7 +170,8 @@ def test_a_caption_is_the_mean_of_its_words_not_of_its_pads():
 def test_too_long_a_prompt_and_a_missing_vocabulary_are_told(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=r"has 51 T5 tokens; Shapes DiT reads 40"):
         DiTTexts().tokens(["boat " * 50])
-    monkeypatch.setattr(texts_module, "__file__", str(tmp_path / "a" / "b" / "c" / "t5.py"))
+    for module in (texts_module, other_tokenizers):
+        monkeypatch.setattr(module, "__file__", str(tmp_path / "a" / "b" / "c" / "t5.py"))
     with pytest.raises(FileNotFoundError, match=r"No T5 vocabulary found .*part of ComfyUI"):
         T5Tokenizer(tmp_path / "other")
 

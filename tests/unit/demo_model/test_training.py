@@ -5,7 +5,7 @@ import functools
 
 import pytest
 import torch
-from diff_quickfix.demo_model.training import denoising, train
+from diff_quickfix.demo_model.training import denoising, train, training_set
 from diff_quickfix.demo_model.training.export import export, restore
 from diff_quickfix.demo_model.training.fitting import fit, following
 from diff_quickfix.demo_model.training.training_set import RECIPES, load_pictures
@@ -101,8 +101,8 @@ def test_an_interrupted_unet_goes_on_bit_for_bit(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        draws = iter([denoising.caption] * 4 + [stop] * 2)
-        patch.setattr(denoising, "caption", lambda *args, **more: next(draws)(*args, **more))
+        draws = iter([training_set.caption] * 4 + [stop] * 2)
+        patch.setattr(training_set, "caption", lambda *args, **more: next(draws)(*args, **more))
         train.STAGES["unet"](recipe, tmp_path / "broken")
     assert load_file(tmp_path / "broken" / "unet.optimizer.safetensors")["step"] == 2
     train.STAGES["unet"](recipe, tmp_path / "broken")
