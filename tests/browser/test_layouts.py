@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import template_versions
 import templates
 from diff_quickfix.demo_model.studies.server import PACK
 from wires import wires_of
@@ -54,7 +55,7 @@ def test_every_template_is_measured():
 
 
 # The others' versions have the same layout; in these a node takes another's place, or three take that of one.
-OTHERS = ("score-with-clip" + templates.SD15, "remove-a-concept" + templates.FLUX)
+OTHERS = ("score-with-clip" + template_versions.SD15, "remove-a-concept" + template_versions.FLUX)
 
 
 @pytest.mark.parametrize("name", [*CROSSINGS, *OTHERS])
@@ -63,7 +64,7 @@ def test_the_wires_of_a_template_can_be_followed(page, name):
     load(page, graph)
     assert page.run("window.app.graph._nodes.length") == len(graph["nodes"])
     assert page.run("window.app.graph.reroutes.size") == len(graph["extra"].get("reroutes", []))
-    check_layout(page, *CROSSINGS[name.removesuffix(templates.SD15).removesuffix(templates.FLUX)])
+    check_layout(page, *CROSSINGS[name.removesuffix(template_versions.SD15).removesuffix(template_versions.FLUX)])
     assert not page.own_complaints()
 
 

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import template_versions
 import templates
 import torch
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
@@ -234,10 +235,10 @@ def test_comfyuis_own_clip_loaders_feed_the_scorer(server, prompt_of, put_model)
 @pytest.fixture(scope="module")
 def model_files(server, put_model):
     """The files that the templates' loaders name: Stable Diffusion 1.x at its real size, others as small models."""
-    put_model(f"checkpoints/{templates.VERSIONS[templates.SD15].loaders[0].values[0]}", sd15)
+    put_model(f"checkpoints/{template_versions.VERSIONS[template_versions.SD15].loaders[0].values[0]}", sd15)
     put_model("text_encoders/clip_l.safetensors", clip_l, projected=True)
     put_model("vae/ae.safetensors", tiny_vae)
-    for loader in (loader for version in templates.VERSIONS.values() for loader in version.loaders):
+    for loader in (loader for version in template_versions.VERSIONS.values() for loader in version.loaders):
         for name in (value for value in loader.values if value.endswith(".safetensors")):
             path = server.folder / "models" / loader.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -269,7 +270,8 @@ def test_an_sd15_version_paints(server, template, model_files):
 
 @pytest.mark.newest
 @pytest.mark.parametrize(
-    ("suffix", "family"), [(templates.SDXL, "SDXL"), (templates.FLUX, "Flux.1"), (templates.Z_IMAGE, "Z-Image")]
+    ("suffix", "family"),
+    [(template_versions.SDXL, "SDXL"), (template_versions.FLUX, "Flux.1"), (template_versions.Z_IMAGE, "Z-Image")],
 )
 def test_another_familys_version_paints(server, template, model_files, suffix, family):
     """Small models of the family's topology through the stock loaders: the edit alone changes the picture."""

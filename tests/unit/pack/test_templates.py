@@ -1,6 +1,7 @@
 """The templates in workflows/: the graphs hold together; their versions for other models differ in what they must."""
 
 import pytest
+import template_versions
 import templates
 from PIL import Image
 
@@ -52,9 +53,9 @@ def test_another_version_is_what_the_script_makes(name, suffix):
     assert banded.size == (picture.width, picture.height + templates.BAND)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in templates.AS_USED])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in template_versions.AS_USED])
 def test_the_sd15_version_differs_in_the_loader_and_the_size_alone(name):
-    graph, other = templates.read(name), templates.read(name + templates.SD15)
+    graph, other = templates.read(name), templates.read(name + template_versions.SD15)
     before, after = kinds(graph), kinds(other)
     assert {before[node] for node in before.keys() - after.keys()} <= {templates.SCORER}
     changed = {node for node in after if after[node] != before[node]}
@@ -71,10 +72,10 @@ def test_the_sd15_version_differs_in_the_loader_and_the_size_alone(name):
 
 
 LOADERS = {
-    templates.SD15: {"CheckpointLoaderSimple"},
-    templates.SDXL: {"CheckpointLoaderSimple"},
-    templates.FLUX: {"UNETLoader", "DualCLIPLoader", "VAELoader"},
-    templates.Z_IMAGE: {"UNETLoader", "CLIPLoader", "VAELoader"},
+    template_versions.SD15: {"CheckpointLoaderSimple"},
+    template_versions.SDXL: {"CheckpointLoaderSimple"},
+    template_versions.FLUX: {"UNETLoader", "DualCLIPLoader", "VAELoader"},
+    template_versions.Z_IMAGE: {"UNETLoader", "CLIPLoader", "VAELoader"},
 }
 
 
@@ -93,7 +94,7 @@ def test_each_family_is_asked_for_what_people_ask_it_at_its_own_size(suffix):
     values = {}
     for node in other["nodes"]:
         values.setdefault(node["type"], []).append(node["widgets_values"])
-    side = 512 if suffix == templates.SD15 else 1024
+    side = 512 if suffix == template_versions.SD15 else 1024
     assert values[latent] == [[side, side, 1]]
     positive, negative, *same = sorted({text for (text,) in values["CLIPTextEncode"]}, key=len, reverse=True)
     (concept, *_), *_ = values["DiffQuickFix_RemoveConcept"]
