@@ -57,6 +57,7 @@ def test_a_hostile_report_is_only_text_and_its_names_land_in_preserve_as_they_ar
     page.view()
     code = "(text, report) => window.app.graph._nodes[0].onExecuted({ diff_quickfix_report: [text, report] })"
     page.run(code, HOSTILE, HOSTILE_REPORT)
+    page.wait(f"Boolean(document.querySelector('{REPORT} button'))")
     page.run(f"document.querySelector('{REPORT} button').click()")
     assert HOSTILE in page.run("window.app.graph._nodes[0].widgets.find((w) => w.name === 'preserve').value")
     unharmed(page, REPORT)
