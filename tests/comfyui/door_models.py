@@ -44,9 +44,10 @@ def build(case: Case) -> Any:
     case.shrink(model.diffusion_model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, parameter in model.diffusion_model.named_parameters():
-            norm = name.endswith(".scale") or (parameter.ndim == 1 and re.search(r"norm.*weight$", name.lower()))
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05 + bool(norm))
+        # Buffers that a file holds too: ComfyUI leaves what was in memory in them (SD 3's positions).
+        for name, tensor in model.diffusion_model.state_dict().items():
+            norm = name.endswith(".scale") or (tensor.ndim == 1 and re.search(r"norm.*weight$", name.lower()))
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.05 + bool(norm))
     model.diffusion_model.float().eval()
     return model
 
