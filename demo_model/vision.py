@@ -47,5 +47,8 @@ class VisionTower(nn.Module):
         self.projection = Linear(WIDTHS[-1] * 9, projection, bias=False)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        hidden = torch.relu(self.norm(self.blocks(self.stem(pictures))))
-        return self.projection(nn.functional.adaptive_avg_pool2d(hidden, 3).flatten(1))
+        return self.projection(nn.functional.adaptive_avg_pool2d(self.features(pictures), 3).flatten(1))
+
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """The last feature maps (n, channels, 8, 8), one place for each 16 x 16 pixels."""
+        return torch.relu(self.norm(self.blocks(self.stem(pictures))))

@@ -33,8 +33,8 @@ _BATCH = 256
 def take_over(recipe: FluxRecipe, out: Path) -> None:
     """Make checkpoints and pictures' latents of the shipped parts of the model that the recipe names.
 
-    Writes ``taken.safetensors`` (its CLIP), ``latents.safetensors``, and ``seen.safetensors`` (each picture's embedding
-    by the vision tower, (n, projection)). A text tower that is in the first already stays, since a transformer that was
+    Writes ``taken.safetensors`` (its CLIP), ``latents.safetensors``, and ``seen.safetensors``: each picture's embedding
+    by the vision tower, (n, projection), and the tower's features of each place, (n, places, channels). A text tower that is in the first already stays, since a transformer that was
     trained before reads it.
 
     Raises:
@@ -47,14 +47,15 @@ def take_over(recipe: FluxRecipe, out: Path) -> None:
     if (out / TAKEN).exists():
         state |= {name: value for name, value in load_file(out / TAKEN).items() if name.startswith(CLIP_PREFIX)}
     save_file(state, out / TAKEN)
-    latents, seen = [], []
+    latents, seen, features = [], [], []
     for start in range(0, len(pictures), _BATCH):
         some = to_signed(pictures[start : start + _BATCH])
         with torch.no_grad():
             latents.append(autoencoder.encode(some))
             seen.append(clip.vision(some))
+            features.append(clip.vision.features(some).flatten(2).transpose(1, 2).half())
     save_file({"latents": torch.cat(latents).contiguous()}, out / "latents.safetensors")
-    save_file({"seen": torch.cat(seen).contiguous()}, out / "seen.safetensors")
+    save_file({"seen": torch.cat(seen), "features": torch.cat(features).contiguous()}, out / "seen.safetensors")
     log.info("took over %s, %d pictures", architecture.name, len(pictures))
 
 

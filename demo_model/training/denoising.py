@@ -67,7 +67,7 @@ def train_unet(recipe: Recipe, out: Path) -> None:
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((recipe.seed, 3, step))
         chosen = rng.integers(0, len(scenes), recipe.unet_batch)
-        texts = captions_for_guidance(scenes, chosen, rng, omit=recipe.caption_omit, drop=recipe.unet_drop_caption)
+        texts, _ = captions_for_guidance(scenes, chosen, rng, omit=recipe.caption_omit, drop=recipe.unet_drop_caption)
         with torch.no_grad(), precision():
             states, pooled = clip.condition(tokenizer, texts)
         clean = latents[chosen]

@@ -74,6 +74,8 @@ class FluxRecipe:
             latents.
         flow_mean, flow_deviation: of the logit of a noise level (arXiv 2403.03206, equation 19).
         flow_uniform: share of noise levels that are drawn evenly instead, so that both ends are seen.
+        flow_alignment: weight of how far the image stream is from the vision tower's features (arXiv 2410.06940).
+        flow_reading: weight of linear readers of what the caption says, on the image stream's mean.
     """
 
     model: str = "dit"
@@ -86,8 +88,10 @@ class FluxRecipe:
     t5_reading: float = 1.0
     flow_steps: int = 12_000
     flow_batch: int = 16
-    flow_rate: float = 8e-4
+    flow_rate: float = 1e-3
     flow_ema: float = 0.999
+    flow_alignment: float = 0.5
+    flow_reading: float = 0.03
     flow_drop_caption: float = 0.1
     flow_mean: float = 0.5
     flow_deviation: float = 1.0
@@ -148,11 +152,12 @@ def load_pictures(out: Path) -> tuple[np.ndarray, list[Scene]]:
 
 def captions_for_guidance(
     scenes: Sequence[Scene], chosen: np.ndarray, rng: np.random.Generator, *, omit: float, drop: float
-) -> list[str]:
-    """Captions of some scenes, each replaced by the empty prompt with probability ``drop``, so that the model can be
-    guided without a classifier (Ho and Salimans 2022)."""
-    texts = [caption(scenes[place], rng, omit=omit)[0] for place in chosen]
-    return ["" if rng.random() < drop else text for text in texts]
+) -> tuple[list[str], list[frozenset[str]]]:
+    """Captions of some scenes and the attributes that each says, each replaced by the empty prompt with probability
+    ``drop``, so that the model can be guided without a classifier (Ho and Salimans 2022)."""
+    texts = [caption(scenes[place], rng, omit=omit) for place in chosen]
+    kept = [("", frozenset[str]()) if rng.random() < drop else text for text in texts]
+    return [text for text, _ in kept], [said for _, said in kept]
 
 
 def to_signed(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from diff_quickfix.demo_model import t5 as texts_module
 from diff_quickfix.demo_model.architecture import EOS, SHAPES_DIT, SHAPES_XL, T5_PAD, UNETS
 from diff_quickfix.demo_model.autoencoder import Autoencoder
 from diff_quickfix.demo_model.clip import Clip
-from diff_quickfix.demo_model.flux import load_dit_pipeline
+from diff_quickfix.demo_model.flux import load_dit_pipeline, new_transformer, velocity
 from diff_quickfix.demo_model.t5 import DiTTexts, T5Tokenizer
 from diff_quickfix.demo_model.training import bidirectional, export, flow, train, training_set
 from diff_quickfix.demo_model.training.fitting import fit
@@ -67,11 +67,14 @@ def test_pictures_are_embedded_once_and_latents_are_the_autoencoders(trained):
     state = load_file(trained / bidirectional.TAKEN)
     clip = Clip(SHAPES_XL)
     clip.load_state_dict(state)
-    seen = load_file(trained / "seen.safetensors")["seen"]
+    looked = load_file(trained / "seen.safetensors")
+    seen, features = looked["seen"], looked["features"]
     latents = load_file(trained / "latents.safetensors")["latents"]
-    assert len(seen) == len(latents) == 48
+    assert len(seen) == len(latents) == 48 and features.shape == (48, 64, 96)
     with torch.no_grad():
         torch.testing.assert_close(seen[40:], clip.vision(to_signed(pictures[40:])), atol=1e-5, rtol=1e-4)
+        maps = clip.vision.features(to_signed(pictures[40:]))
+        torch.testing.assert_close(features[40:, 8 * 3 + 5].float(), maps[:, :, 3, 5], atol=1e-2, rtol=1e-2)
 
 
 def test_only_what_is_trained_learns(trained):
@@ -81,6 +84,21 @@ def test_only_what_is_trained_learns(trained):
     names = [name.removeprefix("transformer.") for name in state if name.startswith("transformer.")]
     assert names and any(not torch.equal(state[f"transformer.{n}"], state[f"average.{n}"]) for n in names)
     assert load_file(trained / "t5.optimizer.safetensors")["step"] == 2
+
+
+def test_the_middle_is_the_image_stream_between_the_kinds_of_blocks():
+    torch.manual_seed(3)
+    transformer = new_transformer(SMALL)
+    middle = flow.Middle(transformer, 5, [2, 3])
+    given = {}
+    first = transformer.single_transformer_blocks[0]
+    first.register_forward_pre_hook(lambda block, _, named: given.update(named), with_kwargs=True)
+    latents, states, pooled = torch.randn(2, 16, 8, 8), torch.randn(2, 7, 160), torch.randn(2, 96)
+    velocity(transformer, latents, torch.full((2,), 0.5), states, pooled)
+    features, guesses = middle()
+    stream = given["hidden_states"][:, -16:]
+    torch.testing.assert_close(features, middle.features(stream))
+    torch.testing.assert_close(guesses, middle.readers(stream.mean(1)))
 
 
 def test_an_interrupted_transformer_goes_on_bit_for_bit(trained, tmp_path, monkeypatch):
@@ -140,10 +158,10 @@ def test_a_restored_training_goes_on_from_what_is_shipped(trained, shipped, tmp_
         for one, wanted in zip(found, load_dit_pipeline(shipped).texts.condition(words), strict=True):
             assert torch.equal(one, wanted)
     state, wanted = load_file(tmp_path / "transformer.safetensors"), load_file(trained / "transformer.safetensors")
-    assert state.keys() == wanted.keys()
+    learned = [key.partition(".") for key in wanted if not key.startswith("middle.")]
+    assert state.keys() == {"".join(key) for key in learned}
     assert all(
-        torch.equal(state[f"{one}.{name}"], wanted[f"average.{name}"].half().float())
-        for one, _, name in (key.partition(".") for key in wanted)
+        torch.equal(state[f"{one}.{name}"], wanted[f"average.{name}"].half().float()) for one, _, name in learned
     )
 
 
