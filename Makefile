@@ -2,6 +2,7 @@
 # with npm for test and lint.
 PYTHON ?= python3
 MODEL ?= shapes
+GALLERY_MODEL := $(if $(filter dit,$(MODEL)),dit,xl)
 IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 CHECKED = $(PYTHON) scripts/bootstrap.py run --typescript
@@ -57,9 +58,9 @@ study-edits: ## edit the demo model in many ways and judge the verdicts by its p
 study-doors: ## edit the demo model at its doors and read its pictures, after study-edits (half an hour on two cores)
 	@$(IN) python -m diff_quickfix.demo_model.studies.doors --out build/edits
 
-study-gallery: ## edit Shapes XL in many ways and read what became of neighbours that nobody named, into build/gallery (hours)
-	@$(IN) python -m diff_quickfix.demo_model.studies.gallery paint --out build/gallery
-	@$(IN) python -m diff_quickfix.demo_model.studies.gallery judge --out build/gallery
+study-gallery: ## edit Shapes XL in many ways and read what became of neighbours that nobody named (hours); MODEL=dit: Shapes DiT
+	@$(IN) python -m diff_quickfix.demo_model.studies.gallery paint --model $(GALLERY_MODEL) --out build/gallery-$(GALLERY_MODEL)
+	@$(IN) python -m diff_quickfix.demo_model.studies.gallery judge --model $(GALLERY_MODEL) --out build/gallery-$(GALLERY_MODEL)
 
 train-reader: ## train the reader that judges the demo model's pictures (ten minutes) into build/reader; MODEL=xl for Shapes XL and Shapes DiT
 	@$(IN) python -m diff_quickfix.demo_model.training.reader --model $(MODEL) --out build/reader-$(MODEL)

@@ -75,6 +75,8 @@ class ShapesDiTPipeline(Painter):
     transformer: Any
     shift: float
 
+    denoiser_name, pooled_name = "transformer", "pooled_projections"
+
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Conditioning:
         states, pooled = self.texts.condition(prompts)

@@ -5,10 +5,11 @@ What every miniature does there is :class:`Painter`; Shapes DiT is in :mod:`.flu
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -43,6 +44,20 @@ class Painter(ABC):
 
     tokenizer: Any
     autoencoder: Autoencoder
+
+    denoiser_name: ClassVar[str]
+    """The field that holds the image model."""
+    pooled_name: ClassVar[str] = ""
+    """Under which name a conditioning holds the pooled vectors; "" where the image model reads none."""
+
+    @property
+    def denoiser(self) -> Any:
+        """The image model, as diffusers has it."""
+        return getattr(self, self.denoiser_name)
+
+    def with_denoiser(self, denoiser: Any) -> Self:
+        """The same with another image model."""
+        return dataclasses.replace(self, **{self.denoiser_name: denoiser})
 
     @abstractmethod
     def condition(self, prompts: Sequence[str]) -> Conditioning:
@@ -95,6 +110,8 @@ class UNetPainter(Painter):
     unet: Any
     scheduler: Any
 
+    denoiser_name = "unet"
+
     def denoised(self, latents: torch.Tensor, given: Conditioning, steps: int, guidance: float) -> torch.Tensor:
         self.scheduler.set_timesteps(steps)
         for step in self.scheduler.timesteps:
@@ -126,6 +143,8 @@ class ShapesXLPipeline(UNetPainter):
     """Shapes XL, with both of its text towers."""
 
     clip: Clip
+
+    pooled_name = "text_embeds"
 
     @torch.no_grad()
     def condition(self, prompts: Sequence[str]) -> Conditioning:

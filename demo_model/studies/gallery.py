@@ -1,7 +1,7 @@
-"""What edits of Shapes XL do to neighbours that nobody named, read by the independent reader of its world.
+"""What edits of Shapes XL or Shapes DiT do to neighbours that nobody named, read by their world's independent reader.
 
-    python -m diff_quickfix.demo_model.studies.gallery paint --out build/gallery
-    python -m diff_quickfix.demo_model.studies.gallery judge --out build/gallery
+    python -m diff_quickfix.demo_model.studies.gallery paint --model xl --out build/gallery
+    python -m diff_quickfix.demo_model.studies.gallery judge --model xl --out build/gallery
 
 ``paint`` paints the same prompts and seeds before and after each edit, one file of pictures for each; files that are
 there already are not made again, and several processes may share the work (``--part``). ``judge`` reads them and prints
@@ -15,117 +15,26 @@ is judged apart.
 from __future__ import annotations
 
 import argparse
-import copy
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from ...families.doors import Family, family_of
 from ...output.files import whole_file
-from ...quickfix import (
-    EditSettings,
-    PromptStates,
-    TextTower,
-    WeightEdit,
-    compute_edit,
-)
-from ...quickfix.doors import edit_doors
-from ...quickfix.encoder.prompt_states import READINGS, Stream
-from ...quickfix.solver.low_rank import LowRank
-from ...text.prompts import PromptTokenizer
-from ..architecture import EOS, SHAPES_XL, Architecture
-from ..pipeline import Conditioning, ShapesXLPipeline, UNetPainter, load_xl_pipeline
 from ..reader import Reader
 from ..training.precision import HalfDenoiser
 from ..worlds.catalog import GALLERY
 from ..worlds.world import PLAIN, Scene, held_out
 from .edit_table import Share
 from .evaluate import prompt_of
-from .gallery_trials import CLIPS, DOORS_KEYS, DOORS_VALUES, KINDS, STATES_ALONE, TRIALS, Trial
+from .gallery_edits import STUDIED, Studied
+from .gallery_trials import KINDS, TRIALS, Trial, trials_of
 
-STEPS, GUIDANCE, BATCH = 10, 5.0, 64
+STEPS, BATCH = 10, 64
 OWN, OTHERS = 60, 120
-
-
-@dataclass(frozen=True)
-class Opened:
-    """Shapes XL as the editor sees it."""
-
-    pipeline: ShapesXLPipeline
-    family: Family
-    states: PromptStates
-
-    @classmethod
-    def load(cls, architecture: Architecture = SHAPES_XL) -> Opened:
-        pipeline = load_xl_pipeline(architecture)
-        family = family_of(_shapes(pipeline))
-        towers = zip(architecture.texts.values(), pipeline.clip.text_towers(), READINGS[family.name], strict=True)
-        streams = tuple(Stream(TextTower.from_module(model), tower.pad, reading) for tower, model, reading in towers)
-        matrix = pipeline.clip.text_towers()[-1].text_projection.weight
-        tokenizer = PromptTokenizer(pipeline.tokenizer, pad_token=EOS)
-        return cls(pipeline, family, PromptStates(streams, tokenizer, family.name, matrix.detach))
-
-    def edited(self, trial: Trial) -> UNetPainter:
-        """A pipeline that carries the trial's edit; this one stays as it is."""
-        settings = trial.settings(self.family)
-        if trial.way == CLIPS:
-            return self._with_clips(trial, settings)
-        weights = dict(self.pipeline.unet.named_parameters())
-        kinds = {DOORS_VALUES: None, DOORS_KEYS: ("key", "value", "pooled"), STATES_ALONE: None}[trial.way]
-        doors = () if trial.way == STATES_ALONE else self.family.select(_shapes(self.pipeline), kinds=kinds)
-        edit = edit_doors(
-            self.states.tower(),
-            self.states.tokenizer,
-            trial.edits(),
-            settings,
-            doors,
-            lambda door: weights[door.weight],
-            read_pooled=self.states.pooled,
-        )
-        return self._with_doors(edit) if doors else EditedConditioning.of(self.pipeline, edit)
-
-    def _with_doors(self, edit: WeightEdit) -> UNetPainter:
-        unet = copy.deepcopy(self.pipeline.unet)
-        with torch.no_grad():
-            for update in edit.doors:
-                factors = edit.factors(update)
-                unet.get_parameter(update.door.weight).add_(factors.up @ factors.down)
-        return dataclasses.replace(self.pipeline, unet=unet)
-
-    def _with_clips(self, trial: Trial, settings: EditSettings) -> UNetPainter:
-        clip = copy.deepcopy(self.pipeline.clip)
-        for stream, model in zip(self.states.streams, clip.text_towers(), strict=True):
-            tokenizer = PromptTokenizer(self.pipeline.tokenizer, pad_token=stream.pad_token)
-            edit = compute_edit(stream.tower, tokenizer, trial.edits(), settings)
-            with torch.no_grad():
-                getattr(model, "text_model", model).get_parameter(edit.weight_name).add_(edit.delta())
-        return dataclasses.replace(self.pipeline, clip=clip)
-
-
-@dataclass(frozen=True)
-class EditedConditioning(ShapesXLPipeline):
-    """Shapes XL with an edit applied to what its text towers give, the empty prompt's too."""
-
-    edit: WeightEdit
-
-    @classmethod
-    def of(cls, pipeline: ShapesXLPipeline, edit: WeightEdit) -> EditedConditioning:
-        fields = {field.name: getattr(pipeline, field.name) for field in dataclasses.fields(pipeline)}
-        return cls(**fields, edit=edit)
-
-    def condition(self, prompts: Sequence[str]) -> Conditioning:
-        given = super().condition(prompts)
-        pooled = cast(LowRank, self.edit.pooled).applied(given.added["text_embeds"], 1.0)
-        return Conditioning(self.edit.applied(given.states), {**given.added, "text_embeds": pooled})
-
-
-def _shapes(pipeline: ShapesXLPipeline) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(weight.shape) for name, weight in pipeline.unet.named_parameters()}
 
 
 @dataclass(frozen=True)
@@ -172,27 +81,28 @@ def shown(trial: Trial, prompts: Sequence[Prompt]) -> list[int]:
     return [place for place, prompt in enumerate(prompts) if fits(prompt)]
 
 
-def paint_all(out: Path, part: int = 0, parts: int = 1, *, half: bool = False) -> None:
+def paint_all(model: Studied, out: Path, part: int = 0, parts: int = 1, *, half: bool = False) -> None:
     """Paint every trial's pictures, and those before any edit; what ``out`` holds already is not made again.
 
     Args:
+        part, parts: which share of the trials, from 0, and how many shares there are.
         half: whether the denoiser computes in bfloat16, which takes half the time on some processors.
     """
     out.mkdir(parents=True, exist_ok=True)
-    opened, prompts = Opened.load(), study_prompts()
-    for number, trial in [(-1, None), *enumerate(TRIALS)][part::parts]:
+    opened, prompts = model.opened(), study_prompts()
+    for number, trial in [(-1, None), *enumerate(trials_of(model.ways))][part::parts]:
         path = pictures_path(out, number)
         if path.exists():
             continue
-        painter: UNetPainter = opened.pipeline if trial is None else opened.edited(trial)
+        painter = opened.pipeline if trial is None else opened.edited(trial)
         if half:
-            painter = replace(painter, unet=HalfDenoiser(painter.unet))
+            painter = painter.with_denoiser(HalfDenoiser(painter.denoiser))
         own = prompts if trial is None else [prompts[place] for place in shown(trial, prompts)]
         pictures = painter.paint(
             [prompt_of(prompt.scene) for prompt in own],
             [prompt.seed for prompt in own],
             steps=STEPS,
-            guidance=GUIDANCE,
+            guidance=model.guidance,
             batch=BATCH,
         )
         with whole_file(path) as part_path, part_path.open("wb") as file:
@@ -201,7 +111,7 @@ def paint_all(out: Path, part: int = 0, parts: int = 1, *, half: bool = False) -
 
 
 def pictures_path(out: Path, number: int) -> Path:
-    """Where the pictures of a trial lie, by its place in :data:`TRIALS`; -1 for those before any edit."""
+    """Where the pictures of a trial lie, by its place among the model's; -1 for those before any edit."""
     return out / ("before.npy" if number < 0 else f"{number:02}.npy")
 
 
@@ -251,15 +161,15 @@ def outcome(trial: Trial, scenes: Sequence[Scene], before: Reading, after: Readi
 Reading = dict[str, list[str]]
 
 
-def judge_all(out: Path) -> None:
+def judge_all(model: Studied, out: Path) -> None:
     """Print the table of the trials whose pictures are there, and how the pictures read before any edit."""
-    reader, prompts = Reader(SHAPES_XL), study_prompts()
+    reader, prompts = Reader(model.architecture), study_prompts()
     before = _read(reader, pictures_path(out, -1))
     for name in GALLERY.values:
         right = [getattr(prompt.scene, name) == read for prompt, read in zip(prompts, before[name], strict=True)]
         print(f"before any edit, {name}: {Share(sum(right), len(right)).text()} % read right")
     print("\n| edit | left | named lost | unnamed lost | another attribute lost |\n|---|---|---|---|---|")
-    for number, trial in enumerate(TRIALS):
+    for number, trial in enumerate(trials_of(model.ways)):
         if pictures_path(out, number).exists():
             places = shown(trial, prompts)
             seen = {name: [values[place] for place in places] for name, values in before.items()}
@@ -274,15 +184,16 @@ def _read(reader: Reader, path: Path) -> Reading:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="gallery", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=["paint", "judge"])
+    parser.add_argument("--model", choices=list(STUDIED), default="xl", help="which miniature (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/gallery"), help="folder of the pictures")
     parser.add_argument("--part", type=int, default=0, help="which share of the edits to paint, from 0")
     parser.add_argument("--parts", type=int, default=1, help="how many shares there are")
     parser.add_argument("--half", action="store_true", help="paint in bfloat16")
     options = parser.parse_args(arguments)
     if options.what == "paint":
-        paint_all(options.out, options.part, options.parts, half=options.half)
+        paint_all(STUDIED[options.model], options.out, options.part, options.parts, half=options.half)
     else:
-        judge_all(options.out)
+        judge_all(STUDIED[options.model], options.out)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The edits of the study of Shapes XL (``gallery.py``): which concepts, guarded by what, in which way."""
+"""The edits of the study of Shapes XL and Shapes DiT (``gallery.py``): which concepts, guarded by what, which way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ...families.doors import Family
@@ -120,3 +120,12 @@ def _trials() -> Iterator[Trial]:
 
 
 TRIALS = tuple(_trials())
+
+
+def trials_of(ways: Sequence[str]) -> tuple[Trial, ...]:
+    """Those of a model that can be edited in some of the ways.
+
+    Where one of them is the text towers' first layer, these read in one direction, and there are positions to choose
+    from.
+    """
+    return tuple(trial for trial in TRIALS if trial.way in ways and (CLIPS in ways or not trial.positions))

@@ -34,8 +34,8 @@ def take_over(recipe: FluxRecipe, out: Path) -> None:
     """Make checkpoints and pictures' latents of the shipped parts of the model that the recipe names.
 
     Writes ``taken.safetensors`` (its CLIP), ``latents.safetensors``, and ``seen.safetensors``: each picture's embedding
-    by the vision tower, (n, projection), and the tower's features of each place, (n, places, channels). A text tower that is in the first already stays, since a transformer that was
-    trained before reads it.
+    by the vision tower, (n, projection), and the tower's features of each place, (n, places, channels). A text tower
+    that is in the first already stays, since a transformer that was trained before reads it.
 
     Raises:
         FileNotFoundError: the parts are not shipped, or not made yet.

@@ -72,7 +72,9 @@ def train_transformer(recipe: FluxRecipe, out: Path) -> None:
     def loss_of_step(step: int) -> torch.Tensor:
         rng = np.random.default_rng((recipe.seed, 7, step))
         chosen = rng.integers(0, len(scenes), recipe.flow_batch)
-        words, said = captions_for_guidance(scenes, chosen, rng, omit=recipe.caption_omit, drop=recipe.flow_drop_caption)
+        words, said = captions_for_guidance(
+            scenes, chosen, rng, omit=recipe.caption_omit, drop=recipe.flow_drop_caption
+        )
         clean = latents[chosen]
         noise = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32))
         levels = drawn_levels(recipe, rng)
