@@ -79,16 +79,25 @@ class Outcome:
 
     def wrong(self) -> str:
         """What is wrong about the verdict; empty where nothing is."""
-        harmed, word = self.harm.percent, self.word
-        if word == "harmful":
-            return "" if harmed > NOISE else "nothing is harmed"
-        if harmed > HARM:
-            return "harm is not told"
-        if not self.left.of:
-            return ""
-        if word == "strong" and self.left.percent > LEFT:
-            return "the concept is left"
-        return "the concept is gone" if word == "weak" and not self.left.count else ""
+        return wrong_about(self.word, self.harm, self.left)
+
+
+def wrong_about(word: str, harmed: Share, left: Share) -> str:
+    """What is wrong about a verdict's word; empty where nothing is.
+
+    Args:
+        harmed: of other pictures, those that lost what is lost most.
+        left: of the concept's own pictures, those that still read as it.
+    """
+    if word == "harmful":
+        return "" if harmed.percent > NOISE else "nothing is harmed"
+    if harmed.percent > HARM:
+        return "harm is not told"
+    if not left.of:
+        return ""
+    if word == "strong" and left.percent > LEFT:
+        return "the concept is left"
+    return "the concept is gone" if word == "weak" and not left.count else ""
 
 
 def outcome(

@@ -24,14 +24,15 @@ import numpy as np
 import torch
 
 from ...output.files import whole_file
+from ...quickfix import EditReport
 from ..reader import Reader
 from ..training.precision import HalfDenoiser
 from ..worlds.catalog import GALLERY
 from ..worlds.world import PLAIN, Scene, held_out
-from .edit_table import Share
+from .edit_table import Share, wrong_about
 from .evaluate import prompt_of
 from .gallery_edits import STUDIED, Studied
-from .gallery_trials import KINDS, TRIALS, Trial, trials_of
+from .gallery_trials import CLIPS, KINDS, TRIALS, Trial, trials_of
 
 STEPS, BATCH = 10, 64
 OWN, OTHERS = 60, 120
@@ -124,6 +125,7 @@ class Outcome:
         named, unnamed: those of its kind's other values that no longer read right, with the preserve set or the list of
             names holding them, and without.
         rest: in the attribute that suffers most of those that were not edited, all pictures that lost it.
+        report: of the edit; None where it is of several text encoders.
     """
 
     name: str
@@ -131,13 +133,31 @@ class Outcome:
     named: Share
     unnamed: Share
     rest: Share
+    report: EditReport | None
 
     def row(self) -> str:
         shares = (self.left, self.named, self.unnamed, self.rest)
-        return "| " + " | ".join([self.name, *(share.text() if share.of else "" for share in shares)]) + " |"
+        cells = [self.name, *(share.text() if share.of else "" for share in shares)]
+        if self.report is None:
+            return "| " + " | ".join([*cells, "", "", ""]) + " |"
+        reached = "" if self.report.efficacy is None else f"{self.report.efficacy:.0%}"
+        return "| " + " | ".join([*cells, reached, self.word, self.wrong()]) + " |"
+
+    @property
+    def word(self) -> str:
+        """Of the verdict; empty without a report."""
+        return "" if self.report is None else self.report.verdict.split(":")[0]
+
+    def wrong(self) -> str:
+        """What is wrong about the verdict; empty where nothing is, and without one."""
+        others = Share(self.named.count + self.unnamed.count, self.named.of + self.unnamed.of)
+        harmed = max(others, self.rest, key=lambda share: share.percent)
+        return wrong_about(self.word, harmed, self.left) if self.word else ""
 
 
-def outcome(trial: Trial, scenes: Sequence[Scene], before: Reading, after: Reading) -> Outcome:
+def outcome(
+    trial: Trial, scenes: Sequence[Scene], before: Reading, after: Reading, report: EditReport | None
+) -> Outcome:
     """What reading a trial's pictures before and after it says."""
     kind, named = trial.kind, trial.guarded()
 
@@ -155,6 +175,7 @@ def outcome(trial: Trial, scenes: Sequence[Scene], before: Reading, after: Readi
         lost(kind, [place for place in others if values[place] in named]),
         lost(kind, [place for place in others if values[place] not in named]),
         max((lost(name, range(len(scenes))) for name in GALLERY.values if name != kind), key=lambda one: one.percent),
+        report,
     )
 
 
@@ -162,19 +183,27 @@ Reading = dict[str, list[str]]
 
 
 def judge_all(model: Studied, out: Path) -> None:
-    """Print the table of the trials whose pictures are there, and how the pictures read before any edit."""
-    reader, prompts = Reader(model.architecture), study_prompts()
+    """Print the table of the trials whose pictures are there, how the pictures read before any edit, and how many of
+    the verdicts are wrong."""
+    reader, prompts, opened = Reader(model.architecture), study_prompts(), model.opened()
+    outcomes = []
     before = _read(reader, pictures_path(out, -1))
     for name in GALLERY.values:
         right = [getattr(prompt.scene, name) == read for prompt, read in zip(prompts, before[name], strict=True)]
         print(f"before any edit, {name}: {Share(sum(right), len(right)).text()} % read right")
-    print("\n| edit | left | named lost | unnamed lost | another attribute lost |\n|---|---|---|---|---|")
+    print("\n| edit | left | named lost | unnamed lost | another attribute lost | efficacy | verdict | wrong |")
+    print("|" + "---|" * 8)
     for number, trial in enumerate(trials_of(model.ways)):
         if pictures_path(out, number).exists():
             places = shown(trial, prompts)
             seen = {name: [values[place] for place in places] for name, values in before.items()}
             after = _read(reader, pictures_path(out, number))
-            print(outcome(trial, [prompts[place].scene for place in places], seen, after).row())
+            report = None if trial.way == CLIPS else opened.edit(trial).report
+            outcomes.append(outcome(trial, [prompts[place].scene for place in places], seen, after, report))
+            print(outcomes[-1].row(), flush=True)
+    told = [one for one in outcomes if one.word]
+    share = Share(sum(bool(one.wrong()) for one in told), len(told))
+    print(f"\n{share.count} of {share.of} verdicts are wrong, {share.text()} %")
 
 
 def _read(reader: Reader, path: Path) -> Reading:

@@ -47,21 +47,24 @@ class Opened(ABC):
     def pooled(self, prompts: Sequence[str]) -> torch.Tensor:
         """The pooled vectors (n, width) of prompts."""
 
-    def edited(self, trial: Trial) -> Painter:
-        """A pipeline that carries the trial's edit; this one stays as it is."""
+    def edit(self, trial: Trial) -> WeightEdit:
+        """The trial's edit, of the text states and of what reads them."""
         weights = dict(self.pipeline.denoiser.named_parameters())
         kinds = {DOORS_VALUES: None, DOORS_KEYS: ("key", "value", "pooled"), STATES_ALONE: None}[trial.way]
-        doors = () if trial.way == STATES_ALONE else self.family.select(_shapes(self.pipeline), kinds=kinds)
-        edit = edit_doors(
+        return edit_doors(
             self.tower(),
             self.tokenizer,
             trial.edits(),
             trial.settings(self.family),
-            doors,
+            () if trial.way == STATES_ALONE else self.family.select(_shapes(self.pipeline), kinds=kinds),
             lambda door: weights[door.weight],
             read_pooled=self.pooled,
         )
-        return self._with_doors(edit) if doors else EditedConditioning.of(self.pipeline, edit)
+
+    def edited(self, trial: Trial) -> Painter:
+        """A pipeline that carries the trial's edit; this one stays as it is."""
+        edit = self.edit(trial)
+        return self._with_doors(edit) if edit.doors else EditedConditioning.of(self.pipeline, edit)
 
     def _with_doors(self, edit: WeightEdit) -> Painter:
         denoiser = copy.deepcopy(self.pipeline.denoiser)

@@ -80,7 +80,7 @@ def test_what_counts_is_what_read_right_before():
     same = {"object": ["star"] * 7, "background": ["on grass"] * 7, "style": ["plain"] * 7}
     before = {**same, "color": ["red", "red", "pink", named, "gray", unnamed, unnamed]}
     after = {**same, "object": ["ring", *["star"] * 6], "color": ["blue", "red", "red", "blue", "blue", "red", unnamed]}
-    found = outcome(trial, scenes, before, after)
+    found = outcome(trial, scenes, before, after, None)
     assert [(share.count, share.of) for share in (found.left, found.named, found.unnamed, found.rest)] == [
         (1, 2),
         (1, 1),
