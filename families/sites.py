@@ -1,7 +1,7 @@
 """Sites: the places of a model whose output can be restored, found by the shape of the module tree.
 
 Names are stable and printable, and one place has one name in whatever module tree it was found: ``text.0.self_attn`` in
-a text encoder, ``unet.down.1.a0.cross_attn`` in a UNet.
+a text encoder, ``unet.down.1.a0.cross_attn`` in a UNet, ``dit.double.3.attn`` in a transformer.
 """
 
 from __future__ import annotations
@@ -18,25 +18,44 @@ class SiteError(ValueError):
 
 
 @dataclass(frozen=True)
+class Span:
+    """The text's or the picture's positions in a sequence that holds the text's first and then the picture's.
+
+    Attributes:
+        gauge: a module that runs before the sequence is made, whose output (n, tokens, width) is as long as the text.
+        output: which of its outputs that is, where it gives several.
+        text: whether the text's positions are meant.
+    """
+
+    gauge: nn.Module
+    output: int
+    text: bool
+
+
+@dataclass(frozen=True)
 class Site:
     """One place of a model.
 
     Attributes:
-        name: "text.0.self_attn", "unet.mid.a0.cross_attn", ...
-        kind: one of :data:`TEXT_KINDS` or :data:`UNET_KINDS`. ``hidden`` is a text layer's residual stream, ``block`` a
-            UNet block's output; ``cross_context`` is the text that a cross-attention reads, not what it returns.
+        name: "text.0.self_attn", "unet.mid.a0.cross_attn", "dit.single.7.text_block", ...
+        kind: one of :data:`TEXT_KINDS` or :data:`IMAGE_KINDS`. ``hidden`` is a text layer's residual stream, ``block``
+            a block's output; ``cross_context`` is the text that a cross-attention reads, not what it returns.
         module: the module that computes it. For ``cross_context`` it is the cross-attention, and its input is meant.
         alias: another name that patterns may fit; "" for none.
+        output: which of the module's outputs is meant, where it gives several.
+        span: which positions of the output are meant; None for all.
     """
 
     name: str
     kind: str
     module: nn.Module = field(repr=False, compare=False)
     alias: str = field(default="", repr=False, compare=False)
+    output: int = field(default=0, repr=False, compare=False)
+    span: Span | None = field(default=None, repr=False, compare=False)
 
     @property
     def component(self) -> str:
-        """ "text" or "unet"."""
+        """ "text", "unet" or "dit"."""
         return self.name.split(".", 1)[0]
 
 

@@ -10,10 +10,10 @@ without a preserve set, 21 edits; 12 prompts of it and 21 of other styles and no
 * ``WEAK_EFFICACY``. At an efficacy of 57 % and above none of the 12 prompts read as van gogh any more; at 45 % two did,
   at 43 % eight, at 29 % and below all. Of the 22 edits that the line was drawn by later (``docs/verdicts-shapes.md``),
   one of 47 % left a third of its concept and one of 68 % a ninth. Of the other 22, two of 53 % left 30 %.
-* ``WEAK_AT_DOORS``, the same line for edits of an image model's doors, drawn on those of ``docs/doors-shapes.md`` and on
-  Shapes XL's of ``docs/gallery.md``: from efficacies of 64 % to 77 %, 9 % to 83 % was left of the concept by all edits
-  of Shapes XL but one, which left none; from 79 % on nothing to 20 % was left, but for one color ("pink" -> "gray"),
-  which stays at efficacies up to 91 % and which no line tells apart.
+* ``WEAK_AT_DOORS``, the same line for edits of an image model's doors, drawn on those of ``docs/doors-shapes.md`` and
+  on Shapes XL's of ``docs/gallery.md``: from efficacies of 64 % to 77 %, 9 % to 83 % was left of the concept by all
+  edits of Shapes XL but one, which left none; from 79 % on nothing to 20 % was left, but for one color ("pink" ->
+  "gray"), which stays at efficacies up to 91 % and which no line tells apart.
 * ``WEAK_GENERALITY``, lower than that: where van gogh was gone it was 34 % to 69 %, which is 7 to 63 points below
   efficacy. A third is below all that worked.
 * What rounding leaves of an edit weighs like a strength. At strengths from 1 down to 0.6 an edit of efficacy 84 % left
@@ -23,9 +23,9 @@ without a preserve set, 21 edits; 12 prompts of it and 21 of other styles and no
   at half of the way to its target; more than one in ten of them is harm. Set beside pictures of 44 edits of styles,
   objects and colors, read by an independent reader, verdicts were wrong about one, and without neighbours about eleven
   (``docs/verdicts-shapes.md``).
-* ``MOVED_LINE``, of how far the names move on average, where any is lost. Of Shapes XL's edits of doors those that moved
-  them by 0.29 and more lost 5 % to 24 % of the others, and those that moved them by less, none more than 13 %. It tells
-  what the count of lost names does not: of 24 things two were lost, and 18 % of the pictures.
+* ``MOVED_LINE``, of how far the names move on average, where any is lost. Of Shapes XL's edits of doors those that
+  moved them by 0.29 and more lost 5 % to 24 % of the others, and those that moved them by less, none more than 13 %. It
+  tells what the count of lost names does not: of 24 things two were lost, and 18 % of the pictures.
 """
 
 from __future__ import annotations

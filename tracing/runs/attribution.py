@@ -75,12 +75,18 @@ def attribute(
         estimated effect; it has no controls.
 
     Raises:
-        TraceError: ``points`` below one, a plan with ``sever``, or a run through which no gradient flows.
+        TraceError: ``points`` below one, a plan with ``sever`` or with sites that are a part of what a module gives, or
+            a run through which no gradient flows.
     """
     if points < 1:
         raise TraceError(f"Gradients are taken at one point or more; got {points}.")
     if plan.sever is not None:
         raise TraceError("Severed runs cannot be estimated by gradients; trace them.")
+    partial = [site.name for group in plan.groups for site in group if site.output or site.span is not None]
+    if partial:
+        raise TraceError(
+            f"Gradients estimate sites that are all of what a module gives; {partial[0]} is a part of it. Trace it."
+        )
     shape = (len(cases), len(plan.seeds))
     clean, corrupted = torch.empty(shape), torch.empty(*shape, plan.draws)
     effects = torch.empty(*shape, plan.draws, len(plan.groups), len(plan.columns))

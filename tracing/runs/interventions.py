@@ -15,10 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...families.sites import Site
+from ...families.sites import Site, Span
 
 # Row of the plan -> its places in the batch of the forward pass that is running, in an order common to all rows.
 RowIndex = Callable[[int], Sequence[int]]
+
+
+# Names by which cross-attentions are given the text and what belongs to it, row by row.
+_TEXT_ARGUMENTS = ("context", "value", "encoder_hidden_states", "attention_mask", "mask")
 
 
 class InterventionError(RuntimeError):
@@ -75,8 +79,9 @@ def patching(
         by_site.setdefault(patch.site, []).append(patch)
     ran: set[str] = set()
     with ExitStack() as stack:
+        positions = _measured(stack, [sites[name] for name in by_site])
         for name, todo in by_site.items():
-            handle = _hook(sites[name], todo, index, step, ran)
+            handle = _hook(sites[name], todo, index, step, ran, positions)
             stack.callback(handle.remove)
         yield
     silent = [name for name in by_site if name not in ran]
@@ -87,43 +92,85 @@ def patching(
         )
 
 
+def _measured(stack: ExitStack, sites: Sequence[Site]) -> Callable[[Site], slice]:
+    """What gives the positions of a site's output that are meant, of the pass that runs."""
+    lengths: dict[Span, int] = {}
+
+    def measure(span: Span) -> None:
+        def on_output(module: nn.Module, args: Any, output: Any) -> None:
+            lengths[span] = _output_of(output, span.output).shape[1]
+
+        stack.callback(span.gauge.register_forward_hook(on_output).remove)
+
+    for span in dict.fromkeys(site.span for site in sites if site.span is not None):
+        measure(span)
+
+    def positions(site: Site) -> slice:
+        if site.span is None:
+            return slice(None)
+        if site.span not in lengths:
+            raise InterventionError(f"{site.name} ran before the text's length was known; trace the plain model.")
+        return slice(None, lengths[site.span]) if site.span.text else slice(lengths[site.span], None)
+
+    return positions
+
+
+def _output_of(output: Any, number: int) -> Any:
+    """One of a module's outputs; a module that gives a single tensor has no other."""
+    if isinstance(output, tuple):
+        return output[number] if number < len(output) else None
+    return output if not number else None
+
+
 def _hook(
-    site: Site, todo: Sequence[Patch], index: RowIndex, step: Callable[[], int | None], ran: set[str]
+    site: Site,
+    todo: Sequence[Patch],
+    index: RowIndex,
+    step: Callable[[], int | None],
+    ran: set[str],
+    positions: Callable[[Site], slice],
 ) -> torch.utils.hooks.RemovableHandle:
     def changed(value: Any) -> Any:
         # Indices and masks of integers are no rows of states.
         if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
             return value
         ran.add(site.name)
-        return _copied(value, todo, index, step())
+        return _copied(value, todo, index, step(), positions(site))
 
     def on_output(module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, torch.Tensor):
+        found = _output_of(output, site.output)
+        if not isinstance(found, torch.Tensor):
+            raise InterventionError(f"{site.name} gave {type(found).__name__}; expected a tensor of rows.")
+        if not isinstance(output, tuple):
             return changed(output)
-        if isinstance(output, tuple) and output and isinstance(output[0], torch.Tensor):
-            return (changed(output[0]), *output[1:])
-        raise InterventionError(f"{site.name} gave {type(output).__name__}; expected a tensor of rows.")
+        return (*output[: site.output], changed(found), *output[site.output + 1 :])
 
     def on_context(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # A cross-attention is given its queries first, then the text, as keys and perhaps again as values.
-        return (*args[:1], *map(changed, args[1:])), {name: changed(value) for name, value in kwargs.items()}
+        # A cross-attention is given its queries first, then the text, as keys and perhaps again as values. Tables of
+        # positions stand beside them in some models.
+        given = {name: changed(value) if name in _TEXT_ARGUMENTS else value for name, value in kwargs.items()}
+        return (*args[:1], *map(changed, args[1:])), given
 
     if site.kind == "cross_context":
         return site.module.register_forward_pre_hook(on_context, with_kwargs=True)
     return site.module.register_forward_hook(on_output)
 
 
-def _copied(tensor: torch.Tensor, todo: Sequence[Patch], index: RowIndex, now: int | None) -> torch.Tensor:
-    """What a site computed, with the patches of a step done."""
-    out = None
+def _copied(
+    tensor: torch.Tensor, todo: Sequence[Patch], index: RowIndex, now: int | None, within: slice
+) -> torch.Tensor:
+    """What a site computed, with the patches of a step done; ``within`` is of the positions that are the site's."""
+    whole, out = within == slice(None), None
     for patch in todo:
         if patch.steps is not None and now not in patch.steps:
             continue
         for place, donor in zip(index(patch.row), index(patch.donor), strict=True):
             # A copy: what a module returns may be the stream itself, which earlier layers' outputs alias.
             out = tensor.clone() if out is None else out
-            if patch.positions is None:
+            if patch.positions is None and whole:
                 out[place] = tensor[donor]
+            elif patch.positions is None:
+                out[place, within] = tensor[donor, within]
             else:
                 where = list(patch.positions)
                 out[place, where] = tensor[donor, where]
