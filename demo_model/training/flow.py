@@ -17,6 +17,7 @@ from ..flux import new_transformer, velocity
 from .bidirectional import attribute_codes, done, trained_texts
 from .contrastive import reading
 from .fitting import fit, following
+from .perceptual import seen_apart, trained_latent_reader
 from .precision import half_precision
 from .training_set import FluxRecipe, captions_for_guidance, load_pictures
 
@@ -53,7 +54,8 @@ class Middle(nn.Module):
 
 
 def train_transformer(recipe: FluxRecipe, out: Path) -> None:
-    """Velocities under both frozen text encoders, beside what :class:`Middle` guesses; keeps an average of the weights.
+    """Velocities under both frozen text encoders, beside what :class:`Middle` guesses and what a network that reads
+    latents sees; keeps an average of the weights.
 
     Raises:
         FileNotFoundError: an earlier stage has not run.
@@ -62,7 +64,7 @@ def train_transformer(recipe: FluxRecipe, out: Path) -> None:
     latents = done(out, "latents.safetensors", "parts")["latents"]
     features = done(out, "seen.safetensors", "parts")["features"]
     codes, sizes = attribute_codes(recipe.architecture.world, scenes)
-    texts = trained_texts(recipe, out)
+    texts, reader = trained_texts(recipe, out), trained_latent_reader(recipe, out, sizes)
     torch.manual_seed(recipe.seed + 5)
     transformer = new_transformer(recipe.architecture)
     average = copy.deepcopy(transformer).requires_grad_(False)
@@ -84,8 +86,10 @@ def train_transformer(recipe: FluxRecipe, out: Path) -> None:
         with precision():
             drawn = velocity(transformer, noisy, levels, states, pooled).float()
             seen, guesses = (guess.float() for guess in middle())
+            apart = seen_apart(reader, noisy - levels[:, None, None, None] * drawn, clean).float()
         loss = (drawn - (noise - clean)).square().mean()
         loss = loss - recipe.flow_alignment * F.cosine_similarity(seen, features[chosen].float(), dim=-1).mean()
+        loss = loss + recipe.flow_seen * ((1 - levels) * apart).mean()
         return loss + recipe.flow_reading * reading(guesses, codes[chosen], sizes, said)
 
     fit(

@@ -13,7 +13,7 @@ goes and resumes from it.
 
 Shapes DiT (``--model dit``) is trained after Shapes XL, whose CLIP and autoencoder it takes over. Its stages: pictures,
 parts (what it takes over, and what that makes of the pictures), t5 (its text encoder, against the frozen vision tower),
-transformer (flow matching under frozen text states), export.
+latent_reader (what outlines are compared by), transformer (flow matching under frozen text states), export.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .contrastive import train_clip, train_vision
 from .denoising import train_unet
 from .export import export, export_flux, restore, restore_flux
 from .flow import train_transformer
+from .perceptual import train_latent_reader
 from .training_set import FLUX_RECIPES, RECIPES, FluxRecipe, Recipe, make_pictures
 
 Stage = Callable[[Any, Path], None]
@@ -48,6 +49,7 @@ FLUX_STAGES: dict[str, Stage] = {
     "pictures": make_pictures,
     "parts": take_over,
     "t5": train_t5,
+    "latent_reader": train_latent_reader,
     "transformer": train_transformer,
     "export": export_flux,
 }

@@ -76,6 +76,9 @@ class FluxRecipe:
         flow_uniform: share of noise levels that are drawn evenly instead, so that both ends are seen.
         flow_alignment: weight of how far the image stream is from the vision tower's features (arXiv 2410.06940).
         flow_reading: weight of linear readers of what the caption says, on the image stream's mean.
+        flow_seen: weight of how far the guess of the clean latent is from it in the eyes of a network that reads
+            latents (``perceptual.py``), times one minus the noise level.
+        reader_noise: the largest noise level of the latents which that network reads.
     """
 
     model: str = "dit"
@@ -86,12 +89,17 @@ class FluxRecipe:
     t5_batch: int = 96
     t5_rate: float = 1e-3
     t5_reading: float = 1.0
-    flow_steps: int = 12_000
+    flow_steps: int = 14_000
     flow_batch: int = 16
     flow_rate: float = 1e-3
     flow_ema: float = 0.999
     flow_alignment: float = 0.5
     flow_reading: float = 0.03
+    flow_seen: float = 1.0
+    reader_steps: int = 1_500
+    reader_batch: int = 64
+    reader_rate: float = 2e-3
+    reader_noise: float = 0.4
     flow_drop_caption: float = 0.1
     flow_mean: float = 0.5
     flow_deviation: float = 1.0

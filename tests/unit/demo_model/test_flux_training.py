@@ -13,7 +13,7 @@ from diff_quickfix.demo_model.autoencoder import Autoencoder
 from diff_quickfix.demo_model.clip import Clip
 from diff_quickfix.demo_model.flux import load_dit_pipeline, new_transformer, velocity
 from diff_quickfix.demo_model.t5 import DiTTexts, T5Tokenizer
-from diff_quickfix.demo_model.training import bidirectional, export, flow, train, training_set
+from diff_quickfix.demo_model.training import bidirectional, export, flow, perceptual, train, training_set
 from diff_quickfix.demo_model.training.fitting import fit
 from diff_quickfix.demo_model.training.training_set import FLUX_RECIPES, load_pictures, to_signed
 from diff_quickfix.text import other_tokenizers
@@ -24,7 +24,17 @@ SMALL = dataclasses.replace(
     t5={**SHAPES_DIT.t5, "num_layers": 1},
     transformer={**SHAPES_DIT.transformer, "num_layers": 1, "num_single_layers": 1},
 )
-RECIPE = dataclasses.replace(FLUX_RECIPES["dit"], pictures=48, t5_steps=2, t5_batch=8, flow_steps=3, flow_batch=2)
+RECIPE = dataclasses.replace(
+    FLUX_RECIPES["dit"],
+    pictures=48,
+    t5_steps=2,
+    t5_batch=8,
+    reader_steps=2,
+    reader_batch=4,
+    flow_steps=3,
+    flow_batch=2,
+)
+LATENT_SIZES = bidirectional.attribute_codes(SMALL.world, [])[1]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,6 +109,20 @@ def test_the_middle_is_the_image_stream_between_the_kinds_of_blocks():
     stream = given["hidden_states"][:, -16:]
     torch.testing.assert_close(features, middle.features(stream))
     torch.testing.assert_close(guesses, middle.readers(stream.mean(1)))
+
+
+def test_the_network_that_reads_latents_sees_what_is_apart_and_stays_as_it_is(trained):
+    reader = perceptual.trained_latent_reader(RECIPE, trained, LATENT_SIZES)
+    latents = load_file(trained / "latents.safetensors")["latents"][:4]
+    assert not any(weight.requires_grad for weight in reader.parameters())
+    assert reader(latents).shape == (4, sum(LATENT_SIZES))
+    torch.testing.assert_close(perceptual.seen_apart(reader, latents, latents), torch.zeros(4), atol=1e-5, rtol=0)
+    near, far = (perceptual.seen_apart(reader, latents + by * latents.flip(0), latents) for by in (0.01, 1.0))
+    assert bool((near < far).all()) and bool((near > 0).all())
+    # Scaling a feature map, as a paler picture would, is nothing to it; the guess gets a gradient, the target none.
+    guess, clean = latents.flip(0).requires_grad_(), latents.clone().requires_grad_()
+    perceptual.seen_apart(reader, guess, clean).sum().backward()
+    assert guess.grad is not None and bool(guess.grad.any()) and clean.grad is None
 
 
 def test_an_interrupted_transformer_goes_on_bit_for_bit(trained, tmp_path, monkeypatch):
