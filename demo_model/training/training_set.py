@@ -95,7 +95,7 @@ class FluxRecipe:
     flow_ema: float = 0.999
     flow_alignment: float = 0.5
     flow_reading: float = 0.03
-    flow_seen: float = 1.0
+    flow_seen: float = 10.0
     reader_steps: int = 1_500
     reader_batch: int = 64
     reader_rate: float = 2e-3

@@ -8,6 +8,8 @@ import pytest
 import template_versions
 import templates
 import torch
+from diff_quickfix.demo_model.architecture import ARCHITECTURES, FluxArchitecture
+from diff_quickfix.demo_model.reader import Reader
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
 from diff_quickfix.demo_model.studies.server import PACK
 from diff_quickfix.tracing.results.comparison import compare
@@ -53,12 +55,20 @@ def test_every_node_has_tooltips_a_help_page_and_a_template(known):
 
 
 @pytest.mark.newest
-def test_remove_a_concept(server, scorer, template):
-    """The sheet: the style in the left column, and in the right the same seeds without it."""
-    outputs = server.run(template("remove-a-concept"))
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=lambda one: one.name)
+def test_remove_a_concept(server, template, architecture):
+    """The sheet: the style in the left column, and in the right the same seeds without it; of every miniature."""
+    prompt = template("remove-a-concept")
+    for node in prompt.values():
+        if node["class_type"] == "DiffQuickFix_LoadShapesDemo":
+            node["inputs"]["variant"] = architecture.name
+        if node["class_type"] == "KSampler" and isinstance(architecture, FluxArchitecture):
+            node["inputs"] |= {"sampler_name": "euler", "scheduler": "simple"}
+    outputs = server.run(prompt)
     at = titled("remove-a-concept")
     (sheet,) = pictures(server, outputs, at["Before and after"])
-    before, after = (scorer.read(as_tensor(np.stack(column)), "style") for column in columns_of(sheet, 4, 128))
+    reader = Reader(architecture)
+    before, after = (reader.read(as_tensor(np.stack(column)))["style"] for column in columns_of(sheet, 4, 128))
     assert before.count(EDITED) >= 3 and EDITED not in after
     text, report = outputs[at["DiffQuickFix_RemoveConcept"]]["diff_quickfix_report"][:2]
     assert text.startswith("edited: the image model") and report["doors"] > 1
