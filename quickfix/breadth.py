@@ -12,7 +12,7 @@ matrix of a mean caption; a weight w makes the whole list count as w preserved c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,7 +82,8 @@ class NameKeys:
         nothing is left of the list.
 
         Args:
-            progress: called with (captions done, all captions) while the list is encoded for the first time.
+            progress: called with (captions done, all captions) while the list is encoded for the first time, from 0
+                on.
 
         Raises:
             PromptError: there is no such list.
@@ -114,10 +115,16 @@ class NameKeys:
             tuple(listed.names[name] for name in sorted(names))[:_TOLD],
             settings.breadth_weight,
             settings.selectivity,
-            len(listed.names) - len(names),
+            self._known(tower, tokenizer, listed, names),
             max(map(len, listed.captions)),
         )
         return BroadGuard(total / left, told)
+
+    @staticmethod
+    def _known(tower: Tower, tokenizer: PromptTokenizer, listed: NameList, out: Collection[int]) -> int:
+        """How many names of a list the text encoder knows, without some of them."""
+        left = [name for place, name in enumerate(listed.names) if place not in out]
+        return len(left) - len(unknown_names(tower, tokenizer, left))
 
     def _of_all(
         self, tower: Tower, tokenizer: PromptTokenizer, listed: NameList, progress: Progress | None
@@ -165,6 +172,8 @@ class NameKeys:
         prompts.sort(key=lambda prompt: prompt.eos)
         total = torch.zeros(tower.width, tower.width, dtype=torch.float64)
         size = self._batch(tower, prompts)
+        if progress is not None:
+            progress(0, len(prompts))
         for start in range(0, len(prompts), size):
             part = prompts[start : start + size]
             ends = [sum(token > FILL for token in p.ids) - 1 if self._padded else p.eos for p in part]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,9 @@ from ...quickfix import (
 )
 from ...text.prompts import PromptTokenizer
 from .objects import Clip
+from .progress import say
 
+Progress = Callable[[int, int], None]
 AUTO_LIST, NO_LIST = "auto", "none"
 NAME_LISTS = {AUTO_LIST: None, NO_LIST: NO_BREADTH, "short": SHORT, "broad": BROAD}
 """What nodes call the lists; None stands for that of :func:`~.quickfix.breadth_rules.default_breadth`."""
@@ -65,6 +67,18 @@ def guarded_by_names(
 def keep_grams() -> None:
     """Keep Gram matrices of lists of names in ComfyUI's user folder from now on."""
     keep_grams_in(Path(folder_paths.get_user_directory()) / "diff_quickfix" / "grams")
+
+
+def saying(progress: Progress | None) -> Progress:
+    """A progress that says on the running node how many captions of names are read, before the first of them is."""
+
+    def show(done: int, total: int) -> None:
+        if not done:
+            say(f"reading {total:,} captions of names, once for this text encoder")
+        if progress is not None:
+            progress(done, total)
+
+    return show
 
 
 def linear_weights(model: torch.nn.Module) -> int:

@@ -24,7 +24,7 @@ from ....quickfix import (
 from ....quickfix.edit import report_at
 from ....text.prompts import PromptTokenizer
 from ....text.rows import RowTokenizer
-from ..breadth import guarded_by_names
+from ..breadth import guarded_by_names, saying
 from ..objects import Clip, Model
 from .image_model import ImageModel, open_image_model, patch_doors, stored_door_report
 from .text_encoder import apply_edit, open_text_encoder, stored_report
@@ -97,7 +97,7 @@ def remove_concept(
         return dataclasses.replace(removed, note=note + said + how_read(states.tokenizer, concepts))
     encoder = open_text_encoder(clip)
     settings, said = guarded_by_names(settings, preserve[2], (encoder.tower, encoder.tokenizer), concepts, clip)
-    edit = compute_edit(encoder.tower, encoder.tokenizer, concepts, settings, progress=progress)
+    edit = compute_edit(encoder.tower, encoder.tokenizer, concepts, settings, progress=saying(progress))
     report = stored_report(encoder, edit, strength)
     return Removed(model.clone(), apply_edit(clip, encoder, edit, strength), edit, report, note + said)
 
@@ -200,7 +200,7 @@ def edit_image_model(
         doors,
         image_model.read,
         read_pooled=states.pooled if image_model.family.pooled else None,
-        progress=progress,
+        progress=saying(progress),
     )
     report = report_at(states.tower, states.tokenizer, edit, strength)
     report = stored_door_report(image_model, edit, report, strength)

@@ -233,17 +233,17 @@ def test_progress_is_told_and_a_cancelled_list_is_not_kept(tower, tokenizer, tmp
 
     with pytest.raises(KeyboardInterrupt):
         compute_edit(tower, tokenizer, [STAR], broad(GUARDED), progress=cancelled)
-    assert told == [(8, 30), (16, 30)] and not list(tmp_path.iterdir())
+    assert told == [(0, 30), (8, 30), (16, 30)] and not list(tmp_path.iterdir())
     told.clear()
     compute_edit(tower, tokenizer, [STAR], broad(GUARDED), progress=lambda *at: told.append(at))
-    assert told == [(8, 30), (16, 30), (24, 30), (30, 30), (1, 1)]
+    assert told == [(0, 30), (8, 30), (16, 30), (24, 30), (30, 30), (1, 1)]
 
 
 def test_wide_and_long_keys_are_read_a_few_captions_at_a_time(tower, tokenizer, monkeypatch):
     """Memory is bounded by the numbers in the keys, and the sums are the same."""
     settings, told = broad(GUARDED, preserve=(), breadth_weight=1.0), []
     whole = build_guard(tower, tokenizer, [STAR], settings, lambda *at: told.append(at)).kept
-    assert told == [(30, 30)]
+    assert told == [(0, 30), (30, 30)]
     gram_cache.forget()
     told.clear()
     sizes = []
@@ -251,7 +251,7 @@ def test_wide_and_long_keys_are_read_a_few_captions_at_a_time(tower, tokenizer, 
     monkeypatch.setattr(TextTower, "attention_inputs", lambda *a: (sizes.append(len(a[1])), read(*a))[1])
     monkeypatch.setattr(module, "_NUMBERS", 7 * 77 * 128)
     found = build_guard(tower, tokenizer, [STAR], settings, lambda *at: told.append(at))
-    assert told == [(7, 30), (14, 30), (21, 30), (28, 30), (30, 30)]
+    assert told == [(0, 30), (7, 30), (14, 30), (21, 30), (28, 30), (30, 30)]
     # The encoder's fingerprint, of 15 captions, is the only larger batch.
     assert sorted(sizes, reverse=True)[:2] == [15, 7]
     torch.testing.assert_close(found.kept, whole, rtol=1e-6, atol=1e-6)
@@ -259,7 +259,7 @@ def test_wide_and_long_keys_are_read_a_few_captions_at_a_time(tower, tokenizer, 
     gram_cache.forget()
     told.clear()
     build_guard(tower, tokenizer, [STAR], settings, lambda *at: told.append(at))
-    assert told[0] == (1, 30) and len(told) == 30
+    assert told[1] == (1, 30) and len(told) == 31
 
 
 def test_several_concepts_are_left_out_together(tower, states, tokenizer):
@@ -304,6 +304,7 @@ def test_words_that_the_encoder_does_not_know_do_not_guard(tower, tokenizer, mon
     partly = dataclasses.replace(tower, weights={**weights, "embeddings.token_embedding.weight": table})
     settings = broad(GUARDED, preserve=(), breadth_weight=1.0)
     found = build_guard(partly, tokenizer, [STAR], settings)
+    assert found.breadth.names == 7
     wanted = mean_gram(partly, tokenizer, settings, others("star", "horse"))
     torch.testing.assert_close(found.kept, wanted, rtol=1e-5, atol=1e-6 * float(wanted.trace()))
     table.zero_()
