@@ -35,6 +35,7 @@ POSITIONS = {
 }
 NAMINGS = ("kohya", "comfyui", "diffusers")
 WAYS = ("text-encoder", "image-model", "auto")
+BREADTHS = {"none": "", "short": "short-1", "broad": "broad-1"}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -164,6 +165,14 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PROMPT",
         help="a prompt that must not move at all; may be given several times",
+    )
+    settings.add_argument(
+        "--breadth",
+        choices=BREADTHS,
+        default="none",
+        help="a list of names to keep, less what names a concept: short, 550 well-known artists, things, looks and "
+        "colors; broad, 5,000 names of everything that people name. The text encoder reads all of it before the edit, "
+        "which takes minutes for a large one (default none)",
     )
     _add_files(parser)
 

@@ -37,7 +37,7 @@ from ..quickfix import (
 from ..quickfix.edit import report_at
 from ..quickfix.files.text_encoder_file import Tensors
 from ..text.prompts import PromptTokenizer
-from .arguments import POSITIONS, SHORT_ENCODERS
+from .arguments import BREADTHS, POSITIONS, SHORT_ENCODERS
 
 Progress = Callable[[int, int], None]
 
@@ -273,7 +273,8 @@ def _encoder_settings(options: argparse.Namespace) -> EditSettings:
     base = preset(options.preset)
     lam = base.lam if options.lam is None else options.lam
     positions = POSITIONS[options.positions or "padding"]
-    changed = dataclasses.replace(base, layer=options.layer, lam=lam, positions=positions)
+    breadth = BREADTHS[options.breadth]
+    changed = dataclasses.replace(base, layer=options.layer, lam=lam, positions=positions, breadth=breadth)
     return changed.keeping(options.preserve).keeping(options.hold, "hard")
 
 
@@ -308,5 +309,5 @@ def _door_settings(options: argparse.Namespace, base: EditSettings) -> EditSetti
     lam = None if options.preset == "auto" else base.lam
     lam = lam if options.lam is None else options.lam
     positions = base.positions if options.positions is None else POSITIONS[options.positions]
-    changed = dataclasses.replace(base, lam=lam, positions=positions)
+    changed = dataclasses.replace(base, lam=lam, positions=positions, breadth=BREADTHS[options.breadth])
     return changed.keeping(options.preserve).keeping(options.hold, "hard")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..quickfix import POSITIONS, PRESERVE_MODES, ConceptEdit, EditSettings, combine, preset, prompts_of_text
 from ..text.captions import KINDS
 from .api import ConceptEditsType, io
-from .host.editing.concept_removal import NAME_LISTS, NO_LIST
+from .host.breadth import NAME_LISTS
 
 DEFAULT_POSITIONS = "default"
 
@@ -122,16 +122,17 @@ def preserve_mode_input() -> io.Input:
     )
 
 
-def breadth_input() -> io.Input:
+def breadth_input(default: str) -> io.Input:
     return io.Combo.Input(
         "breadth",
         options=list(NAME_LISTS),
-        default=NO_LIST,
+        default=default,
         optional=True,
         advanced=True,
         tooltip="A list of names to keep beside `preserve`, less what names the concept. short: 550 well-known "
-        "artists, things, looks and colors. broad: 5,000 names of everything that people name. The first edit of a "
-        "text encoder with a list takes longer, minutes where no GPU runs it; the next ones do not.",
+        "artists, things, looks and colors. broad: 5,000 names of everything that people name. auto: short, or a part "
+        "of it where the text encoder is too large for all. The first edit of a text encoder with a list takes "
+        "longer, minutes where no GPU runs it; the next ones do not.",
     )
 
 

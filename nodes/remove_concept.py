@@ -16,7 +16,8 @@ from .edit_inputs import (
     templates_input,
     wanted_concepts,
 )
-from .host.editing.concept_removal import DOOR_CHOICES, NO_LIST, WAYS, Removed, edit_doors_of, remove_concept
+from .host.breadth import AUTO_LIST, NO_LIST
+from .host.editing.concept_removal import DOOR_CHOICES, WAYS, Removed, edit_doors_of, remove_concept
 from .host.editing.conditioning import apply_to_conditioning
 from .host.progress import progress_bar
 
@@ -68,11 +69,15 @@ def becomes_input() -> io.Input:
     )
 
 
-def guarding_inputs() -> list[io.Input]:
-    """How strongly and what is kept, and more concepts: the last inputs of a node that edits an image model."""
+def guarding_inputs(breadth: str) -> list[io.Input]:
+    """How strongly and what is kept, and more concepts: the last inputs of a node that edits an image model.
+
+    Args:
+        breadth: the list of names that is chosen at first.
+    """
     return [
         *(lambda_input(), preserve_input(), templates_input(), preserve_mode_input(), concepts_input()),
-        breadth_input(),
+        breadth_input(breadth),
     ]
 
 
@@ -130,7 +135,7 @@ class RemoveConcept(Node):
                     "image model: where the text enters it. text encoder: the paper's way, for Stable Diffusion 1.x "
                     "and 2.x.",
                 ),
-                *guarding_inputs(),
+                *guarding_inputs(AUTO_LIST),
             ],
             outputs=outputs(),
         )
@@ -151,7 +156,7 @@ class RemoveConcept(Node):
         templates: str = "",
         preserve_mode: str = PRESERVE_MODES[0],
         concepts=None,
-        breadth: str = NO_LIST,
+        breadth: str = AUTO_LIST,
     ) -> io.NodeOutput:
         removed = remove_concept(
             (model, clip),
@@ -205,7 +210,7 @@ class EditImageModel(Node):
                     tooltip="Which token positions of a caption are edited. Styles go with the last subject token "
                     "alone; things need what stands behind it too.",
                 ),
-                *guarding_inputs(),
+                *guarding_inputs(NO_LIST),
             ],
             outputs=outputs(),
         )

@@ -61,7 +61,11 @@ def _decoded(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         return _tuple(arguments, value, where)
     if hasattr(kind, "_fields"):
-        return kind(*_tuple(tuple(typing.get_type_hints(kind).values()), value, where))
+        hints = tuple(typing.get_type_hints(kind).values())
+        # The last ones may be missing where they have defaults.
+        if isinstance(value, list) and 0 < len(hints) - len(value) <= len(getattr(kind, "_field_defaults", ())):
+            hints = hints[: len(value)]
+        return kind(*_tuple(hints, value, where))
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):

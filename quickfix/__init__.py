@@ -12,6 +12,7 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 from ..families.clip import ENCODERS, NAMINGS, Encoder
 from ..output.json_records import to_json
 from .breadth import BreadthError, keep_grams_in
+from .breadth_rules import DefaultBreadth, default_breadth
 from .concepts.built_in import (
     EVERYDAY,
     FINAL_CAPTIONS,
@@ -24,7 +25,7 @@ from .concepts.built_in import (
 from .concepts.changes import Changes, parse_changes
 from .concepts.concept import ConceptEdit
 from .concepts.lists import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
-from .concepts.names import BREADTHS, BROAD, NO_BREADTH, SHORT
+from .concepts.names import BREADTHS, BROAD, NO_BREADTH, SHORT, SHORTER
 from .concepts.pairs import ALIGNED, POSITIONS, TokenPairs, match_positions, pair_tokens
 from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, DOORS, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
@@ -81,6 +82,7 @@ __all__ = [
     "PRESERVE_SETS",
     "PRESETS",
     "SHORT",
+    "SHORTER",
     "STATES",
     "WAYS",
     "AttentionStates",
@@ -91,6 +93,7 @@ __all__ = [
     "ConceptEdit",
     "ConceptList",
     "ConceptListError",
+    "DefaultBreadth",
     "EditFile",
     "EditFileError",
     "EditReport",
@@ -138,6 +141,7 @@ __all__ = [
     "common_kind",
     "compute_edit",
     "copy_folder",
+    "default_breadth",
     "device_of_most",
     "doors_settings",
     "edit_doors",

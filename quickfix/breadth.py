@@ -12,13 +12,13 @@ matrix of a mean caption; a weight w makes the whole list count as w preserved c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ..text.prompts import PromptTokenizer
+from ..text.prompts import PromptTokenizer, TokenizedPrompt
 from ..text.rows import FILL
 from .concepts.concept import ConceptEdit
 from .concepts.names import Caption, NameList, name_list
@@ -31,8 +31,8 @@ from .measure.known import unknown_names
 from .measure.report import Breadth
 from .solver.closed_form import symmetric_product
 
-# Captions run at once: bounds the memory.
-_BATCH = 128
+# Captions run at once, and numbers in their keys: bounds the memory, and the time between two words of progress.
+_BATCH, _NUMBERS = 128, 1 << 23
 # Matrices of wider keys would take gigabytes.
 WIDEST = 4096
 # Names that a report lists.
@@ -82,7 +82,8 @@ class NameKeys:
         nothing is left of the list.
 
         Args:
-            progress: called with (captions done, all captions) while the list is encoded for the first time.
+            progress: called with (captions done, all captions) while the list is encoded for the first time, from 0
+                on.
 
         Raises:
             PromptError: there is no such list.
@@ -105,7 +106,7 @@ class NameKeys:
         if 2 * len(named) > every.captions:
             others = [c for name, own in enumerate(listed.captions) for i, c in enumerate(own) if (name, i) not in out]
             unknown = _unknown(tower, tokenizer, others)
-            total = self._summed(tower, tokenizer, [c for c in others if c not in unknown], None)
+            total = self._summed(tower, tokenizer, [c for c in others if c not in unknown], progress)
         else:
             total = every.gram - self._summed(tower, tokenizer, named, None) if named else every.gram
         told = Breadth(
@@ -114,8 +115,16 @@ class NameKeys:
             tuple(listed.names[name] for name in sorted(names))[:_TOLD],
             settings.breadth_weight,
             settings.selectivity,
+            self._known(tower, tokenizer, listed, names),
+            max(map(len, listed.captions)),
         )
         return BroadGuard(total / left, told)
+
+    @staticmethod
+    def _known(tower: Tower, tokenizer: PromptTokenizer, listed: NameList, out: Collection[int]) -> int:
+        """How many names of a list the text encoder knows, without some of them."""
+        left = [name for place, name in enumerate(listed.names) if place not in out]
+        return len(left) - len(unknown_names(tower, tokenizer, left))
 
     def _of_all(
         self, tower: Tower, tokenizer: PromptTokenizer, listed: NameList, progress: Progress | None
@@ -162,8 +171,11 @@ class NameKeys:
         prompts = tokenizer.tokenize_all([caption.text for caption in captions])
         prompts.sort(key=lambda prompt: prompt.eos)
         total = torch.zeros(tower.width, tower.width, dtype=torch.float64)
-        for start in range(0, len(prompts), _BATCH):
-            part = prompts[start : start + _BATCH]
+        size = self._batch(tower, prompts)
+        if progress is not None:
+            progress(0, len(prompts))
+        for start in range(0, len(prompts), size):
+            part = prompts[start : start + size]
             ends = [sum(token > FILL for token in p.ids) - 1 if self._padded else p.eos for p in part]
             length = max(ends) + 1
             keys = tower.attention_inputs(beginnings(tower, part, length), self._settings.layer, range(length))
@@ -173,8 +185,16 @@ class NameKeys:
             )
             total += symmetric_product(keys[counted.to(keys.device)]).cpu()
             if progress is not None:
-                progress(min(start + _BATCH, len(prompts)), len(prompts))
+                progress(min(start + size, len(prompts)), len(prompts))
         return total
+
+    @staticmethod
+    def _batch(tower: Tower, prompts: Sequence[TokenizedPrompt]) -> int:
+        """How many of some prompts are run at once."""
+        longest = tower.context_length
+        if tower.whole or tower.shortens:
+            longest = max((sum(token > FILL for token in prompt.ids) for prompt in prompts), default=1)
+        return max(1, min(_BATCH, _NUMBERS // (longest * tower.width)))
 
 
 def _unknown(tower: Tower, tokenizer: PromptTokenizer, captions: Sequence[Caption]) -> frozenset[Caption]:

@@ -203,13 +203,13 @@ def _with_names(guard: Guard, broad: BroadGuard | None) -> Guard:
     """A guard, and a list of names beside it."""
     if broad is None:
         return guard
-    kept, ridge = broad.told.weight * broad.mean, normalized(broad.mean)
+    kept, ridge = broad.told.weight * broad.mean, normalized(broad.mean) if broad.told.selectivity else None
     if guard.held is not None:
-        kept, ridge = guard.held.project_gram(kept), guard.held.project_gram(ridge)
+        kept, ridge = guard.held.project_gram(kept), None if ridge is None else guard.held.project_gram(ridge)
     return dataclasses.replace(
         guard,
         kept=kept if guard.kept is None else gram_of(guard.kept) + kept,
-        ridge=ridge if broad.told.selectivity else None,
+        ridge=ridge,
         selectivity=broad.told.selectivity,
         breadth=broad.told,
     )

@@ -187,11 +187,15 @@ class Ledger:
         return statistics.delta(lam=lam, kept=kept, held=made.held).float().cpu()
 
     @torch.no_grad()
-    def solve(self, settings: EditSettings | None = None) -> WeightEdit:
+    def solve(
+        self, settings: EditSettings | None = None, *, progress: Callable[[int, int], None] | None = None
+    ) -> WeightEdit:
         """The edit of the concepts, as :func:`compute_edit` would make it: of least rank, with its report.
 
         Args:
             settings: other settings than the ledger's own; the layer, the positions and the bias must be the same.
+            progress: called with (captions done, all captions) where a list of names is encoded; an exception it
+                raises ends the work.
 
         Raises:
             LedgerError: other settings that the sums do not serve.
@@ -201,7 +205,7 @@ class Ledger:
         settings, guard = self._served(settings)
         watch = Stopwatch()
         with watch.stage("keys"):
-            made = guard.guard(self.tower, self.tokenizer, self.concepts)
+            made = guard.guard(self.tower, self.tokenizer, self.concepts, progress)
         with watch.stage("solve"):
             weight, bias = edited_layer(self.tower, settings)
             statistics = self.sums().statistics(weight, bias)

@@ -117,6 +117,7 @@ def _trials() -> Iterator[Trial]:
     for breadth in (BROAD, SHORT):
         yield from (Trial(*first, breadth=breadth) for first in firsts)
     yield from (Trial(kind, pairs[1:2], breadth=BROAD) for kind, pairs in _CONCEPTS.items())
+    yield Trial("color", _CONCEPTS["color"][1:], breadth=SHORT)
 
 
 TRIALS = tuple(_trials())

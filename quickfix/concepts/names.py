@@ -5,6 +5,8 @@ consists of and in which contexts a kind of name stands. A context is filled wit
 in turn, so that no two names need stand in the same one.
 
 A list belongs to its version: an edit says which list guarded it ("broad-1"), and a changed list has another name.
+Of the short list there are shorter ones, each within the one before it: all colors, and of the other names every
+second, fourth or eighth, so that each kind keeps its share.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import functools
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +26,10 @@ from .concept import ConceptEdit
 
 _DATA = Path(__file__).parent / "data"
 NO_BREADTH, SHORT, BROAD = "", "short-1", "broad-1"
-BREADTHS = (NO_BREADTH, SHORT, BROAD)
-"""Lists that a guard can be of: none, some 550 well-known names, some 4,900 of all kinds."""
+SHORTER = {"short-1-half": 2, "short-1-quarter": 4, "short-1-eighth": 8}
+"""Parts of the short list, and of how many of its names one is theirs."""
+BREADTHS = (NO_BREADTH, SHORT, BROAD, *SHORTER)
+"""Lists that a guard can be of: none, some 550 well-known names, some 4,900 of all kinds, and parts of the first."""
 
 # Words that names have in common without being alike.
 _SMALL = frozenset(
@@ -54,48 +59,57 @@ class NameList:
         names: each once.
         captions: the captions of each name.
         digest: SHA-256 of the captions.
+        kinds: of the names, by which they stand in their contexts.
     """
 
     name: str
     names: tuple[str, ...]
     captions: tuple[tuple[Caption, ...], ...]
     digest: str
+    kinds: tuple[str, ...] = ()
 
     def naming(self, concepts: Sequence[ConceptEdit]) -> tuple[frozenset[int], frozenset[tuple[int, int]]]:
         """What of the list names a concept.
 
-        A name is left out where it has a word of a concept's source, in the singular or the plural; a single caption,
-        where a filling has, or where the context itself holds the source. Small words ("of", "van") do not count,
-        unless a source has no others.
+        A name is left out where it has a word of a concept's source, in the singular or the plural, or differs from it
+        in how the words are divided ("spiderman"); a single caption, where a filling has, or where the context itself
+        holds the source. Small words ("of", "van") do not count, unless a source has no others. What a concept becomes
+        is kept, be it a part of the source ("bear" of "polar bear"), unless it is a source itself.
 
         Returns:
             The places of the names, and those of captions of other names: (name, caption).
         """
-        by_word, by_part = self._index
+        by_word, by_whole, by_part = self._index
+        sources = {stems(concept.source) for concept in concepts} - {()}
+        targets = {stems(concept.target or "") for concept in concepts} - sources
         names: set[int] = set()
         parts: set[str] = set()
-        for source in {stems(concept.source) for concept in concepts} - {()}:
+        for source in sources:
             words = {word for word in source if word not in _SMALL} or set(source)
             names.update(place for word in words for place in by_word.get(word, ()))
+            names.update(by_whole.get("".join(source), ()))
             for part in by_part:
                 own = stems(re.sub(_SLOT, " ", part))
                 if _within(source, own) if "{" in part else not words.isdisjoint(own):
                     parts.add(part)
+        names -= {place for target in targets for place in by_whole.get("".join(target), ())}
         captions = {place for part in parts for place in by_part[part] if place[0] not in names}
         return frozenset(names), frozenset(captions)
 
     @functools.cached_property
-    def _index(self) -> tuple[dict[str, list[int]], dict[str, list[tuple[int, int]]]]:
-        """Where each word of a name stands, and where each context and each filling does."""
+    def _index(self) -> tuple[dict[str, list[int]], dict[str, list[int]], dict[str, list[tuple[int, int]]]]:
+        """Where each word of a name stands, each name with its words written together, each context and filling."""
         words: dict[str, list[int]] = {}
+        wholes: dict[str, list[int]] = {}
         parts: dict[str, list[tuple[int, int]]] = {}
         for number, (name, own) in enumerate(zip(self.names, self.captions, strict=True)):
+            wholes.setdefault("".join(stems(name)), []).append(number)
             for word in set(stems(name)):
                 words.setdefault(word, []).append(number)
             for place, caption in enumerate(own):
                 for part in (caption.context, *caption.fillings):
                     parts.setdefault(part, []).append((number, place))
-        return words, parts
+        return words, wholes, parts
 
 
 def require_breadth(name: str) -> None:
@@ -115,6 +129,8 @@ def name_list(name: str) -> NameList:
         PromptError: there is none of this name.
     """
     require_breadth(name)
+    if name in SHORTER:
+        return _part_of(name_list(SHORT), name)
     record = json.loads((_DATA / "names.json").read_text(encoding="utf-8"))
     kinds: dict[str, str] = {}
     for file, kind in record["lists"].get(name, {}).items():
@@ -129,13 +145,28 @@ def name_list(name: str) -> NameList:
         own = frozenset(stems(entry))
         contexts = record["contexts"][kind]
         captions.append(tuple(_filled(context, entry, own, fillings, number + i) for i, context in enumerate(contexts)))
-    text = "\n".join(caption.text for own_captions in captions for caption in own_captions)
-    return NameList(name, tuple(kinds), tuple(captions), hashlib.sha256(text.encode()).hexdigest())
+    return NameList(name, tuple(kinds), tuple(captions), _digest(captions), tuple(kinds.values()))
+
+
+def _part_of(whole: NameList, name: str) -> NameList:
+    """One of :data:`SHORTER`: all colors, and every so many-th of the other names, in their captions."""
+    colors = [place for place, kind in enumerate(whole.kinds) if kind == "color"]
+    others = [place for place, kind in enumerate(whole.kinds) if kind != "color"]
+    places = sorted([*colors, *others[:: SHORTER[name]]])
+    names, captions, kinds = (
+        tuple(column[place] for place in places) for column in (whole.names, whole.captions, whole.kinds)
+    )
+    return NameList(name, names, captions, _digest(captions), kinds)
+
+
+def _digest(captions: Sequence[Sequence[Caption]]) -> str:
+    return hashlib.sha256("\n".join(caption.text for own in captions for caption in own).encode()).hexdigest()
 
 
 def stems(text: str) -> tuple[str, ...]:
-    """The words of a text without capitals and endings of the plural, so that both forms of a word agree."""
-    return tuple(map(_stem, re.findall(_WORD, text.casefold().replace("'s", ""))))
+    """The words of a text without capitals, accents and endings of the plural, so that both forms of a word agree."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return tuple(map(_stem, re.findall(_WORD, plain.casefold().replace("'s", ""))))
 
 
 @functools.lru_cache(maxsize=1 << 15)

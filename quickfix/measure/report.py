@@ -44,6 +44,10 @@ class Breadth(NamedTuple):
     """As how many preserved captions the list counted."""
     selectivity: float
     """How far its keys took the place of the identity in the ridge."""
+    names: int = 0
+    """How many of its names counted; 0 in files of versions that did not say."""
+    contexts: int = 0
+    """In how many captions each name stands; 0 as above."""
 
 
 @dataclass(frozen=True)
@@ -222,8 +226,8 @@ class EditReport:
 
 
 def _breadth_line(breadth: Breadth) -> str:
-    line = f"guarded by breadth: {breadth.captions} captions of names ({breadth.list}), weight "
-    line += f"{breadth.weight:g}"
+    names = f"{breadth.names} names in up to {breadth.contexts} contexts" if breadth.names else "names"
+    line = f"guarded by breadth: {breadth.captions} captions of {names} ({breadth.list}), weight {breadth.weight:g}"
     if breadth.selectivity:
         line += f", selectivity {breadth.selectivity:g}"
     if breadth.left_out:

@@ -81,7 +81,7 @@ def test_an_unknown_model_is_told_the_way_and_the_way_works(run, edit_alone):
 
     model, clip = aura_flow()
     with pytest.raises(ValueError, match=r'"conditioning alone" in Edit Image Model.*Apply Edit to Conditioning'):
-        run("RemoveConcept", model, clip, "van gogh", "painting", "style", 1.0)
+        run("RemoveConcept", model, clip, "van gogh", "painting", "style", 1.0, breadth="none")
     with pytest.raises(ValueError, match="conditioning alone"):
         run("EditImageModel", model, clip, "van gogh", "painting", "style", 1.0, "default", "*", "last subject token")
     edited, same, edit, report = edit_alone(model, clip)

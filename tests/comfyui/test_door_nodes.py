@@ -27,7 +27,8 @@ def remove(run):
 
     def remove(given, text=STYLES, **changes):
         concepts = run("ConceptEditList", text, "none").args[0]
-        return run("RemoveConcept", *given, "", "", "style", 1.0, concepts=concepts, **changes).args
+        unguarded = {"breadth": "none", **changes}
+        return run("RemoveConcept", *given, "", "", "style", 1.0, concepts=concepts, **unguarded).args
 
     return remove
 
@@ -142,7 +143,7 @@ def test_the_found_lambda_is_that_of_the_curve_of_the_edit_that_remove_concept_m
     lam, _, report = run("FindLambda", clip, "van gogh", "painting", kind, "guarded", 0, "default", model=model).args
     assert report.startswith("looked at: the image model (SDXL")
     (row,) = [line.split() for line in report.splitlines() if line.endswith("<- knee")]
-    edit = run("RemoveConcept", model, clip, "van gogh", "painting", kind, 1.0, lam=lam).args[2]
+    edit = run("RemoveConcept", model, clip, "van gogh", "painting", kind, 1.0, lam=lam, breadth="none").args[2]
     assert edit.settings.lam == lam and edit.report.efficacy == pytest.approx(float(row[1].rstrip("%")) / 100, abs=2e-3)
     assert f"positions: {edit.settings.positions}\n" in report
 
@@ -157,7 +158,7 @@ def test_targets_are_ranked_by_the_text_states(run, models):
     assert target in names.split("\n") and lam > 0 and picture.ndim == 4
     lines = report.splitlines()
     assert lines[0].startswith("looked at: the image model (SDXL") and f"'{target}'" in lines[1]
-    edit = run("RemoveConcept", model, clip, "van gogh", target, "style", 1.0, lam=lam).args[2]
+    edit = run("RemoveConcept", model, clip, "van gogh", target, "style", 1.0, lam=lam, breadth="none").args[2]
     (row,) = [line for line in lines if line.startswith(target + " ")]
     assert edit.report.efficacy == pytest.approx(float(row.split("%")[1]) / 100, abs=2e-3)
 

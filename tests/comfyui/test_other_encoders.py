@@ -25,7 +25,8 @@ def family(request):
 @pytest.fixture
 def remove(run):
     def remove(family, concept="van gogh", becomes="painting", kind="style", strength=1.0, **changes):
-        return run("RemoveConcept", *objects(family), concept, becomes, kind, strength, **changes).args
+        unguarded = {"breadth": "none", **changes}
+        return run("RemoveConcept", *objects(family), concept, becomes, kind, strength, **unguarded).args
 
     return remove
 
@@ -313,7 +314,16 @@ def test_a_lora_on_what_stands_before_the_doors_counts(opened):
 def test_a_clip_of_the_wrong_kind_is_refused(run):
     for model, clip in (("z-image", "flux"), ("flux", "z-image"), ("qwen-image", "z-image"), ("anima", "flux")):
         with pytest.raises(ValueError, match="does not belong to the MODEL"):
-            run("RemoveConcept", objects(model)[0], objects(clip)[1], "van gogh", "painting", "style", 1.0)
+            run(
+                "RemoveConcept",
+                objects(model)[0],
+                objects(clip)[1],
+                "van gogh",
+                "painting",
+                "style",
+                1.0,
+                breadth="none",
+            )
 
 
 def test_a_prompt_longer_than_the_context_is_refused(remove):
@@ -336,7 +346,7 @@ def test_an_edit_comes_back_from_its_file(run, remove, family, folders):
 
 def test_spellings_that_are_other_tokens_and_other_positions_are_told(remove, run):
     assert "not edited: Van Gogh;" in remove("z-image")[3]
-    both = run("RemoveConcept", *objects("z-image"), "\u732b", "\u72ac", "object", 1.0).args[3]
+    both = run("RemoveConcept", *objects("z-image"), "\u732b", "\u72ac", "object", 1.0, breadth="none").args[3]
     assert "not edited" not in both
     chosen = ("van gogh", "painting", "style", 1.0, "default", "*", "last subject token")
     edit, report = run("EditImageModel", *objects("chroma"), *chosen).args[2:]
@@ -384,7 +394,7 @@ def test_a_clip_that_lacks_one_of_its_encoders_is_refused_by_name(run, monkeypat
     model, clip = objects("sd3")
     monkeypatch.setattr(clip.cond_stage_model, "t5xxl", None)
     with pytest.raises(ValueError, match="loaded without t5xxl"):
-        run("RemoveConcept", model, clip, "van gogh", "painting", "style", 1.0)
+        run("RemoveConcept", model, clip, "van gogh", "painting", "style", 1.0, breadth="none")
 
 
 @pytest.mark.newest

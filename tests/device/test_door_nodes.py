@@ -1,5 +1,7 @@
 """Removing a concept from an image model's doors, with MODEL and CLIP on the device as ComfyUI leaves them there."""
 
+import dataclasses
+
 import pytest
 import torch
 from conditioning import encode
@@ -15,7 +17,9 @@ TOLERANCE = 1e-3
 @pytest.fixture
 def remove(run):
     def remove(model, clip, strength=1.0, **changes):
-        return run("RemoveConcept", model, clip, "van gogh", "painting", "style", strength, **changes).args
+        return run(
+            "RemoveConcept", model, clip, "van gogh", "painting", "style", strength, **{"breadth": "none", **changes}
+        ).args
 
     return remove
 
@@ -24,7 +28,11 @@ def remove(run):
 def on_cpu(nodes, shapes):
     """The same with everything on the CPU."""
     with torch.inference_mode():
-        return nodes["DiffQuickFix_RemoveConcept"].execute(*shapes[:2], "van gogh", "painting", "style", 1.0).args
+        return (
+            nodes["DiffQuickFix_RemoveConcept"]
+            .execute(*shapes[:2], "van gogh", "painting", "style", 1.0, breadth="none")
+            .args
+        )
 
 
 def same_edit(found, wanted):
@@ -54,6 +62,32 @@ def test_a_lora_of_the_users_is_in_the_states(moved, shapes, remove, on_cpu):
     found, wanted = (remove(one[0], with_lora(one[1]))[2] for one in (moved, shapes))
     same_edit(found, wanted)
     assert (found.delta() - on_cpu[2].delta()).norm() > 0.1 * found.delta().norm()
+
+
+@pytest.mark.parametrize("way", ["image model", "text encoder"])
+def test_a_list_of_names_guards_as_on_the_cpu(moved, shapes, remove, tmp_path, monkeypatch, way):
+    import folder_paths
+    from diff_quickfix.quickfix import breadth, keep_grams_in
+    from diff_quickfix.quickfix.files import gram_cache
+
+    whole = breadth.name_list("short-1")
+    few = dataclasses.replace(whole, names=whole.names[-9:], captions=whole.captions[-9:], digest="few")
+    monkeypatch.setattr(breadth, "name_list", lambda name: few)
+    edits = []
+    try:
+        for place, objects in (("device", moved), ("cpu", shapes)):
+            # Neither reads what the other made.
+            gram_cache.forget()
+            monkeypatch.setattr(folder_paths, "get_user_directory", lambda place=place: str(tmp_path / place))
+            edits.append(remove(*objects[:2], way=way, breadth="short")[2])
+            assert len(list((tmp_path / place).rglob("*.safetensors"))) == 1
+    finally:
+        keep_grams_in(None)
+        gram_cache.forget()
+    found, wanted = edits
+    assert found.report.breadth == wanted.report.breadth and found.report.breadth.captions > 4
+    assert found.up.device.type == "cpu"
+    assert (found.delta() - wanted.delta()).norm() <= TOLERANCE * wanted.delta().norm()
 
 
 @pytest.mark.parametrize("share", ["all loaded", "half loaded", "edited before"])

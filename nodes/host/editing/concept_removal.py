@@ -5,16 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import folder_paths
 
 from ....families.doors import CONDITIONING
 from ....quickfix import (
-    BROAD,
     DOORS,
-    NO_BREADTH,
-    SHORT,
     WAYS,
     ConceptEdit,
     EditReport,
@@ -24,25 +18,21 @@ from ....quickfix import (
     compute_edit,
     doors_settings,
     edit_doors,
-    keep_grams_in,
     prompts_of_text,
     way_of,
 )
 from ....quickfix.edit import report_at
 from ....text.prompts import PromptTokenizer
 from ....text.rows import RowTokenizer
+from ..breadth import guarded_by_names, saying
 from ..objects import Clip, Model
 from .image_model import ImageModel, open_image_model, patch_doors, stored_door_report
 from .text_encoder import apply_edit, open_text_encoder, stored_report
 from .text_states import TextStates, open_text_states
 
-__all__ = ["DOOR_CHOICES", "NAME_LISTS", "NO_LIST", "WAYS", "Removed", "edit_doors_of", "remove_concept"]
+__all__ = ["DOOR_CHOICES", "WAYS", "Removed", "edit_doors_of", "remove_concept"]
 
 Progress = Callable[[int, int], None]
-
-# What nodes call lists of names that guard an edit.
-NO_LIST = "none"
-NAME_LISTS = {NO_LIST: NO_BREADTH, "short": SHORT, "broad": BROAD}
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,7 @@ def remove_concept(
         objects: the MODEL and the CLIP.
         lam: 0 for the way's own.
         preserve: prompts to preserve, one on each line, how ("soft" or "hard"), and a list of names, of
-            :data:`NAME_LISTS`.
+            :data:`~..breadth.NAME_LISTS`.
 
     Raises:
         DoorError, WayError: the image model is of no known family, or does not have the way.
@@ -96,30 +86,20 @@ def remove_concept(
     image_model = open_image_model(model)
     chosen = way_of(image_model.family, common_kind(concepts), way)
     settings = dataclasses.replace(chosen.settings, lam=lam or chosen.settings.lam)
-    settings = guarded_by_names(settings.keeping(prompts_of_text(preserve[0]), preserve[1]), preserve[2])
+    settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
     note = chosen.text(image_model.family) + "\n"
     if chosen.by_doors:
         states = open_text_states(clip, image_model.family, model)
+        settings, said = guarded_by_names(settings, preserve[2], (states.tower, states.tokenizer), concepts, clip)
         removed = edit_image_model(
             objects, image_model, states, concepts, settings, DoorChoice(), strength, progress=progress
         )
-        return dataclasses.replace(removed, note=note + how_read(states.tokenizer, concepts))
+        return dataclasses.replace(removed, note=note + said + how_read(states.tokenizer, concepts))
     encoder = open_text_encoder(clip)
-    edit = compute_edit(encoder.tower, encoder.tokenizer, concepts, settings, progress=progress)
+    settings, said = guarded_by_names(settings, preserve[2], (encoder.tower, encoder.tokenizer), concepts, clip)
+    edit = compute_edit(encoder.tower, encoder.tokenizer, concepts, settings, progress=saying(progress))
     report = stored_report(encoder, edit, strength)
-    return Removed(model.clone(), apply_edit(clip, encoder, edit, strength), edit, report, note)
-
-
-def keep_grams() -> None:
-    """Keep Gram matrices of lists of names in ComfyUI's user folder from now on."""
-    keep_grams_in(Path(folder_paths.get_user_directory()) / "diff_quickfix" / "grams")
-
-
-def guarded_by_names(settings: EditSettings, name: str) -> EditSettings:
-    """Settings with a list of :data:`NAME_LISTS`, whose Gram matrices are kept."""
-    if NAME_LISTS[name]:
-        keep_grams()
-    return dataclasses.replace(settings, breadth=NAME_LISTS[name])
+    return Removed(model.clone(), apply_edit(clip, encoder, edit, strength), edit, report, note + said)
 
 
 # What nodes call kinds of doors.
@@ -158,7 +138,8 @@ def edit_doors_of(
         family = dataclasses.replace(family, attention="causal" if states.tower.causal else "bidirectional")
     settings = doors_settings(family, solve[0])
     settings = dataclasses.replace(settings, lam=solve[1] or DOORS.lam)
-    settings = guarded_by_names(settings.keeping(prompts_of_text(preserve[0]), preserve[1]), preserve[2])
+    settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
+    settings, said = guarded_by_names(settings, preserve[2], (states.tower, states.tokenizer), concepts, objects[1])
     names = doors[1].strip()
     choice = DoorChoice(kinds, None if names in ("", "*") else names)
     removed = edit_image_model(objects, image_model, states, concepts, settings, choice, strength, progress=progress)
@@ -167,7 +148,7 @@ def edit_doors_of(
         note = "edited: no weight; give the edit and an encoded prompt to Apply Edit to Conditioning\n"
     if settings.positions != solve[0]:
         note += f"positions: {settings.positions}, since every token of this model's text reads all others\n"
-    return dataclasses.replace(removed, note=note + how_read(states.tokenizer, concepts))
+    return dataclasses.replace(removed, note=note + said + how_read(states.tokenizer, concepts))
 
 
 def how_read(tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit]) -> str:
@@ -219,7 +200,7 @@ def edit_image_model(
         doors,
         image_model.read,
         read_pooled=states.pooled if image_model.family.pooled else None,
-        progress=progress,
+        progress=saying(progress),
     )
     report = report_at(states.tower, states.tokenizer, edit, strength)
     report = stored_door_report(image_model, edit, report, strength)

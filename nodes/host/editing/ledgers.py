@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from ....quickfix import Changes, Ledger, Tower, WeightEdit, compute_edit
 from ....text.prompts import PromptTokenizer
+from ..breadth import keep_grams, saying
 from ..objects import Patcher
 from ..progress import progress_bar
 
@@ -81,11 +82,13 @@ def changed_edit(
         PromptError, SubjectError: see :meth:`Ledger.of`.
     """
     tower, tokenizer = source.tower, source.tokenizer
+    if edit.settings.breadth:
+        keep_grams()
     if len(edit.concepts) > MOST_CONCEPTS or tower.width > _WIDEST:
         concepts = changes.made_on(edit.concepts, tokenizer)
-        return finish(compute_edit(tower, tokenizer, concepts, edit.settings, progress=progress_bar()))
+        return finish(compute_edit(tower, tokenizer, concepts, edit.settings, progress=saying(progress_bar())))
     ledger = changes.apply(_ledger_of(source, edit))
-    changed = finish(ledger.solve())
+    changed = finish(ledger.solve(progress=saying(progress_bar())))
     _keep(source, changed, ledger)
     return changed
 

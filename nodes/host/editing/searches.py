@@ -51,5 +51,6 @@ def open_searched(
             "Leave lambda at 0 in Remove Concept, and take a plain word of the concept's kind as its target."
         )
     found = doors_settings(family, positions) if positions else way_of(family, kind, "image model").settings
-    note = f"looked at: the image model ({family.title}), where its text enters; positions: {found.positions}\n"
+    note = f"looked at: the image model ({family.title}), where its text enters; positions: {found.positions}; "
+    note += "no list of names (breadth)\n"
     return Searched(states.tower, states.tokenizer, dataclasses.replace(found, layer=settings.layer), note)

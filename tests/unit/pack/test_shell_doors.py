@@ -145,3 +145,20 @@ def test_what_a_way_does_not_have_is_refused_before_work(checkpoint, shell, monk
         monkeypatch.setattr(f"diff_quickfix.cli.models.{name}", lambda *a, **k: pytest.fail("computed first"))
     found, _, err = shell("edit", checkpoint, *VAN_GOGH, *options)
     assert (found, message in err) == (code, True), err
+
+
+@pytest.mark.parametrize("way", ["image-model", "text-encoder"])
+def test_a_list_of_names_guards_where_it_is_chosen(checkpoint, shell, way):
+    """Of the list this model knows one caption: the edit is another one, and its file says which list guarded."""
+    edits = {}
+    for breadth in ("none", "short"):
+        code, out, err = shell(
+            "edit", checkpoint, *VAN_GOGH, "--way", way, "--breadth", breadth, "--out", f"{breadth}.safetensors"
+        )
+        assert code == 0, err
+        edits[breadth] = load_edit(f"{breadth}.safetensors")
+        assert ("guarded by breadth: 1 captions of 1 names" in out) == (breadth == "short")
+    assert edits["short"].settings.breadth == "short-1" and not edits["none"].settings.breadth
+    assert not torch.allclose(edits["short"].delta(), edits["none"].delta(), rtol=1e-3)
+    code, out, err = shell("edit", checkpoint, *VAN_GOGH, "--breadth", "all")
+    assert code == 2 and "broad" in err

@@ -1,14 +1,17 @@
 """The guard by breadth: cached sums less the concept's own names are sums from nothing, and the names stay."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
+from diff_quickfix.output.json_records import from_json, to_json
 from diff_quickfix.quickfix import (
     DOORS,
     GUARDED,
     POSITIONS,
     ConceptEdit,
+    EditReport,
     Ledger,
     SolveError,
     StateTower,
@@ -155,7 +158,9 @@ def test_names_stay_and_the_concept_goes(tower, tokenizer):
     for text in ("a photo of horse", "a photo of teapot", "oak tree"):
         assert moved(guarded, text) < 0.5 * moved(plain, text)
     assert "guarded by breadth: " in guarded.report.text() and "'rock stars'" in guarded.report.text()
-    assert guarded.report.as_dict()["breadth"]["captions"] == len(others("star"))
+    told = guarded.report.as_dict()["breadth"]
+    assert (told["captions"], told["names"], told["contexts"]) == (len(others("star")), 8, 3)
+    assert f"{told['captions']} captions of 8 names in up to 3 contexts ({SHORT})" in guarded.report.text()
     assert plain.report.breadth is None and plain.report.as_dict()["breadth"] is None
 
 
@@ -194,6 +199,10 @@ def test_it_stands_in_the_file_and_old_files_load(tower, tokenizer, tmp_path):
     assert loaded.settings == edit.settings and loaded.settings.breadth == SHORT
     assert loaded.report.breadth == edit.report.breadth and loaded.report.breadth.weight == 7.0
     assert loaded.settings != dataclasses.replace(loaded.settings, breadth="")
+    # A report that does not say how many names counted is read too.
+    older = json.loads(json.dumps(to_json(edit.report)))
+    older["breadth"] = older["breadth"][:5]
+    assert from_json(EditReport, older, "report").breadth == edit.report.breadth._replace(names=0, contexts=0)
     # One of another version loads, applies and measures, and is not computed again.
     foreign = dataclasses.replace(loaded, settings=dataclasses.replace(loaded.settings, breadth="broad-77"))
     save_edit(foreign, tmp_path / "foreign.safetensors")
@@ -224,10 +233,61 @@ def test_progress_is_told_and_a_cancelled_list_is_not_kept(tower, tokenizer, tmp
 
     with pytest.raises(KeyboardInterrupt):
         compute_edit(tower, tokenizer, [STAR], broad(GUARDED), progress=cancelled)
-    assert told == [(8, 30), (16, 30)] and not list(tmp_path.iterdir())
+    assert told == [(0, 30), (8, 30), (16, 30)] and not list(tmp_path.iterdir())
     told.clear()
     compute_edit(tower, tokenizer, [STAR], broad(GUARDED), progress=lambda *at: told.append(at))
-    assert told == [(8, 30), (16, 30), (24, 30), (30, 30), (1, 1)]
+    assert told == [(0, 30), (8, 30), (16, 30), (24, 30), (30, 30), (1, 1)]
+
+
+def test_wide_and_long_keys_are_read_a_few_captions_at_a_time(tower, tokenizer, monkeypatch):
+    """Memory is bounded by the numbers in the keys, and the sums are the same."""
+    settings, told = broad(GUARDED, preserve=(), breadth_weight=1.0), []
+    whole = build_guard(tower, tokenizer, [STAR], settings, lambda *at: told.append(at)).kept
+    assert told == [(0, 30), (30, 30)]
+    gram_cache.forget()
+    told.clear()
+    sizes = []
+    read = TextTower.attention_inputs
+    monkeypatch.setattr(TextTower, "attention_inputs", lambda *a: (sizes.append(len(a[1])), read(*a))[1])
+    monkeypatch.setattr(module, "_NUMBERS", 7 * 77 * 128)
+    found = build_guard(tower, tokenizer, [STAR], settings, lambda *at: told.append(at))
+    assert told == [(0, 30), (7, 30), (14, 30), (21, 30), (28, 30), (30, 30)]
+    # The encoder's fingerprint, of 15 captions, is the only larger batch.
+    assert sorted(sizes, reverse=True)[:2] == [15, 7]
+    torch.testing.assert_close(found.kept, whole, rtol=1e-6, atol=1e-6)
+    monkeypatch.setattr(module, "_NUMBERS", 1)
+    gram_cache.forget()
+    told.clear()
+    build_guard(tower, tokenizer, [STAR], settings, lambda *at: told.append(at))
+    assert told[1] == (1, 30) and len(told) == 31
+
+
+def test_several_concepts_are_left_out_together(tower, states, tokenizer):
+    """Oracle: sums from nothing over what names none of them; few names out, and most of them."""
+    concepts = [STAR, ConceptEdit("claude monet", "painting"), ConceptEdit("red", "blue", "object")]
+    for at, base in ((tower, GUARDED), (states, DOORS)):
+        settings = broad(base, preserve=(), breadth_weight=1.0)
+        for edited, out in ((concepts[:2], ["star", "monet"]), (concepts, ["star", "monet", "red"])):
+            found = build_guard(at, tokenizer, edited, settings)
+            wanted = mean_gram(at, tokenizer, settings, others(*out))
+            torch.testing.assert_close(found.kept, wanted, rtol=1e-5, atol=1e-6 * float(wanted.trace()))
+            assert found.breadth.captions == len(others(*out))
+        many = [ConceptEdit(name, "cup", "object") for name in NAMES[:8] if name != "rock stars"]
+        found = build_guard(at, tokenizer, many, settings)
+        left = others("horse", "oak tree", "star", "monet", "teapot", "red", "bridge")
+        wanted = mean_gram(at, tokenizer, settings, left)
+        torch.testing.assert_close(found.kept, wanted, rtol=1e-5, atol=1e-6 * float(wanted.trace()))
+        assert (found.breadth.captions, found.breadth.names) == (len(left), 2)
+
+
+def test_what_the_concept_becomes_is_guarded(tower, tokenizer):
+    """In the sums too: the captions of "rock stars" stay where "snow" becomes that, and those of "snow" go."""
+    settings = broad(GUARDED, preserve=(), breadth_weight=1.0)
+    found = build_guard(tower, tokenizer, [ConceptEdit("snow", "rock stars", "object")], settings)
+    wanted = mean_gram(tower, tokenizer, settings, others("snow"))
+    torch.testing.assert_close(found.kept, wanted, rtol=1e-5, atol=1e-6 * float(wanted.trace()))
+    found = build_guard(tower, tokenizer, [ConceptEdit("oak tree", "oak trees", "object")], settings)
+    assert found.breadth.left_out == ("oak tree",)
 
 
 def test_where_all_names_the_concept_nothing_is_guarded(tower, tokenizer, monkeypatch):
@@ -244,6 +304,7 @@ def test_words_that_the_encoder_does_not_know_do_not_guard(tower, tokenizer, mon
     partly = dataclasses.replace(tower, weights={**weights, "embeddings.token_embedding.weight": table})
     settings = broad(GUARDED, preserve=(), breadth_weight=1.0)
     found = build_guard(partly, tokenizer, [STAR], settings)
+    assert found.breadth.names == 7
     wanted = mean_gram(partly, tokenizer, settings, others("star", "horse"))
     torch.testing.assert_close(found.kept, wanted, rtol=1e-5, atol=1e-6 * float(wanted.trace()))
     table.zero_()

@@ -83,6 +83,66 @@ def test_the_files_used_longest_ago_are_removed(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.safetensors"))) == 3 and (tmp_path / "a stranger's file").exists()
 
 
+def test_two_processes_that_write_the_same_file_leave_a_whole_one(tmp_path, monkeypatch):
+    """One writes all of its file while the other is in the middle of its own; a third reads in between."""
+    cache, write = GramCache(tmp_path), gram_cache.write_tensors
+    seen = []
+
+    def interrupted(path, tensors, label):
+        monkeypatch.setattr(gram_cache, "write_tensors", write)
+        path.write_bytes(b"half of a file")
+        cache.write(FACTS, made(2.0))
+        gram_cache.forget()
+        seen.append(cache.read(FACTS).gram[0, 0])
+        write(path, tensors, label)
+
+    monkeypatch.setattr(gram_cache, "write_tensors", interrupted)
+    cache.write(FACTS, made(3.0))
+    gram_cache.forget()
+    assert seen == [2.0] and cache.read(FACTS).gram[0, 0] == 3.0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_that_another_process_removes_counts_as_none(tmp_path, monkeypatch):
+    cache = GramCache(tmp_path)
+    cache.write(FACTS, made())
+    gram_cache.forget()
+    opened = gram_cache.safe_open
+
+    def removed_first(path, framework):
+        path.unlink()
+        return opened(path, framework)
+
+    monkeypatch.setattr(gram_cache, "safe_open", removed_first)
+    assert cache.read(FACTS) is None
+    # And where it goes while the folder is made smaller.
+    stat, gone = gram_cache.Path.stat, tmp_path / "other.gram.safetensors"
+    gone.write_text("")
+
+    def stat_of_what_goes(path, **options):
+        if path == gone:
+            gone.unlink(missing_ok=True)
+        return stat(path, **options)
+
+    monkeypatch.setattr(gram_cache.Path, "stat", stat_of_what_goes)
+    cache.write(FACTS, made(4.0))
+    monkeypatch.undo()
+    gram_cache.forget()
+    assert cache.read(FACTS).gram[0, 0] == 4.0
+
+
+def test_what_is_cut_off_in_the_middle_of_writing_leaves_nothing(tmp_path, monkeypatch):
+    def cut(path, tensors, label):
+        path.write_bytes(b"half of a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gram_cache, "write_tensors", cut)
+    with pytest.raises(KeyboardInterrupt):
+        GramCache(tmp_path).write(FACTS, made())
+    gram_cache.forget()
+    assert not list(tmp_path.iterdir()) and GramCache(tmp_path).read(FACTS) is None
+
+
 def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

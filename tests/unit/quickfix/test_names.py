@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 from diff_quickfix.quickfix import ConceptEdit
 from diff_quickfix.quickfix.concepts import names as module
-from diff_quickfix.quickfix.concepts.names import BROAD, SHORT, name_list, stems
+from diff_quickfix.quickfix.concepts.names import BREADTHS, BROAD, SHORT, SHORTER, name_list, stems
 from diff_quickfix.text.prompts import PromptError
 
 DATA = Path(module.__file__).parent / "data"
 FILES = sorted((DATA / "names").glob("*.txt"))
 # A list is what an edit's file says guarded it: another content needs another name.
-DIGESTS = {SHORT: "e2749a78d0cbc2b0", BROAD: "44289760fa0f43af"}
+DIGESTS = {
+    SHORT: "e2749a78d0cbc2b0",
+    BROAD: "44289760fa0f43af",
+    "short-1-half": "db843ff38ca40e2f",
+    "short-1-quarter": "02e2d4d2c0323dba",
+    "short-1-eighth": "5828efce63ff3e7c",
+}
 
 
 def left_out(listed, *sources):
@@ -34,6 +40,7 @@ def test_a_list_names_everything_once_in_plain_words(name):
 
 
 def test_a_changed_list_has_another_name():
+    assert DIGESTS.keys() == set(BREADTHS) - {""}
     assert {name: name_list(name).digest[:16] for name in DIGESTS} == DIGESTS
 
 
@@ -88,6 +95,58 @@ def test_what_names_a_concept_is_left_out():
     assert left_out(listed, "\u661f") == (set(), set())
     both = left_out(listed, "polar bear", "snoopy")[0]
     assert both == left_out(listed, "polar bear")[0] | {"Snoopy"}
+
+
+def test_shorter_lists_lie_within_each_other_and_keep_all_kinds():
+    whole = name_list(SHORT)
+    captions = dict(zip(whole.names, whole.captions, strict=True))
+    shares = {kind: whole.kinds.count(kind) for kind in whole.kinds}
+    before = set(whole.names)
+    for name, part in SHORTER.items():
+        listed = name_list(name)
+        assert listed.name == name and set(listed.names) < before and listed.digest != whole.digest
+        assert all(own == captions[entry] for entry, own in zip(listed.names, listed.captions, strict=True))
+        assert [entry for entry in whole.names if entry in set(listed.names)] == list(listed.names)
+        for kind, share in shares.items():
+            wanted = share if kind == "color" else share / part
+            assert abs(listed.kinds.count(kind) - wanted) <= 1
+        before = set(listed.names)
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        ("gogh", {"Vincent van Gogh", "van gogh"}),
+        ("VAN GOGH", {"Vincent van Gogh", "van gogh"}),
+        ("van gogh's", {"Vincent van Gogh", "van gogh"}),
+        ("hokusai", {"Katsushika Hokusai", "hokusai"}),
+        ("salvador dal\u00ed", {"Salvador Dali", "dali"}),
+        ("butterflies", {"butterfly"}),
+        ("spiderman", {"Spider-Man"}),
+        ("spider man", {"Spider-Man"}),
+        ("tea pot", {"teapot"}),
+    ],
+)
+def test_other_spellings_and_parts_of_a_name_are_that_name(source, out):
+    assert out <= left_out(name_list(BROAD), source)[0]
+
+
+def test_what_a_concept_becomes_stays_on_the_list():
+    listed = name_list(BROAD)
+
+    def kept(*pairs):
+        names, _ = listed.naming([ConceptEdit(*pair, "object") for pair in pairs])
+        return {name for place, name in enumerate(listed.names) if place not in names}
+
+    assert {"gray", "circle"} <= kept(("pink", "gray"), ("star", "circle"))
+    # A part of the concept's own name too, in either number; but not what is a concept itself.
+    assert "bear" in kept(("polar bear", "bear")) and "bear" in kept(("polar bear", "Bears"))
+    assert "grizzly bear" not in kept(("polar bear", "bear")) and "bear" not in kept(("polar bear", "dog"))
+    assert not {"circle", "star"} & kept(("star", "circle"), ("circle", "square"))
+    # A caption whose filling names the concept is left out, whoever's it is.
+    names, captions = listed.naming([ConceptEdit("red", "blue", "object")])
+    texts = [listed.captions[name][place].text for name, place in captions]
+    assert listed.names.index("blue") not in names and texts and all("red" in stems(text) for text in texts)
 
 
 def test_an_unknown_list_is_refused():

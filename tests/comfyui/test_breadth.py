@@ -1,0 +1,164 @@
+"""Lists of names in Remove Concept and Edit Image Model: the default, its sums in a file, cancel."""
+
+import importlib
+
+import pytest
+import torch
+from diff_quickfix.quickfix import SHORT, breadth, breadth_rules, keep_grams_in
+from diff_quickfix.quickfix.concepts.names import NameList, name_list
+from diff_quickfix.quickfix.files import gram_cache
+from small_encoders import objects as small_objects
+from small_sdxl import G_WIDTH, L_WIDTH, small_clip, small_model
+
+# The pack's own code; ComfyUI's version has little to do with it.
+pytestmark = pytest.mark.newest
+# Some that Shapes knows: all of the list would take seconds.
+FEW = ("circle", "square", "blue", "Vincent van Gogh", "Piet Mondrian")
+
+
+@pytest.fixture(scope="module")
+def sdxl():
+    return small_model(), small_clip()
+
+
+@pytest.fixture(params=["shapes", "sdxl"])
+def objects(request, shapes, sdxl):
+    """(MODEL, CLIP) of each kind."""
+    return shapes[:2] if request.param == "shapes" else sdxl
+
+
+@pytest.fixture(autouse=True)
+def user_folder(tmp_path, monkeypatch):
+    """A user folder of its own, and a short list of a few names; gives the files of Gram matrices in the folder."""
+    import folder_paths
+
+    whole = name_list(SHORT)
+    places = [whole.names.index(name) for name in FEW]
+    few = NameList(SHORT, FEW, tuple(whole.captions[i] for i in places), "few", tuple(whole.kinds[i] for i in places))
+    for module in (breadth, breadth_rules):
+        monkeypatch.setattr(module, "name_list", lambda name: few)
+    monkeypatch.setattr(breadth_rules, "SHORTER", {})
+    monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
+    gram_cache.forget()
+    yield lambda: {path: path.read_bytes() for path in (tmp_path / "diff_quickfix").rglob("*") if path.is_file()}
+    keep_grams_in(None)
+    gram_cache.forget()
+
+
+@pytest.fixture
+def remove(run):
+    """Run "Remove Concept" as it is set at first; returns (model, clip, edit, report)."""
+
+    def remove(objects, concept="van gogh", becomes="painting", kind="style", **changes):
+        return run("RemoveConcept", *objects, concept, becomes, kind, 1.0, **changes).args
+
+    return remove
+
+
+@pytest.fixture
+def choose(run):
+    """Run "Edit Image Model"; returns the edit."""
+
+    def choose(objects, maps="default", **changes):
+        chosen = maps, "*", "last subject token"
+        return run("EditImageModel", *objects, "van gogh", "painting", "style", 1.0, *chosen, **changes).args[2]
+
+    return choose
+
+
+def test_the_short_list_guards_where_nobody_chose_one(objects, remove, choose, user_folder):
+    edit, report = remove(objects, way="image model")[2:]
+    assert edit.settings.breadth == SHORT and "guarded by breadth: " in report and "Vincent van Gogh" in report
+    kept = user_folder()
+    assert len(kept) == 1
+    # The same edit as where it is chosen; what was kept of the list is read again, by another node too.
+    for again in (remove(objects, way="image model", breadth="short")[2], choose(objects, breadth="auto")):
+        torch.testing.assert_close(again.delta(), edit.delta(), rtol=1e-4, atol=1e-6)
+        assert again.settings.breadth == SHORT and user_folder() == kept
+    unguarded = remove(objects, way="image model", breadth="none")[2]
+    assert not torch.allclose(unguarded.delta(), edit.delta()) and not unguarded.settings.breadth
+    # Whoever chooses the maps chooses the list too.
+    assert not choose(objects).settings.breadth
+
+
+def test_the_text_encoder_is_guarded_too(shapes, remove):
+    edit, report = remove(shapes[:2], "star", "circle", "object")[2:]
+    assert report.startswith("edited: the text encoder") and edit.settings.breadth == SHORT
+    assert "guarded by breadth: " in report
+
+
+def test_a_report_says_why_no_list_or_a_part_of_it_guards(sdxl, remove, monkeypatch):
+    edit, report = remove(sdxl, "the queen", "snoopy", "fact")[2:]
+    assert not edit.settings.breadth and "no list of names guards the edit, since nobody has looked yet" in report
+    monkeypatch.setattr(breadth_rules, "MOST_WORK", 1)
+    edit, report = remove(sdxl)[2:]
+    assert not edit.settings.breadth and "take this text encoder long to read" in report
+    # Somebody who chooses it gets it, whatever it costs.
+    assert remove(sdxl, breadth="short")[2].settings.breadth == SHORT
+
+
+def test_another_clip_makes_its_own_sums_and_leaves_the_others(sdxl, remove, user_folder):
+    """A patch counts, whatever made it; taken away again, the first file is read."""
+    model, clip = sdxl
+    first = remove(sdxl)[2]
+    (kept,) = user_folder()
+    patched = clip.clone()
+    name = "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1.weight"
+    weight = clip.patcher.model.state_dict()[name]
+    assert patched.add_patches({name: (0.05 * torch.randn_like(weight),)}, 1.0) == [name]
+    other = remove((model, patched))[2]
+    assert len(user_folder()) == 2 and not torch.allclose(other.delta(), first.delta())
+    before = user_folder()
+    gram_cache.forget()
+    torch.testing.assert_close(remove(sdxl)[2].delta(), first.delta(), rtol=1e-4, atol=1e-6)
+    assert user_folder() == before and kept in before
+
+
+def test_cancel_in_the_middle_of_a_list_leaves_nothing(pack, sdxl, remove, user_folder, monkeypatch):
+    import comfy.model_management as management
+    import comfy.utils
+
+    seen, said = [], []
+    monkeypatch.setattr(importlib.import_module(f"{pack.__name__}.nodes.host.breadth"), "say", said.append)
+
+    def cancel(done, total, *_, **__):
+        seen.append((done, total))
+        management.interrupt_current_processing(done >= 4)
+
+    monkeypatch.setattr(breadth, "_BATCH", 2)
+    comfy.utils.set_progress_bar_global_hook(cancel)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            remove(sdxl)
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+        management.interrupt_current_processing(False)
+    assert [done for done, _ in seen] == [0, 2, 4] and seen[0][1] > 4 and not user_folder()
+    assert said == [f"reading {seen[0][1]} captions of names, once for this text encoder"]
+    assert remove(sdxl)[2].settings.breadth == SHORT and len(user_folder()) == 1
+
+
+def test_change_edit_keeps_the_list_and_its_file(sdxl, remove, run, user_folder):
+    model, clip = sdxl
+    edit = remove(sdxl)[2]
+    before = user_folder()
+    gram_cache.forget()
+    changed = run("ChangeEdit", clip, edit, "", "monet -> painting", "", 1.0, model=model).args[1]
+    assert changed.settings.breadth == SHORT and changed.report.breadth is not None and user_folder() == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_are_counted_whatever_they_are_stored_in(pack, dtype):
+    """Oracle: four d x d of attention and two d x 4d of the rest in each layer, and the projection of a tower."""
+    count = importlib.import_module(f"{pack.__name__}.nodes.host.breadth").linear_weights
+    clip = small_clip().cond_stage_model.to(dtype)
+    found = {name: count(getattr(clip, f"clip_{name}")) for name in "lg"}
+    for name, width in (("l", L_WIDTH), ("g", G_WIDTH)):
+        shapes = [tuple(value.shape) for key, value in getattr(clip, f"clip_{name}").state_dict().items()]
+        assert found[name] >= 4 * width * width and found[name] <= sum(a[0] * a[1] for a in shapes if len(a) == 2)
+        weights = getattr(clip, f"clip_{name}").state_dict().items()
+        embedded = sum(value.numel() for key, value in weights if "embedding" in key and value.ndim == 2)
+        assert found[name] == sum(a[0] * a[1] for a in shapes if len(a) == 2) - embedded
+    pictures = torch.nn.ModuleDict({"visual": torch.nn.Linear(3, 5), "layers": torch.nn.Linear(4, 7)})
+    assert count(pictures) == 28
+    assert count(small_objects("z-image")[1].cond_stage_model) > 0
