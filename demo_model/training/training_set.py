@@ -89,7 +89,7 @@ class FluxRecipe:
     t5_batch: int = 96
     t5_rate: float = 1e-3
     t5_reading: float = 1.0
-    flow_steps: int = 14_000
+    flow_steps: int = 20_000
     flow_batch: int = 16
     flow_rate: float = 1e-3
     flow_ema: float = 0.999
