@@ -4,9 +4,7 @@ import importlib
 
 import pytest
 import torch
-from diff_quickfix.quickfix import SHORT, breadth, breadth_rules, keep_grams_in
-from diff_quickfix.quickfix.concepts.names import NameList, name_list
-from diff_quickfix.quickfix.files import gram_cache
+from diff_quickfix.quickfix import SHORT
 from small_encoders import objects as small_objects
 from small_sdxl import G_WIDTH, L_WIDTH, small_clip, small_model
 
@@ -27,22 +25,36 @@ def objects(request, shapes, sdxl):
     return shapes[:2] if request.param == "shapes" else sdxl
 
 
+@pytest.fixture
+def part(pack):
+    """A module of the pack under test, by its name: the nodes' own, of which the tests' are another copy."""
+    return lambda name: importlib.import_module(f"{pack.__name__}.{name}")
+
+
+@pytest.fixture
+def forget(part):
+    """Drop what is kept in memory of Gram matrices."""
+    return part("quickfix.files.gram_cache").forget
+
+
 @pytest.fixture(autouse=True)
-def user_folder(tmp_path, monkeypatch):
+def user_folder(part, forget, tmp_path, monkeypatch):
     """A user folder of its own, and a short list of a few names; gives the files of Gram matrices in the folder."""
     import folder_paths
 
-    whole = name_list(SHORT)
+    names = part("quickfix.concepts.names")
+    whole = names.name_list(SHORT)
     places = [whole.names.index(name) for name in FEW]
-    few = NameList(SHORT, FEW, tuple(whole.captions[i] for i in places), "few", tuple(whole.kinds[i] for i in places))
-    for module in (breadth, breadth_rules):
-        monkeypatch.setattr(module, "name_list", lambda name: few)
-    monkeypatch.setattr(breadth_rules, "SHORTER", {})
+    captions, kinds = (tuple(column[i] for i in places) for column in (whole.captions, whole.kinds))
+    few = names.NameList(SHORT, FEW, captions, "few", kinds)
+    for module in ("quickfix.breadth", "quickfix.breadth_rules"):
+        monkeypatch.setattr(part(module), "name_list", lambda name: few)
+    monkeypatch.setattr(part("quickfix.breadth_rules"), "SHORTER", {})
     monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path))
-    gram_cache.forget()
+    forget()
     yield lambda: {path: path.read_bytes() for path in (tmp_path / "diff_quickfix").rglob("*") if path.is_file()}
-    keep_grams_in(None)
-    gram_cache.forget()
+    part("quickfix.breadth").keep_grams_in(None)
+    forget()
 
 
 @pytest.fixture
@@ -87,17 +99,17 @@ def test_the_text_encoder_is_guarded_too(shapes, remove):
     assert "guarded by breadth: " in report
 
 
-def test_a_report_says_why_no_list_or_a_part_of_it_guards(sdxl, remove, monkeypatch):
+def test_a_report_says_why_no_list_guards(sdxl, remove, part, monkeypatch):
     edit, report = remove(sdxl, "the queen", "snoopy", "fact")[2:]
     assert not edit.settings.breadth and "no list of names guards the edit, since nobody has looked yet" in report
-    monkeypatch.setattr(breadth_rules, "MOST_WORK", 1)
+    monkeypatch.setattr(part("quickfix.breadth_rules"), "MOST_WORK", 1)
     edit, report = remove(sdxl)[2:]
     assert not edit.settings.breadth and "take this text encoder long to read" in report
     # Somebody who chooses it gets it, whatever it costs.
     assert remove(sdxl, breadth="short")[2].settings.breadth == SHORT
 
 
-def test_another_clip_makes_its_own_sums_and_leaves_the_others(sdxl, remove, user_folder):
+def test_another_clip_makes_its_own_sums_and_leaves_the_others(sdxl, remove, user_folder, forget):
     """A patch counts, whatever made it; taken away again, the first file is read."""
     model, clip = sdxl
     first = remove(sdxl)[2]
@@ -109,23 +121,23 @@ def test_another_clip_makes_its_own_sums_and_leaves_the_others(sdxl, remove, use
     other = remove((model, patched))[2]
     assert len(user_folder()) == 2 and not torch.allclose(other.delta(), first.delta())
     before = user_folder()
-    gram_cache.forget()
+    forget()
     torch.testing.assert_close(remove(sdxl)[2].delta(), first.delta(), rtol=1e-4, atol=1e-6)
     assert user_folder() == before and kept in before
 
 
-def test_cancel_in_the_middle_of_a_list_leaves_nothing(pack, sdxl, remove, user_folder, monkeypatch):
+def test_cancel_in_the_middle_of_a_list_leaves_nothing(part, sdxl, remove, user_folder, monkeypatch):
     import comfy.model_management as management
     import comfy.utils
 
     seen, said = [], []
-    monkeypatch.setattr(importlib.import_module(f"{pack.__name__}.nodes.host.breadth"), "say", said.append)
+    monkeypatch.setattr(part("nodes.host.breadth"), "say", said.append)
 
     def cancel(done, total, *_, **__):
         seen.append((done, total))
         management.interrupt_current_processing(done >= 4)
 
-    monkeypatch.setattr(breadth, "_BATCH", 2)
+    monkeypatch.setattr(part("quickfix.breadth"), "_BATCH", 2)
     comfy.utils.set_progress_bar_global_hook(cancel)
     try:
         with pytest.raises(management.InterruptProcessingException):
@@ -138,27 +150,25 @@ def test_cancel_in_the_middle_of_a_list_leaves_nothing(pack, sdxl, remove, user_
     assert remove(sdxl)[2].settings.breadth == SHORT and len(user_folder()) == 1
 
 
-def test_change_edit_keeps_the_list_and_its_file(sdxl, remove, run, user_folder):
+def test_change_edit_keeps_the_list_and_its_file(sdxl, remove, run, user_folder, forget):
     model, clip = sdxl
     edit = remove(sdxl)[2]
     before = user_folder()
-    gram_cache.forget()
+    forget()
     changed = run("ChangeEdit", clip, edit, "", "monet -> painting", "", 1.0, model=model).args[1]
     assert changed.settings.breadth == SHORT and changed.report.breadth is not None and user_folder() == before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_weights_are_counted_whatever_they_are_stored_in(pack, dtype):
-    """Oracle: four d x d of attention and two d x 4d of the rest in each layer, and the projection of a tower."""
-    count = importlib.import_module(f"{pack.__name__}.nodes.host.breadth").linear_weights
+def test_weights_are_counted_whatever_they_are_stored_in(part, dtype):
+    """Oracle: all matrices of a text tower but its embeddings."""
+    count = part("nodes.host.breadth").linear_weights
     clip = small_clip().cond_stage_model.to(dtype)
     found = {name: count(getattr(clip, f"clip_{name}")) for name in "lg"}
     for name, width in (("l", L_WIDTH), ("g", G_WIDTH)):
-        shapes = [tuple(value.shape) for key, value in getattr(clip, f"clip_{name}").state_dict().items()]
-        assert found[name] >= 4 * width * width and found[name] <= sum(a[0] * a[1] for a in shapes if len(a) == 2)
-        weights = getattr(clip, f"clip_{name}").state_dict().items()
-        embedded = sum(value.numel() for key, value in weights if "embedding" in key and value.ndim == 2)
-        assert found[name] == sum(a[0] * a[1] for a in shapes if len(a) == 2) - embedded
+        weights = getattr(clip, f"clip_{name}").transformer.state_dict().items()
+        shapes = [value.shape for key, value in weights if value.ndim == 2 and "embedding" not in key]
+        assert found[name] == sum(a * b for a, b in shapes) > 4 * width * width
     pictures = torch.nn.ModuleDict({"visual": torch.nn.Linear(3, 5), "layers": torch.nn.Linear(4, 7)})
     assert count(pictures) == 28
     assert count(small_objects("z-image")[1].cond_stage_model) > 0

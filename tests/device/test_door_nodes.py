@@ -1,6 +1,7 @@
 """Removing a concept from an image model's doors, with MODEL and CLIP on the device as ComfyUI leaves them there."""
 
 import dataclasses
+import importlib
 
 import pytest
 import torch
@@ -65,11 +66,12 @@ def test_a_lora_of_the_users_is_in_the_states(moved, shapes, remove, on_cpu):
 
 
 @pytest.mark.parametrize("way", ["image model", "text encoder"])
-def test_a_list_of_names_guards_as_on_the_cpu(moved, shapes, remove, tmp_path, monkeypatch, way):
+def test_a_list_of_names_guards_as_on_the_cpu(pack, moved, shapes, remove, tmp_path, monkeypatch, way):
     import folder_paths
-    from diff_quickfix.quickfix import breadth, keep_grams_in
-    from diff_quickfix.quickfix.files import gram_cache
 
+    breadth, gram_cache = (
+        importlib.import_module(f"{pack.__name__}.quickfix.{name}") for name in ("breadth", "files.gram_cache")
+    )
     whole = breadth.name_list("short-1")
     few = dataclasses.replace(whole, names=whole.names[-9:], captions=whole.captions[-9:], digest="few")
     monkeypatch.setattr(breadth, "name_list", lambda name: few)
@@ -82,7 +84,7 @@ def test_a_list_of_names_guards_as_on_the_cpu(moved, shapes, remove, tmp_path, m
             edits.append(remove(*objects[:2], way=way, breadth="short")[2])
             assert len(list((tmp_path / place).rglob("*.safetensors"))) == 1
     finally:
-        keep_grams_in(None)
+        breadth.keep_grams_in(None)
         gram_cache.forget()
     found, wanted = edits
     assert found.report.breadth == wanted.report.breadth and found.report.breadth.captions > 4
