@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ..families.clip import TEXT_KINDS
 from ..families.sites import select
+from ..families.text_stacks import ENCODER_NAMES, SITE_KINDS
 from ..families.unet import unet_sites
-from ..text.subjects import PLACES
+from ..text.subjects import EARLIER, PLACES
 from ..tracing.runs.cases import Restoration
 from .api import CorruptionType, Node, io, schema
 from .host.tracing.corrupted import EXTENTS, CorruptionSettings, corrupt_prompt
+from .host.tracing.encoders import ALL_ENCODERS
 from .host.tracing.restored_model import restore_in_unet
 from .host.tracing.steps import MOST_STEPS
 
@@ -31,6 +32,16 @@ def extent_input() -> io.Input:
     )
 
 
+def encoder_input() -> io.Input:
+    return io.Combo.Input(
+        "encoder",
+        options=[ALL_ENCODERS, *ENCODER_NAMES],
+        default=ALL_ENCODERS,
+        optional=True,
+        tooltip="In which text encoder the subject is hidden: all, or one, to see whether the model listens to it.",
+    )
+
+
 class CorruptPrompt(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -44,7 +55,7 @@ class CorruptPrompt(Node):
                 "words in its place. Paint both conditionings from the same seed to see what the subject does."
             ),
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of a Stable Diffusion 1.x or 2.x model."),
+                io.Clip.Input("clip", tooltip="The CLIP of any model whose text encoders are CLIP, T5 or language models."),
                 io.String.Input(
                     "prompt",
                     multiline=True,
@@ -69,6 +80,7 @@ class CorruptPrompt(Node):
                 ),
                 replaced_by_input(),
                 extent_input(),
+                encoder_input(),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -87,9 +99,18 @@ class CorruptPrompt(Node):
 
     @classmethod
     def execute(
-        cls, clip, prompt: str, subject: str, noise: float, seed: int, replaced_by: str = "", corrupt: str = EXTENTS[0]
+        cls,
+        clip,
+        prompt: str,
+        subject: str,
+        noise: float,
+        seed: int,
+        replaced_by: str = "",
+        corrupt: str = EXTENTS[0],
+        encoder: str = ALL_ENCODERS,
     ) -> io.NodeOutput:
-        corrupted = corrupt_prompt(clip, prompt, subject, CorruptionSettings(noise, 1, seed, replaced_by, corrupt))
+        settings = CorruptionSettings(noise, 1, seed, replaced_by, corrupt, encoder)
+        corrupted = corrupt_prompt(clip, prompt, subject, settings)
         return io.NodeOutput(
             corrupted.conditioning(Restoration(0)), corrupted.conditioning(Restoration(None)), corrupted
         )
@@ -111,17 +132,19 @@ class RestoreTextState(Node):
                 io.Int.Input("layer", default=0, min=0, max=63, tooltip="The text encoder's layer, counted from 0."),
                 io.Combo.Input(
                     "kind",
-                    options=list(TEXT_KINDS),
+                    options=list(SITE_KINDS),
                     default="self_attn",
-                    tooltip="What is put back: the layer's self-attention output, its MLP output, or the "
-                    "whole hidden state after it.",
+                    tooltip="What is put back: the layer's self-attention output, its MLP output, the whole hidden "
+                    "state after it; the state that is handed to the image model from before the layer (tap); or the "
+                    "pooled vector, which has no layer.",
                 ),
                 io.Combo.Input(
                     "tokens",
-                    options=list(PLACES),
+                    options=[*PLACES, EARLIER],
                     default="subject and later",
-                    tooltip="At which tokens. Later ones read the subject; earlier ones never see it.",
+                    tooltip="At which tokens. Later ones read the subject; earlier ones do so in T5 only.",
                 ),
+                encoder_input(),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -131,8 +154,10 @@ class RestoreTextState(Node):
         )
 
     @classmethod
-    def execute(cls, corruption, layer: int, kind: str, tokens: str) -> io.NodeOutput:
-        return io.NodeOutput(corruption.restored(layer, kind, tokens))
+    def execute(
+        cls, corruption, layer: int, kind: str, tokens: str, encoder: str = ALL_ENCODERS
+    ) -> io.NodeOutput:
+        return io.NodeOutput(corruption.restored(layer, kind, tokens, encoder))
 
 
 class RestoreUNetState(Node):

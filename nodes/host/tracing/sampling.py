@@ -17,7 +17,7 @@ import torch
 
 from ....tracing.runs.interventions import InterventionError, Patch
 from ....tracing.runs.lockstep import Painter
-from ..objects import Conditioning, Executor, Latent, Model, Sampler
+from ..objects import Conditioning, Executor, Latent, Model, Sampler, Vae
 from .patched_model import WRAPPER, with_patches
 
 # Samplers whose result depends on the initial noise alone. Fresh noise at each step would differ between rows.
@@ -67,7 +67,8 @@ class InitialLatent:
     """The one latent that every picture starts from, as the stock sampler reads a LATENT.
 
     Attributes:
-        image: (1, channels, height, width) with as many channels as the model has.
+        image: (1, channels, height, width) with as many channels as the model has; (1, channels, 1, height, width) for
+            a model that also paints video.
         mask: (1, channels, height, width) in [0, 1], where noise is removed; None: everywhere.
         batch_index: which of the noises that a seed gives is taken; None: the first.
     """
@@ -84,7 +85,7 @@ class InitialLatent:
             ValueError: it is not of pictures, or holds more than one.
         """
         samples = latent["samples"]
-        if getattr(samples, "is_nested", False) or samples.ndim != 4:
+        if getattr(samples, "is_nested", False) or not (samples.ndim == 4 or (samples.ndim == 5 and samples.shape[2] == 1)):
             raise ValueError(
                 f"Tracing paints pictures; the latent is {_described(samples)}. Connect the latent of a picture, such "
                 "as Empty Latent Image gives."
@@ -118,14 +119,13 @@ def make_painter(
     latent: InitialLatent,
     settings: SamplerSettings,
     *,
-    options: Sequence[Mapping[str, Any]] = ({},),
     branch: str = "cond",
 ) -> Painter:
     """A painter (see ``tracing.lockstep``) that runs ComfyUI's own sampler on a MODEL.
 
+    What it is given of the text is a CONDITIONING with one row for each picture.
+
     Args:
-        options: what stands beside the text states in each entry of the positive conditioning. The painter's states
-            are those of the entries, one after another along the tokens.
         branch: "cond" or "both" halves of the guidance.
 
     Raises:
@@ -140,20 +140,19 @@ def make_painter(
     plain = model.clone()
     plain.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, WRAPPER, _as_one_picture)
 
-    def paint(states: torch.Tensor, seed: int, patches: Sequence[Patch]) -> torch.Tensor:
-        rows = len(states)
+    def paint(states: Conditioning, seed: int, patches: Sequence[Patch]) -> torch.Tensor:
+        rows = len(states[0][0])
         patched = with_patches(plain, _fixed(patches, rows), branch=branch) if patches else plain
-        entries = zip(states.chunk(len(options), 1), options, strict=True)
         return comfy.sample.sample(
             patched,
-            latent.noise(seed).repeat(rows, 1, 1, 1),
+            _repeated(latent.noise(seed), rows),
             settings.steps,
             settings.cfg,
             settings.sampler,
             settings.scheduler,
-            [[one, dict(more)] for one, more in entries],
+            [[one, dict(more)] for one, more in states],
             negative,
-            latent.image.repeat(rows, 1, 1, 1),
+            _repeated(latent.image, rows),
             noise_mask=latent.mask,
             disable_pbar=True,
             seed=seed,
@@ -161,6 +160,16 @@ def make_painter(
         )
 
     return paint
+
+
+def _repeated(one: torch.Tensor, rows: int) -> torch.Tensor:
+    return one.repeat(rows, *(1 for _ in one.shape[1:]))
+
+
+def pictures_of(vae: Vae, latents: torch.Tensor) -> torch.Tensor:
+    """Pictures (n, height, width, 3) of latents; of a VAE that is made for video, one frame each."""
+    pictures = vae.decode(latents)
+    return pictures[:, 0] if pictures.ndim == 5 else pictures
 
 
 def arguments_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
