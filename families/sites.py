@@ -89,7 +89,11 @@ def select(sites: Iterable[Site], *, kinds: Sequence[str] | None = None, names: 
     )
     if not chosen:
         there = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")
-        raise SiteError(f"No site fits kinds {kinds or 'all'} and names {names or '*'}; this model has {there}.")
+        wanted = "all kinds" if kinds is None else f"kind {', '.join(kinds)}"
+        raise SiteError(
+            f"No site fits {wanted} and names {names or '*'}; this model has the kinds "
+            f"{', '.join(dict.fromkeys(site.kind for site in sites))}: {there}."
+        )
     return chosen
 
 

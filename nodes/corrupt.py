@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..families.sites import select
 from ..families.text_stacks import ENCODER_NAMES, SITE_KINDS
-from ..families.unet import unet_sites
+from ..families.transformer import image_sites
 from ..text.subjects import EARLIER, PLACES
 from ..tracing.runs.cases import Restoration
 from .api import CorruptionType, Node, io, schema
@@ -55,7 +55,9 @@ class CorruptPrompt(Node):
                 "words in its place. Paint both conditionings from the same seed to see what the subject does."
             ),
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of any model whose text encoders are CLIP, T5 or language models."),
+                io.Clip.Input(
+                    "clip", tooltip="The CLIP of any model whose text encoders are CLIP, T5 or language models."
+                ),
                 io.String.Input(
                     "prompt",
                     multiline=True,
@@ -154,9 +156,7 @@ class RestoreTextState(Node):
         )
 
     @classmethod
-    def execute(
-        cls, corruption, layer: int, kind: str, tokens: str, encoder: str = ALL_ENCODERS
-    ) -> io.NodeOutput:
+    def execute(cls, corruption, layer: int, kind: str, tokens: str, encoder: str = ALL_ENCODERS) -> io.NodeOutput:
         return io.NodeOutput(corruption.restored(layer, kind, tokens, encoder))
 
 
@@ -165,7 +165,7 @@ class RestoreUNetState(Node):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="DiffQuickFix_RestoreUNetState",
-            display_name="Restore Layer State (UNet)",
+            display_name="Restore Layer State (Image Model)",
             category="Diff-QuickFix/trace",
             description=(
                 "A MODEL that paints the restored run: while it samples the corrupted conditioning, the outputs of the "
@@ -173,7 +173,7 @@ class RestoreUNetState(Node):
                 "draws no noise on the way."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="A UNet with cross-attention. LoRA and ControlNet keep working."),
+                io.Model.Input("model", tooltip="A UNet or an image transformer. LoRA and ControlNet keep working."),
                 CorruptionType.Input(
                     "corruption", tooltip="From Corrupt Prompt; its corrupted output is the sampler's positive."
                 ),
@@ -181,8 +181,8 @@ class RestoreUNetState(Node):
                     "sites",
                     default="unet.middle.*.self_attn",
                     tooltip="Names of the sites, * and ? allowed, several divided by commas: "
-                    "unet.down.1.a0.cross_attn, unet.up.*.resnet. ComfyUI's numbers, unet.input.4.1.*, are "
-                    "understood too.",
+                    "unet.down.1.a0.cross_attn, unet.up.*.resnet, dit.double.*.attn, dit.single.3.text_block. "
+                    "ComfyUI's numbers, unet.input.4.1.*, are understood too.",
                 ),
                 io.Int.Input("start_step", default=0, min=0, max=MOST_STEPS, tooltip="First step that is restored."),
                 io.Int.Input(
@@ -208,6 +208,6 @@ class RestoreUNetState(Node):
     def execute(
         cls, model, corruption, sites: str, start_step: int, end_step: int, branch: str, schedule=None
     ) -> io.NodeOutput:
-        chosen = [site.name for site in select(unet_sites(model.model.diffusion_model), names=sites)]
+        chosen = [site.name for site in select(image_sites(model.model.diffusion_model), names=sites)]
         steps = range(start_step, end_step)
         return io.NodeOutput(restore_in_unet(model, corruption, chosen, steps=steps, branch=branch, schedule=schedule))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..families.text_stacks import SITE_KINDS, TEXT_KINDS
-from ..families.unet import UNET_KINDS
+from ..families.transformer import IMAGE_KINDS
 from ..tracing.results.examples import MOST_CELLS as MOST_PICTURES
 from .api import CausalTraceType, ImageScorerType, Node, io, schema
 from .corrupt import EXAMPLE, encoder_input, extent_input, replaced_by_input
@@ -199,15 +199,16 @@ class CausalTraceUNet(Node):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="DiffQuickFix_CausalTraceUNet",
-            display_name="Causal Trace (UNet)",
+            display_name="Causal Trace (Image Model)",
             category="Diff-QuickFix/trace",
             search_aliases=["causal tracing", "locate knowledge", "interpret", "interpretability"],
             description=(
-                "Which layer of the UNet, and at which steps, carries the subject? Restores every site in turn from "
-                "the clean run, which rides along in the same batch, and measures how much of the picture comes back."
+                "Which layer of the image model, UNet or transformer, and at which steps, carries the subject? Restores "
+                "every site in turn from the clean run, which rides along in the same batch, and measures how much of "
+                "the picture comes back."
             ),
             inputs=[
-                *_sweep_inputs(UNET_KINDS, "cross_attn"),
+                *_sweep_inputs(IMAGE_KINDS, "cross_attn"),
                 io.Int.Input(
                     "step_windows",
                     default=1,

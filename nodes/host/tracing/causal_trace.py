@@ -15,7 +15,7 @@ import latent_preview
 import torch
 
 from ....families.sites import Site, select, windows
-from ....families.unet import unet_sites
+from ....families.transformer import image_sites
 from ....tracing.results.examples import examples_of
 from ....tracing.runs.lockstep import Score, Sweep, sweep
 from ....tracing.runs.plan import Plan
@@ -110,9 +110,7 @@ def trace_text(
         raise ValueError(
             f"Got {len(corrupted)} prompts; their tokens are not the same. Choose columns: places, or trace one prompt."
         )
-    chosen = {
-        site.encoder for site in select(corrupted[0].sites, kinds=settings.kinds, names=settings.sites)
-    }
+    chosen = {site.encoder for site in select(corrupted[0].sites, kinds=settings.kinds, names=settings.sites)}
     made = token_columns(corrupted[0], chosen) if columns == "tokens" else place_columns(corrupted, chosen)
     plan = _plan(settings, "text", corrupted[0].sites, made.labels)
     plan = replace(plan, empty=made.empty(plan.groups, corrupted))
@@ -130,7 +128,7 @@ def trace_unet(
     branch: str = "cond",
     checkpoint: Path | None = None,
 ) -> tuple[Sweep, torch.Tensor]:
-    """Trace the UNet: sites x step windows (one window: all steps)."""
+    """Trace the image model: sites x step windows (one window: all steps)."""
     steps = settings.sampler.steps
     if not 1 <= step_windows <= steps:
         raise ValueError(f"Cannot divide {steps} steps into {step_windows} windows; choose 1 to {steps}.")
@@ -141,7 +139,7 @@ def trace_unet(
         if step_windows == 1
         else tuple(f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges)
     )
-    sites = unet_sites(inputs.model.model.diffusion_model)
+    sites = image_sites(inputs.model.model.diffusion_model)
     plan = _plan(settings, "unet", sites, labels, (None,) if step_windows == 1 else tuple(ranges))
     return _run(inputs, settings, _corrupt_all(inputs.clip, settings), plan, branch=branch, checkpoint=checkpoint)
 

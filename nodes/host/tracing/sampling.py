@@ -85,7 +85,9 @@ class InitialLatent:
             ValueError: it is not of pictures, or holds more than one.
         """
         samples = latent["samples"]
-        if getattr(samples, "is_nested", False) or not (samples.ndim == 4 or (samples.ndim == 5 and samples.shape[2] == 1)):
+        if getattr(samples, "is_nested", False) or not (
+            samples.ndim == 4 or (samples.ndim == 5 and samples.shape[2] == 1)
+        ):
             raise ValueError(
                 f"Tracing paints pictures; the latent is {_described(samples)}. Connect the latent of a picture, such "
                 "as Empty Latent Image gives."
@@ -219,7 +221,7 @@ def _fixed(patches: Sequence[Patch], rows: int) -> Callable[[int], Sequence[Patc
     def patches_of(size: int) -> Sequence[Patch]:
         if size != rows:
             raise InterventionError(
-                f"The UNet was given {size} rows a conditioning; expected {rows}. Another node changes the batch."
+                f"The image model was given {size} rows a conditioning; expected {rows}. Another node changes the batch."
             )
         return patches
 
