@@ -32,13 +32,11 @@ def extent_input() -> io.Input:
     )
 
 
-def encoder_input() -> io.Input:
+def encoder_input(
+    tooltip: str = "In which text encoder the subject is hidden: all, or one, to see whether the model listens to it.",
+) -> io.Input:
     return io.Combo.Input(
-        "encoder",
-        options=[ALL_ENCODERS, *ENCODER_NAMES],
-        default=ALL_ENCODERS,
-        optional=True,
-        tooltip="In which text encoder the subject is hidden: all, or one, to see whether the model listens to it.",
+        "encoder", options=[ALL_ENCODERS, *ENCODER_NAMES], default=ALL_ENCODERS, optional=True, tooltip=tooltip
     )
 
 
@@ -55,9 +53,7 @@ class CorruptPrompt(Node):
                 "words in its place. Paint both conditionings from the same seed to see what the subject does."
             ),
             inputs=[
-                io.Clip.Input(
-                    "clip", tooltip="The CLIP of any model whose text encoders are CLIP, T5 or language models."
-                ),
+                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 io.String.Input(
                     "prompt",
                     multiline=True,
@@ -146,7 +142,7 @@ class RestoreTextState(Node):
                     default="subject and later",
                     tooltip="At which tokens. Later ones read the subject; earlier ones do so in T5 only.",
                 ),
-                encoder_input(),
+                encoder_input("In which text encoder it is put back; all: in each that has the layer."),
             ],
             outputs=[
                 io.Conditioning.Output(

@@ -8,7 +8,6 @@ with a space or a mark that is glued to it. That holds for byte pairs and senten
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -19,9 +18,9 @@ from .subjects import SubjectError
 
 FILL = -1
 """The id that fills a row up to the context: nothing is there. Ids below it are another encoder's tokens."""
-PLAIN_WORDS = ("x", "7", "quilt")
+PLAIN_WORDS = ("x", "quilt")
 """Words that a tokenizer glues to no mark behind them."""
-_OTHER_WORDS = (*PLAIN_WORDS, "*")
+_OTHER_WORDS = (*PLAIN_WORDS, "7", "*")
 # Scripts whose words stand without spaces between them, or with endings glued to them.
 _SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
@@ -137,15 +136,6 @@ class RowTokenizer(PromptTokenizer):
                 "Write the concept in letters that it reads, such as Latin ones."
             )
         return found
-
-    def read(self, text: str) -> tuple[TokenizedPrompt, Row]:
-        """A prompt without what fills its row up to the context, and its row.
-
-        Raises:
-            PromptError: a prompt longer than the context.
-        """
-        row = self._row(text)
-        return dataclasses.replace(self._tokenized(text), ids=row.ids), row
 
     def _row(self, text: str) -> Row:
         if text not in self._rows:

@@ -36,6 +36,7 @@ class Reading:
         chunks: how many parts the prompt is cut into.
         chunk: which of them holds the subject.
         others: for each of ``subjects`` what the encoder is given of the words that take its place.
+        pads: positions of padding that stands before a template's end.
     """
 
     encoder: TracedEncoder
@@ -46,6 +47,7 @@ class Reading:
     chunks: int = 1
     chunk: int = 0
     others: tuple[tuple[Any, ...], ...] = ()
+    pads: frozenset[int] = frozenset()
 
     @property
     def subject(self) -> range:
@@ -54,7 +56,11 @@ class Reading:
 
     def places(self) -> dict[str, tuple[int, ...] | None]:
         """Token positions by the names of places; empty where the prompt has none."""
-        return places(self.tokens, self.subject, causal=self.encoder.stack.causal)
+        found = places(self.tokens, self.subject, causal=self.encoder.stack.causal)
+        if self.pads:
+            found["end of text"] = tuple(spot for spot in found["end of text"] or () if spot not in self.pads)
+            found["padding"] = (*sorted(self.pads), *(found["padding"] or ()))
+        return found
 
     def pools(self, positions: tuple[int, ...] | None) -> bool:
         """Whether the encoder's pooled vector is read at some of these positions: CLIP's is the state at the end of
@@ -71,7 +77,8 @@ class Reading:
         """
         causal = self.encoder.stack.causal
         first = min(self.subjects[0]) if causal else self.tokens.start
-        spots = range(first, min(self.tokens.eos + 1, len(self.tokens.ids)))
+        last = min(self.tokens.eos + 1, len(self.tokens.ids))
+        spots = [place for place in range(first, last) if place not in self.pads]
         words = [self.labels[place] for place in spots]
         labels = [word if words.count(word) == 1 else f"{word} ({i})" for word, i in zip(words, spots, strict=True)]
         positions = [(place,) for place in spots]
@@ -154,35 +161,49 @@ def _read_row(clip: Clip, encoder: TracedEncoder, prompt: str, subject: str, rep
     text = unicodedata.normalize("NFC", prompt)
     subject = unicodedata.normalize("NFC", subject)
     tokenizer = _row_tokenizer(clip, encoder)
-    tokens, row = tokenizer.read(text)
+    ids, kept = _row(clip, encoder, text)
     found = mentions(text, subject)
     spans, others = [], []
     for place in found:
         before, after = text[: place.start], text[place.stop :]
-        spans.append(tokenizer.span(before, text[place.start : place.stop], after, PLAIN_WORDS))
+        span = tokenizer.span(before, text[place.start : place.stop], after, PLAIN_WORDS)
+        spans.append(range(kept[span[0]], kept[span[-1]] + 1))
         if replaced_by:
-            other = tokenizer.read(before + replaced_by + after)[1]
+            other, where = _row(clip, encoder, before + replaced_by + after)
             span = tokenizer.span(before, replaced_by, after, PLAIN_WORDS)
-            others.append(tuple(other.ids[position] for position in span))
-    labels = tuple(_label(encoder, token) for token in row.ids[: row.length])
-    return Reading(encoder, row.ids, tokens, tuple(spans), labels, others=tuple(others))
+            others.append(tuple(other[where[position]] for position in span))
+    short = tokenizer.tokenize(text)
+    start = (*kept, kept[-1] + 1)[short.start]
+    stop = kept[short.last_word] + 1 if short.body else start
+    tokens = TokenizedPrompt(prompt, ids, kept[-1], (), start=start, stop=stop)
+    labels = tuple(_label(encoder, token) for token in ids[: kept[-1] + 1])
+    pads = frozenset(range(kept[-1])) - frozenset(kept)
+    return Reading(encoder, ids, tokens, tuple(spans), labels, others=tuple(others), pads=pads)
+
+
+def _row(clip: Clip, encoder: TracedEncoder, text: str) -> tuple[tuple[int, ...], list[int]]:
+    """The token ids of a prompt, and the positions of those that are no padding.
+
+    Raises:
+        PromptError: ComfyUI cuts the prompt into parts, or it holds an embedding.
+    """
+    parts = clip.tokenize(text)[encoder.stream]
+    if len(parts) != 1:
+        raise PromptError(
+            f"ComfyUI cuts the prompt into {len(parts)} parts for {encoder.title}; only a prompt that it reads whole "
+            f"can be traced. Shorten it: {text!r}"
+        )
+    ids, pad = plain_ids(parts, text), getattr(encoder.own, "pad_token", None)
+    # A prompt of no text may be padding alone; its first token is then taken for its text.
+    return ids, [place for place, token in enumerate(ids) if token != pad] or [0]
 
 
 def _row_tokenizer(clip: Clip, encoder: TracedEncoder) -> RowTokenizer:
-    pad = getattr(encoder.own, "pad_token", None)
+    """Compares the rows of prompts without their padding, wherever that stands."""
 
     def row(text: str) -> Row:
-        parts = clip.tokenize(text)[encoder.stream]
-        if len(parts) != 1:
-            raise PromptError(
-                f"ComfyUI cuts the prompt into {len(parts)} parts for {encoder.title}; only a prompt that it reads "
-                f"whole can be traced. Shorten it: {text!r}"
-            )
-        ids = plain_ids(parts, text)
-        length = len(ids)
-        while length > 1 and ids[length - 1] == pad:
-            length -= 1
-        return Row(ids, length)
+        ids, kept = _row(clip, encoder, text)
+        return Row(tuple(ids[place] for place in kept), len(kept))
 
     return RowTokenizer(
         row,

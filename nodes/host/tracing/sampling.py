@@ -34,6 +34,8 @@ DETERMINISTIC = (
     "uni_pc",
     "uni_pc_bh2",
 )
+# What stands in conditionings of which a model takes one row at a time: Anima's adapter reads one prompt.
+_ONE_BY_ONE = ("t5xxl_ids",)
 # What ``CFGGuider.outer_sample`` takes by place, with its defaults.
 _SAMPLE: dict[str, Any] = {
     "noise": None,
@@ -144,6 +146,9 @@ def make_painter(
 
     def paint(states: Conditioning, seed: int, patches: Sequence[Patch]) -> torch.Tensor:
         rows = len(states[0][0])
+        if rows > 1 and any(name in more for _, more in states for name in _ONE_BY_ONE):
+            alone = [_row_of(states, row) for row in range(rows)]
+            return torch.cat([paint(one, seed, patches) for one in alone])
         patched = with_patches(plain, _fixed(patches, rows), branch=branch) if patches else plain
         return comfy.sample.sample(
             patched,
@@ -162,6 +167,19 @@ def make_painter(
         )
 
     return paint
+
+
+def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
+    """A CONDITIONING of one row of several; what the rows share stays."""
+
+    def own(value: Any, rows: int) -> Any:
+        several = isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 1
+        return value[row : row + 1] if several and len(value) == rows else value
+
+    return [
+        [states[row : row + 1], {name: own(value, len(states)) for name, value in more.items()}]
+        for states, more in conditioning
+    ]
 
 
 def _repeated(one: torch.Tensor, rows: int) -> torch.Tensor:
