@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
-
-from .sites import Site, SiteError
-
 
 @dataclass(frozen=True)
 class Encoder:
@@ -169,36 +165,6 @@ ENCODERS |= {
     "sd3_clip_g": replace(ENCODERS["sdxl_clip_g"], **_SD3),
     "flux_clip_l": replace(ENCODERS["sdxl_clip_l"], **_FLUX, skipped=0, normed=True),
 }
-
-
-TEXT_KINDS = ("self_attn", "mlp", "hidden")
-
-
-def text_sites(module: nn.Module) -> tuple[Site, ...]:
-    """The sites of a CLIP text encoder, layer by layer, in the order of :data:`TEXT_KINDS`.
-
-    Any module that holds ``encoder.layers`` of blocks with ``self_attn`` and ``mlp`` will do.
-
-    Raises:
-        SiteError: there is no such thing in the module, or more than one.
-    """
-    stacks = [
-        layers
-        for _, child in module.named_modules()
-        if isinstance(layers := getattr(getattr(child, "encoder", None), "layers", None), nn.ModuleList)
-        and layers
-        and all(hasattr(layer, "self_attn") and hasattr(layer, "mlp") for layer in layers)
-    ]
-    if len({id(layers) for layers in stacks}) != 1:
-        raise SiteError(
-            f"Found {len(stacks)} stacks of transformer layers in {type(module).__name__}; expected one CLIP text "
-            "encoder. Trace one text encoder at a time."
-        )
-    return tuple(
-        Site(f"text.{number}.{kind}", kind, layer if kind == "hidden" else getattr(layer, kind))
-        for number, layer in enumerate(stacks[0])
-        for kind in TEXT_KINDS
-    )
 
 
 def encoder_of_width(width: int) -> str:

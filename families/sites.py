@@ -1,7 +1,8 @@
 """Sites: the places of a model whose output can be restored, found by the shape of the module tree.
 
 Names are stable and printable, and one place has one name in whatever module tree it was found: ``text.0.self_attn`` in
-a text encoder, ``unet.down.1.a0.cross_attn`` in a UNet, ``dit.double.3.attn`` in a transformer.
+a text encoder, ``text.l.0.self_attn`` in one of several, ``unet.down.1.a0.cross_attn`` in a UNet,
+``dit.double.3.attn`` in a transformer.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ class Site:
 
     Attributes:
         name: "text.0.self_attn", "unet.mid.a0.cross_attn", "dit.single.7.text_block", ...
-        kind: one of :data:`TEXT_KINDS` or :data:`IMAGE_KINDS`. ``hidden`` is a text layer's residual stream, ``block``
-            a block's output; ``cross_context`` is the text that a cross-attention reads, not what it returns.
+        kind: one of :data:`~.text_stacks.SITE_KINDS` or :data:`~.transformer.IMAGE_KINDS`. ``hidden`` is a text layer's
+            residual stream, ``block`` a block's output; ``cross_context`` is the text that a cross-attention reads, not
+            what it returns.
         module: the module that computes it. For ``cross_context`` it is the cross-attention, and its input is meant.
         alias: another name that patterns may fit; "" for none.
-        output: which of the module's outputs is meant, where it gives several.
-        span: which positions of the output are meant; None for all.
+        output: which entry of what the module returns is meant, where it returns several.
+        slot: which entry of the output's second axis is meant; None: all of it.
+        span: which positions of the output are meant; None: all of them.
     """
 
     name: str
@@ -51,12 +54,19 @@ class Site:
     module: nn.Module = field(repr=False, compare=False)
     alias: str = field(default="", repr=False, compare=False)
     output: int = field(default=0, repr=False, compare=False)
+    slot: int | None = field(default=None, repr=False, compare=False)
     span: Span | None = field(default=None, repr=False, compare=False)
 
     @property
     def component(self) -> str:
         """ "text", "unet" or "dit"."""
         return self.name.split(".", 1)[0]
+
+    @property
+    def encoder(self) -> str:
+        """The name of the text encoder among several, "l" of ``text.l.0.mlp``; "" of ``text.0.mlp`` and in a UNet."""
+        component, name = self.name.split(".")[:2]
+        return name if component == "text" and not name.isdigit() else ""
 
 
 def select(sites: Iterable[Site], *, kinds: Sequence[str] | None = None, names: str | None = None) -> tuple[Site, ...]:
@@ -79,14 +89,18 @@ def select(sites: Iterable[Site], *, kinds: Sequence[str] | None = None, names: 
     )
     if not chosen:
         there = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")
-        raise SiteError(f"No site fits kinds {kinds or 'all'} and names {names or '*'}; this model has {there}.")
+        wanted = "all kinds" if kinds is None else f"kind {', '.join(kinds)}"
+        raise SiteError(
+            f"No site fits {wanted} and names {names or '*'}; this model has the kinds "
+            f"{', '.join(dict.fromkeys(site.kind for site in sites))}: {there}."
+        )
     return chosen
 
 
 def windows(sites: Sequence[Site], size: int) -> tuple[tuple[Site, ...], ...]:
     """Groups of ``size`` neighbouring sites of one kind, slid one by one; groups are restored together.
 
-    A kind with fewer sites than ``size`` gives one group of all of them.
+    Sites of two text encoders are no neighbours. A kind with fewer sites than ``size`` gives one group of all of them.
 
     Raises:
         SiteError: ``size`` is below one.
@@ -94,8 +108,8 @@ def windows(sites: Sequence[Site], size: int) -> tuple[tuple[Site, ...], ...]:
     if size < 1:
         raise SiteError(f"A window holds at least one site; got {size}.")
     groups: list[tuple[Site, ...]] = []
-    for kind in dict.fromkeys(site.kind for site in sites):
-        line = [site for site in sites if site.kind == kind]
+    for kind in dict.fromkeys((site.encoder, site.kind) for site in sites):
+        line = [site for site in sites if (site.encoder, site.kind) == kind]
         width = min(size, len(line))
         groups += [tuple(line[start : start + width]) for start in range(len(line) - width + 1)]
     return tuple(groups)

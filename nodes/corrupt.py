@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ..families.clip import TEXT_KINDS
 from ..families.sites import select
-from ..families.unet import unet_sites
-from ..text.subjects import PLACES
+from ..families.text_stacks import ENCODER_NAMES, SITE_KINDS
+from ..families.transformer import image_sites
+from ..text.subjects import EARLIER, PLACES
 from ..tracing.runs.cases import Restoration
 from .api import CorruptionType, Node, io, schema
 from .host.tracing.corrupted import EXTENTS, CorruptionSettings, corrupt_prompt
+from .host.tracing.encoders import ALL_ENCODERS
 from .host.tracing.restored_model import restore_in_unet
 from .host.tracing.steps import MOST_STEPS
 
@@ -31,6 +32,14 @@ def extent_input() -> io.Input:
     )
 
 
+def encoder_input(
+    tooltip: str = "In which text encoder the subject is hidden: all, or one, to see whether the model listens to it.",
+) -> io.Input:
+    return io.Combo.Input(
+        "encoder", options=[ALL_ENCODERS, *ENCODER_NAMES], default=ALL_ENCODERS, optional=True, tooltip=tooltip
+    )
+
+
 class CorruptPrompt(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -44,7 +53,7 @@ class CorruptPrompt(Node):
                 "words in its place. Paint both conditionings from the same seed to see what the subject does."
             ),
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of a Stable Diffusion 1.x or 2.x model."),
+                io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 io.String.Input(
                     "prompt",
                     multiline=True,
@@ -69,6 +78,7 @@ class CorruptPrompt(Node):
                 ),
                 replaced_by_input(),
                 extent_input(),
+                encoder_input(),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -87,9 +97,18 @@ class CorruptPrompt(Node):
 
     @classmethod
     def execute(
-        cls, clip, prompt: str, subject: str, noise: float, seed: int, replaced_by: str = "", corrupt: str = EXTENTS[0]
+        cls,
+        clip,
+        prompt: str,
+        subject: str,
+        noise: float,
+        seed: int,
+        replaced_by: str = "",
+        corrupt: str = EXTENTS[0],
+        encoder: str = ALL_ENCODERS,
     ) -> io.NodeOutput:
-        corrupted = corrupt_prompt(clip, prompt, subject, CorruptionSettings(noise, 1, seed, replaced_by, corrupt))
+        settings = CorruptionSettings(noise, 1, seed, replaced_by, corrupt, encoder)
+        corrupted = corrupt_prompt(clip, prompt, subject, settings)
         return io.NodeOutput(
             corrupted.conditioning(Restoration(0)), corrupted.conditioning(Restoration(None)), corrupted
         )
@@ -111,17 +130,19 @@ class RestoreTextState(Node):
                 io.Int.Input("layer", default=0, min=0, max=63, tooltip="The text encoder's layer, counted from 0."),
                 io.Combo.Input(
                     "kind",
-                    options=list(TEXT_KINDS),
+                    options=list(SITE_KINDS),
                     default="self_attn",
-                    tooltip="What is put back: the layer's self-attention output, its MLP output, or the "
-                    "whole hidden state after it.",
+                    tooltip="What is put back: the layer's self-attention output, its MLP output, the whole hidden "
+                    "state after it; the state that is handed to the image model from before the layer (tap); or the "
+                    "pooled vector, which has no layer.",
                 ),
                 io.Combo.Input(
                     "tokens",
-                    options=list(PLACES),
+                    options=[*PLACES, EARLIER],
                     default="subject and later",
-                    tooltip="At which tokens. Later ones read the subject; earlier ones never see it.",
+                    tooltip="At which tokens. Later ones read the subject; earlier ones do so in T5 only.",
                 ),
+                encoder_input("In which text encoder it is put back; all: in each that has the layer."),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -131,8 +152,8 @@ class RestoreTextState(Node):
         )
 
     @classmethod
-    def execute(cls, corruption, layer: int, kind: str, tokens: str) -> io.NodeOutput:
-        return io.NodeOutput(corruption.restored(layer, kind, tokens))
+    def execute(cls, corruption, layer: int, kind: str, tokens: str, encoder: str = ALL_ENCODERS) -> io.NodeOutput:
+        return io.NodeOutput(corruption.restored(layer, kind, tokens, encoder))
 
 
 class RestoreUNetState(Node):
@@ -140,7 +161,7 @@ class RestoreUNetState(Node):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="DiffQuickFix_RestoreUNetState",
-            display_name="Restore Layer State (UNet)",
+            display_name="Restore Layer State (Image Model)",
             category="Diff-QuickFix/trace",
             description=(
                 "A MODEL that paints the restored run: while it samples the corrupted conditioning, the outputs of the "
@@ -148,7 +169,7 @@ class RestoreUNetState(Node):
                 "draws no noise on the way."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="A UNet with cross-attention. LoRA and ControlNet keep working."),
+                io.Model.Input("model", tooltip="A UNet or an image transformer. LoRA and ControlNet keep working."),
                 CorruptionType.Input(
                     "corruption", tooltip="From Corrupt Prompt; its corrupted output is the sampler's positive."
                 ),
@@ -156,8 +177,8 @@ class RestoreUNetState(Node):
                     "sites",
                     default="unet.middle.*.self_attn",
                     tooltip="Names of the sites, * and ? allowed, several divided by commas: "
-                    "unet.down.1.a0.cross_attn, unet.up.*.resnet. ComfyUI's numbers, unet.input.4.1.*, are "
-                    "understood too.",
+                    "unet.down.1.a0.cross_attn, unet.up.*.resnet, dit.double.*.attn, dit.single.3.text_block. "
+                    "ComfyUI's numbers, unet.input.4.1.*, are understood too.",
                 ),
                 io.Int.Input("start_step", default=0, min=0, max=MOST_STEPS, tooltip="First step that is restored."),
                 io.Int.Input(
@@ -183,6 +204,6 @@ class RestoreUNetState(Node):
     def execute(
         cls, model, corruption, sites: str, start_step: int, end_step: int, branch: str, schedule=None
     ) -> io.NodeOutput:
-        chosen = [site.name for site in select(unet_sites(model.model.diffusion_model), names=sites)]
+        chosen = [site.name for site in select(image_sites(model.model.diffusion_model), names=sites)]
         steps = range(start_step, end_step)
         return io.NodeOutput(restore_in_unet(model, corruption, chosen, steps=steps, branch=branch, schedule=schedule))

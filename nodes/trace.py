@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from ..families.clip import TEXT_KINDS
-from ..families.unet import UNET_KINDS
+from ..families.text_stacks import SITE_KINDS, TEXT_KINDS
+from ..families.transformer import IMAGE_KINDS
 from ..tracing.results.examples import MOST_CELLS as MOST_PICTURES
 from .api import CausalTraceType, ImageScorerType, Node, io, schema
-from .corrupt import EXAMPLE, extent_input, replaced_by_input
+from .corrupt import EXAMPLE, encoder_input, extent_input, replaced_by_input
 from .host.files import trace_path
 from .host.tracing.causal_trace import DEFAULT_ROWS, TraceInputs, TraceSettings, trace_text, trace_unet
 from .host.tracing.corrupted import EXTENTS, CorruptionSettings
+from .host.tracing.encoders import ALL_ENCODERS
 from .host.tracing.sampling import SamplerSettings, samplers
 
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"]
 
 
-def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
-    """What both traces ask for."""
+def _sweep_inputs(kinds: tuple[str, ...], default_kind: str, severed: tuple[str, ...] = ()) -> list[io.Input]:
+    """What both traces ask for.
+
+    Args:
+        severed: the kinds that can be held corrupted; () for all of ``kinds``.
+    """
     return [
         io.Model.Input("model", tooltip="The model that paints."),
-        io.Clip.Input("clip", tooltip="The CLIP of a Stable Diffusion 1.x or 2.x model."),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
         io.Vae.Input("vae", tooltip="Decodes the pictures."),
         io.Conditioning.Input("negative", tooltip="The negative prompt, as for a KSampler."),
         io.Latent.Input("latent", tooltip="The size that is painted: an empty latent. Painting starts from any other."),
@@ -70,7 +75,7 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
         ),
         io.Combo.Input(
             "sever",
-            options=["nothing", *kinds],
+            options=["nothing", *(severed or kinds)],
             default="nothing",
             tooltip="Hold all later sites of this kind at their corrupted states, to see whether an effect "
             "runs through them.",
@@ -133,6 +138,7 @@ def _sweep_settings(values: dict) -> TraceSettings:
             values["seed"],
             values.get("replaced_by", ""),
             values.get("corrupt", EXTENTS[0]),
+            values.get("encoder", ALL_ENCODERS),
         ),
         seed=values["seed"],
         seeds=values["seeds"],
@@ -158,11 +164,12 @@ class CausalTraceText(Node):
             category="Diff-QuickFix/trace",
             search_aliases=["causal tracing", "locate knowledge", "ROME", "interpret", "interpretability"],
             description=(
-                "Which layer and which token of the text encoder carry the subject? Restores every layer at every "
-                "token in turn, paints, and measures how much of the picture comes back."
+                "Which layer and which token of the text encoders carry the subject? Restores every layer at every "
+                "token in turn, paints, and measures how much of the picture comes back. For CLIP, T5 and language "
+                "models."
             ),
             inputs=[
-                *_sweep_inputs(TEXT_KINDS, "all"),
+                *_sweep_inputs(SITE_KINDS, "all", TEXT_KINDS),
                 io.Combo.Input(
                     "columns",
                     options=["tokens", "places"],
@@ -171,6 +178,7 @@ class CausalTraceText(Node):
                     "padding and so on, which several prompts share.",
                 ),
                 _pictures(),
+                encoder_input(),
             ],
             outputs=_sweep_outputs(),
         )
@@ -191,15 +199,16 @@ class CausalTraceUNet(Node):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="DiffQuickFix_CausalTraceUNet",
-            display_name="Causal Trace (UNet)",
+            display_name="Causal Trace (Image Model)",
             category="Diff-QuickFix/trace",
             search_aliases=["causal tracing", "locate knowledge", "interpret", "interpretability"],
             description=(
-                "Which layer of the UNet, and at which steps, carries the subject? Restores every site in turn from "
-                "the clean run, which rides along in the same batch, and measures how much of the picture comes back."
+                "Which layer of the image model, UNet or transformer, and at which steps, carries the subject? Restores "
+                "every site in turn from the clean run, which rides along in the same batch, and measures how much of "
+                "the picture comes back."
             ),
             inputs=[
-                *_sweep_inputs(UNET_KINDS, "cross_attn"),
+                *_sweep_inputs(IMAGE_KINDS, "cross_attn"),
                 io.Int.Input(
                     "step_windows",
                     default=1,

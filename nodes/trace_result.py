@@ -80,6 +80,8 @@ class LocateCausalState(Node):
                         "resnet",
                         "block",
                         "any",
+                        "tap",
+                        "pooled",
                     ],
                     default="self_attn",
                     tooltip="Look among sites of this kind. Diff-QuickFix edits self-attention layers.",

@@ -8,6 +8,7 @@ with a space or a mark that is glued to it. That holds for byte pairs and senten
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,7 +18,9 @@ from .subjects import SubjectError
 
 FILL = -1
 """The id that fills a row up to the context: nothing is there. Ids below it are another encoder's tokens."""
-_OTHER_WORDS = ("x", "7", "quilt", "*")
+PLAIN_WORDS = ("x", "quilt")
+"""Words that a tokenizer glues to no mark behind them."""
+_OTHER_WORDS = (*PLAIN_WORDS, "7", "*")
 # Scripts whose words stand without spaces between them, or with endings glued to them.
 _SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "HALFWIDTH", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
@@ -102,36 +105,45 @@ class RowTokenizer(PromptTokenizer):
             PromptError: a caption longer than the context.
         """
         parts = template.split("{x}")
-        caption = self._row(concept.join(parts))
+        found = [
+            self.span(concept.join(parts[:place]), concept, concept.join(parts[place:]))
+            for place in range(1, len(parts))
+        ]
+        if not found:
+            raise _nothing(concept)
+        return tuple(found)
+
+    def span(self, before: str, concept: str, after: str, words: Sequence[str] = _OTHER_WORDS) -> range:
+        """Where a concept stands in a caption, given the text before it and behind it (:meth:`spans` for the errors).
+
+        Args:
+            words: the other words; of :data:`PLAIN_WORDS` alone, a mark behind the concept is not its own.
+        """
+        caption = self._row(before + concept + after)
         own = caption.ids[: caption.length]
-        found = []
-        for place in range(1, len(parts)):
-            before, after = concept.join(parts[:place]), concept.join(parts[place:])
-            start, tail = len(own), len(own)
-            for word in _OTHER_WORDS:
-                row = self._row(f"{before}{word}{after}")
-                other = row.ids[: row.length]
-                if other != own:
-                    start, tail = (min(pair) for pair in zip((start, tail), common_ends(own, other), strict=True))
-            found.append(range(start, len(own) - tail))
-        if not found or not concept.strip() or any(not span for span in found):
-            raise SubjectError(
-                f"The subject {concept!r} is empty; name the words of the prompt that carry the concept."
-            )
-        if any(own[position] in self._unreadable for span in found for position in span):
+        start, tail = len(own), len(own)
+        for word in words:
+            row = self._row(f"{before}{word}{after}")
+            other = row.ids[: row.length]
+            if other != own:
+                start, tail = (min(pair) for pair in zip((start, tail), common_ends(own, other), strict=True))
+        found = range(start, len(own) - tail)
+        if not concept.strip() or not found:
+            raise _nothing(concept)
+        if any(own[position] in self._unreadable for position in found):
             raise SubjectError(
                 f"{self._title} has no tokens for letters of {concept!r}, so that it is the same to it as other words. "
                 "Write the concept in letters that it reads, such as Latin ones."
             )
-        return tuple(found)
+        return found
 
     def _row(self, text: str) -> Row:
         if text not in self._rows:
             row = self._read(unicodedata.normalize("NFC", text))
             if len(row.ids) + len(row.beside) > self.context_length:
                 raise PromptError(
-                    f"The prompt has {len(row.ids) + len(row.beside)} tokens with its template and an edit reads "
-                    f"{self.context_length}. Shorten it: {text!r}"
+                    f"The prompt has {len(row.ids) + len(row.beside)} tokens with its template and "
+                    f"{self.context_length} are read. Shorten it: {text!r}"
                 )
             self._rows[text] = row
         return self._rows[text]
@@ -193,6 +205,34 @@ def aligned(source: Sequence[range], target: Sequence[range], lengths: tuple[int
         if place < len(source):
             match(source[place], target[place])
     return columns
+
+
+def mentions(text: str, words: str) -> tuple[range, ...]:
+    """Where some words stand in a text, as characters: whatever the case, not as a part of longer words.
+
+    Raises:
+        SubjectError: the words are empty, or the text does not hold them.
+    """
+    if not words.strip():
+        raise _nothing(words)
+    pattern = r"\s+".join(re.escape(word) for word in words.split())
+    found = [range(*match.span()) for match in re.finditer(pattern, text, re.IGNORECASE)]
+    whole = [
+        place
+        for place in found
+        if not _touch(text[max(0, place.start - 1) : place.start], text[place.start])
+        and not _touch(text[place.stop - 1], text[place.stop : place.stop + 1])
+    ]
+    if not whole:
+        raise SubjectError(
+            f"The subject {words!r} is not among the words of the prompt {text!r}. Write it as the prompt does, in "
+            "whole words."
+        )
+    return tuple(whole)
+
+
+def _nothing(concept: str) -> SubjectError:
+    return SubjectError(f"The subject {concept!r} is empty; name the words of the prompt that carry the concept.")
 
 
 def _plain(text: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from .prompts import PromptError, PromptTokenizer, TokenizedPrompt
 
 PLACES = ("last subject token", "subject", "subject and later", "later tokens", "end of text", "padding", "all")
+EARLIER = "earlier tokens"
+"""The place that encoders have beside :data:`PLACES` whose tokens read what stands behind them."""
 
 
 class SubjectError(PromptError):
@@ -68,19 +70,25 @@ def last_subject_token(prompt: TokenizedPrompt, subject: str, tokenizer: PromptT
     return find_subject(prompt, subject, tokenizer)[-1][-1]
 
 
-def places(tokens: TokenizedPrompt, subject: range) -> dict[str, tuple[int, ...] | None]:
-    """The token positions of each of :data:`PLACES`, which all prompts share; empty where a prompt has none.
+def places(tokens: TokenizedPrompt, subject: range, *, causal: bool = True) -> dict[str, tuple[int, ...] | None]:
+    """The token positions of each of :data:`PLACES`, and :data:`EARLIER`; empty where a prompt has none.
+
+    The end of the text is its EOS, or what a chat template puts behind it. Earlier tokens, those of the text and of a
+    template before the subject, have read the subject only where the encoder is not causal.
 
     Args:
         subject: the subject's positions. None stands for every position.
+        causal: whether a token's state depends on nothing that stands behind it.
     """
     eos, length = tokens.eos, len(tokens.ids)
+    stop = eos if tokens.stop is None else tokens.stop
     return {
         "last subject token": (subject[-1],),
         "subject": tuple(subject),
         "subject and later": tuple(range(subject.start, length)),
-        "later tokens": tuple(range(subject.stop, eos)),
-        "end of text": (eos,) if eos < length else (),
+        "later tokens": tuple(range(subject.stop, stop)),
+        "end of text": tuple(range(stop, min(eos + 1, length))),
         "padding": tuple(range(eos + 1, length)),
         "all": None,
+        EARLIER: () if causal else tuple(range(subject.start)),
     }

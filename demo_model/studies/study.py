@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...families.clip import text_sites
+from ...families.text_stacks import text_sites
 from ...families.sites import Site, select, windows
 from ...families.unet import unet_sites
 from ...quickfix import preset

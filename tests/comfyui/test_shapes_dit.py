@@ -15,6 +15,7 @@ from diff_quickfix.demo_model.t5 import DiTTexts
 from diff_quickfix.demo_model.training import export
 from diff_quickfix.demo_model.training.bidirectional import TAKEN
 from diff_quickfix.demo_model.training.training_set import FLUX_RECIPES
+from runs import sweep_inputs
 from safetensors.torch import save_file
 from test_remove_concept import weights_of
 
@@ -163,3 +164,47 @@ def test_missing_weights_are_told_with_where_they_are(run, nodes, monkeypatch):
     told = r"transformer\.safetensors in .*upload: copy the folder demo_model/weights/nowhere from .*make train"
     with pytest.raises(FileNotFoundError, match=told):
         run("LoadShapesDemo", variant="Shapes DiT")
+
+
+def traced(nodes, loaded, **changes):
+    """A trace of the image model over a prompt of few steps."""
+    settings = {"replaced_by": "a painting", "kind": "all", "sampler_name": "euler", "scheduler": "simple"}
+    inputs = sweep_inputs(loaded, **settings | {"latent": {"samples": torch.zeros(1, 16, 16, 16)}} | changes)
+    return nodes["DiffQuickFix_CausalTraceUNet"].execute(**inputs, step_windows=1, branch="cond").args[0]
+
+
+def test_the_text_put_back_where_it_enters_is_the_clean_run(nodes, loaded, inference):
+    """T5's states and CLIP's vector are both corrupted; what the last text stream holds is read by nothing."""
+    both = traced(nodes, loaded, sites="dit.*_in.*", window=2, controls=0)
+    assert both.sites == ("dit.text_in..pooled_in.entrance",)
+    away = float(-both.corrupted)
+    assert away > 1e-3 and float(-both.restored) < 1e-3 * away
+    trace = traced(nodes, loaded, sites="dit.*_in.*, dit.single.3.*block", controls=0)
+    assert trace.sites == (
+        *("dit.text_in.entrance", "dit.pooled_in.entrance"),
+        *("dit.single.3.block", "dit.single.3.text_block"),
+    )
+    text, pooled, picture, nothing = (float(-value) for value in trace.restored.flatten())
+    assert nothing == pytest.approx(away, rel=1e-4)
+    assert all(1e-3 * away < one for one in (text, pooled, picture))
+
+
+def test_a_site_is_restored_the_same_by_the_node_for_one_run(nodes, loaded, inference):
+    """The sweep, and a stock sampler with the MODEL that restores."""
+    model, clip, _ = loaded
+    site = "dit.double.1.text_block"
+    trace = traced(nodes, loaded, sites=site, controls=0, seed=3)
+    sentence = "a red circle on grass, in the style of van gogh"
+    corrupted, clean, corruption, *_ = (
+        nodes["DiffQuickFix_CorruptPrompt"].execute(clip, sentence, "van gogh", 3.0, 3, replaced_by="a painting").args
+    )
+    restoring = nodes["DiffQuickFix_RestoreUNetState"].execute(model, corruption, site, 0, 1000, "cond").args[0]
+    (negative,) = stock.CLIPTextEncode().encode(clip, "")
+    (empty,) = stock.EmptyLatentImage().generate(128, 128)
+
+    def painted(model, positive):
+        return stock.KSampler().sample(model, 3, 2, 3.0, "euler", "simple", positive, negative, empty)[0]["samples"]
+
+    distance = (painted(restoring, corrupted) - painted(model, clean)).square().mean().sqrt()
+    assert float(trace.restored) == pytest.approx(-float(distance), rel=5e-3)
+    assert float(trace.corrupted) != pytest.approx(-float(distance), rel=2e-2)

@@ -1,7 +1,7 @@
 """A text encoder and a UNet small enough to be traced in milliseconds, and a prompt with a corrupted subject."""
 
 import torch
-from diff_quickfix.families.clip import text_sites
+from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.tracing.runs.cases import Case, encode_rows
 from diff_quickfix.tracing.runs.corruption import gaussian
 from transformers import CLIPTextConfig, CLIPTextModel

@@ -155,7 +155,7 @@ def _panel(
 
 def _words(figure: Any, trace: CausalTrace, judgement: Judgement, value: str, height: float, title: str | None) -> None:
     many = f" and {len(trace.prompts) - 1} more" if len(trace.prompts) > 1 else ""
-    where = "text encoder" if trace.component == "text" else "UNet"
+    where = "text encoder" if trace.component == "text" else "image model"
     what = f"{shorten(trace.prompts[0])}{many}   subject: {shorten(trace.subjects[0], 40)}"
     heading = f"Causal trace of the {where}: {value}" if title is None else shorten(title)
     figure.text(0.02, 1 - 0.3 / height, heading, fontsize=13, weight="bold")

@@ -22,7 +22,8 @@ class Location:
     Attributes:
         site: its name.
         kind: its kind.
-        layer: the first number in its name: the layer of a text encoder, the block of a UNet.
+        layer: the first number in its name that stands for itself: the layer of a text encoder, the block of an image model;
+            -1 for a pooled vector, which has none.
         column: the token or step window at which it is strongest.
         effect: its average indirect effect.
         recovery: that effect as a share of the mean total effect.
@@ -76,7 +77,7 @@ class BestCell:
 
 
 def layer_of(site: str) -> int | None:
-    """The layer that a site of the text encoder belongs to; None for windows of sites and for sites of a UNet."""
+    """The layer that a site of the text encoder belongs to; None for windows of sites and for sites of an image model."""
     found = re.fullmatch(r"text\.(\d{1,4})\.\w+", site)
     return int(found.group(1)) if found else None
 
@@ -104,11 +105,11 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
     column = int(mean[best].nan_to_num(-torch.inf).argmax())
     name = trace.sites[rows[best]]
     total = float(trace.total_effects().nanmean())
-    number = re.search(r"\d+", name)
+    number = re.search(r"(?<=\.)\d+(?=\.)" if name.startswith("text.") else r"\d+", name)
     return Location(
         site=name,
         kind=name.rsplit(".", 1)[-1],
-        layer=int(number.group()) if number else 0,
+        layer=int(number.group()) if number else -1 if name.endswith(".pooled") else 0,
         column=trace.columns[column],
         effect=float(mean[best, column]),
         recovery=float(mean[best, column]) / total if total else float("nan"),

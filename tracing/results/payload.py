@@ -23,7 +23,7 @@ def heatmap_payload(trace: CausalTrace) -> dict[str, Any]:
     ``significance`` (from 1 or -1 on, the cell differs from the control), ``beats_control`` (1, 0, -1 where it brings
     back less, None where prompts or controls are too few), ``hatched`` (0, 1); see :class:`~.judgement.Judgement`.
     ``judged`` tells whether hatching is a verdict; ``layers`` holds the text encoder layer of each site, None for
-    windows and UNet sites.
+    windows and sites of an image model.
 
     Raises:
         TraceError: more cells than a page can draw.

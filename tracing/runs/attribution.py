@@ -80,6 +80,8 @@ def attribute(
     """
     if points < 1:
         raise TraceError(f"Gradients are taken at one point or more; got {points}.")
+    if any(case.shares for case in cases):
+        raise TraceError("Gradients are taken in one text encoder; trace the sites of several.")
     if plan.sever is not None:
         raise TraceError("Severed runs cannot be estimated by gradients; trace them.")
     partial = [site.name for group in plan.groups for site in group if site.output or site.span is not None]
@@ -201,6 +203,7 @@ def _cells(plan: Plan, case: Case, by_site: Mapping[str, torch.Tensor]) -> torch
     cells = torch.empty(len(plan.groups), len(plan.columns))
     for (row, group), (column, where) in itertools.product(enumerate(plan.groups), enumerate(wheres)):
         line = torch.stack([by_site[site.name] for site in group]).sum(0)
+        assert not isinstance(where, Mapping)
         kept = range(len(line)) if where is None else [i for i in where if i < len(line)]
         cells[row, column] = line[list(kept)].sum()
     return cells

@@ -5,16 +5,51 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from ...families.sites import Site
 from .corruption import Corruption
-from .interventions import Patch, adding, patching
+from .interventions import InterventionError, Patch, adding, patching
 
 # Text rows encoded at once; they are small.
 _ENCODED_ROWS = 128
+
+
+Spots = tuple[int, ...] | None
+"""Token positions; None: all of them."""
+Columns = Spots | Mapping[str, Spots]
+"""Token positions, or those in each of several text encoders by its name."""
+
+
+def unchanged(states: torch.Tensor) -> Any:
+    """The rows as they were encoded."""
+    return states
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one text encoder is given of a prompt.
+
+    Attributes:
+        encoder: its name in the names of its sites; "" where it is the only one.
+        corruption: shifts of the subject's embeddings in it.
+        entry: where the embeddings enter (see :func:`~.interventions.adding`).
+        chunks: how many parts, each a row of the encoder's batch, one prompt is cut into.
+        chunk: which of them holds the subject.
+    """
+
+    encoder: str
+    corruption: Corruption
+    entry: nn.Module
+    chunks: int = 1
+    chunk: int = 0
+
+    def index(self, row: int) -> Sequence[int]:
+        """Where the part with the subject stands in the encoder's batch."""
+        return (row * self.chunks + self.chunk,)
 
 
 @dataclass(frozen=True)
@@ -29,19 +64,28 @@ class Case:
         columns: for a text trace, the token positions of each column (None: all of them).
         chunks: how many 77-token rows the encoder makes of one prompt.
         chunk: which of them holds the subject.
+        shares: the text encoders in which the subject is corrupted, all with as many draws; none: there is one, and
+            ``corruption``, ``chunks`` and ``chunk`` are its.
+        given: makes of encoded rows what the painter is given.
     """
 
     prompt: str
     subject: str
     corruption: Corruption
     encode: Callable[[int], torch.Tensor]
-    columns: tuple[tuple[int, ...] | None, ...] = ()
+    columns: tuple[Columns, ...] = ()
     chunks: int = 1
     chunk: int = 0
+    shares: tuple[Share, ...] = ()
+    given: Callable[[torch.Tensor], Any] = unchanged
 
     def index(self, row: int) -> Sequence[int]:
         """Where the subject's 77 tokens of a row stand in the encoder's batch."""
         return (row * self.chunks + self.chunk,)
+
+    def shares_at(self, first_layer: nn.Module) -> tuple[Share, ...]:
+        """:attr:`shares`, or the one share that begins at a text encoder's layer 0."""
+        return self.shares or (Share("", self.corruption, first_layer, self.chunks, self.chunk),)
 
 
 @dataclass(frozen=True)
@@ -51,14 +95,14 @@ class Restoration:
     Attributes:
         draw: the draw, or None.
         sites: the names of the sites that are restored.
-        positions: the token positions at which; None for all.
+        positions: the token positions at which, in each encoder where there are several; None for all.
         donor: the draw whose states are put in; None for the clean run's.
         severed: names of sites that are held at the corrupted run's states, at all positions.
     """
 
     draw: int | None
     sites: tuple[str, ...] = ()
-    positions: tuple[int, ...] | None = None
+    positions: Columns = None
     donor: int | None = None
     severed: tuple[str, ...] = ()
 
@@ -68,24 +112,50 @@ def encode_rows(
 ) -> torch.Tensor:
     """Text states of several restorations of one prompt, encoded side by side.
 
+    Args:
+        first_layer: layer 0 of the text encoder, for a case that names no :attr:`Case.shares`.
+
     Returns:
-        (len(rows), tokens, width).
+        (len(rows), tokens, width), or what else ``case.encode`` makes of each row.
+
+    Raises:
+        InterventionError: a site of a text encoder that is not corrupted, or one that did not run.
     """
-    draws = case.corruption.draws
+    shares = case.shares_at(first_layer)
+    base = 1 + case.corruption.draws
     parts = []
     for start in range(0, len(rows), _ENCODED_ROWS):
         part = rows[start : start + _ENCODED_ROWS]
-        base = 1 + draws
-        deltas = {1 + draw: case.corruption.deltas[draw] for draw in range(draws)}
-        patches: list[Patch] = []
-        for number, row in enumerate(part):
-            if row.draw is not None:
-                deltas[base + number] = case.corruption.deltas[row.draw]
-                donor = 0 if row.donor is None else 1 + row.donor
-                patches += [Patch(site, base + number, donor, row.positions) for site in row.sites]
-                patches += [Patch(site, base + number, 1 + row.draw) for site in row.severed]
+        patches = _patches(part, base, sites)
+        foreign = [patch.site for patch in patches if sites[patch.site].encoder not in {one.encoder for one in shares}]
+        if foreign:
+            raise InterventionError(f"{foreign[0]} is in a text encoder that is not corrupted; it cannot be restored.")
         with ExitStack() as stack:
-            stack.enter_context(adding(first_layer, deltas, case.corruption.positions, index=case.index))
-            stack.enter_context(patching(sites, patches, index=case.index))
+            for share in shares:
+                own = [patch for patch in patches if sites[patch.site].encoder == share.encoder]
+                corruption = share.corruption
+                deltas = {1 + draw: corruption.deltas[draw] for draw in range(corruption.draws)}
+                corrupted = [(base + number, row.draw) for number, row in enumerate(part) if row.draw is not None]
+                deltas |= {row: corruption.deltas[draw] for row, draw in corrupted}
+                stack.enter_context(adding(share.entry, deltas, corruption.positions, index=share.index))
+                stack.enter_context(patching(sites, own, index=share.index))
             parts.append(case.encode(base + len(part))[base:])
     return torch.cat(parts)
+
+
+def _patches(rows: Sequence[Restoration], base: int, sites: Mapping[str, Site]) -> list[Patch]:
+    """What is copied between the rows of a batch: the clean one, the draws of the corruption, and from ``base`` on
+    those that restore."""
+    patches: list[Patch] = []
+    for number, row in enumerate(rows, base):
+        if row.draw is None:
+            continue
+        donor = 0 if row.donor is None else 1 + row.donor
+        for name in row.sites:
+            spots = row.positions
+            if isinstance(spots, Mapping):
+                spots = spots[sites[name].encoder]
+            # A vector of the whole prompt has no positions.
+            patches.append(Patch(name, number, donor, None if sites[name].kind == "pooled" else spots))
+        patches += [Patch(name, number, 1 + row.draw) for name in row.severed]
+    return patches

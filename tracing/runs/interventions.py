@@ -23,6 +23,8 @@ RowIndex = Callable[[int], Sequence[int]]
 
 # Names by which cross-attentions are given the text and what belongs to it, row by row.
 _TEXT_ARGUMENTS = ("context", "value", "encoder_hidden_states", "attention_mask", "mask")
+# By what keyword arguments modules are given token embeddings, or what they have become by layer 0.
+_EMBEDDINGS = ("embeds", "hidden_states", "x")
 
 
 class InterventionError(RuntimeError):
@@ -135,7 +137,15 @@ def _hook(
         if not (isinstance(value, torch.Tensor) and value.is_floating_point()):
             return value
         ran.add(site.name)
-        return _copied(value, todo, index, step(), positions(site))
+        if site.slot is None:
+            return _copied(value, todo, index, step(), positions(site))
+        part = value[:, site.slot]
+        if (copied := _copied(part, todo, index, step(), slice(None))) is part:
+            return value
+        # A copy: what a module returns may be used elsewhere.
+        value = value.clone()
+        value[:, site.slot] = copied
+        return value
 
     def on_output(module: nn.Module, args: Any, output: Any) -> Any:
         found = _output_of(output, site.output)
@@ -185,12 +195,16 @@ def adding(
     *,
     index: RowIndex = same_row,
 ) -> Iterator[None]:
-    """Within the context, token embeddings of some rows are shifted before a text encoder's first layer.
+    """Within the context, token embeddings of some rows are shifted before a text encoder's layers run.
 
     Args:
-        first_layer: the encoder's layer 0; what it is given is changed, after the positions have been added.
+        first_layer: the encoder's layer 0, or the module that holds its layers and is given ``embeds``
+            (:attr:`~.families.text_stacks.TextStack.entry`). CLIP's positions have been added by then.
         deltas: row to the shift (len(positions), width) of its embeddings.
         positions: the token positions that are shifted.
+
+    Raises:
+        InterventionError: while the encoder runs: it is given no embeddings.
     """
     where = list(positions)
 
@@ -202,9 +216,12 @@ def adding(
         return stream
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
+        for name in _EMBEDDINGS:
+            if isinstance(kwargs.get(name), torch.Tensor):
+                return args, {**kwargs, name: shifted(kwargs[name])}
+        if args and isinstance(args[0], torch.Tensor) and args[0].is_floating_point():
             return (shifted(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": shifted(kwargs["hidden_states"])}
+        raise InterventionError(f"{type(module).__name__} was given no token embeddings that could be corrupted.")
 
     handle = first_layer.register_forward_pre_hook(before, with_kwargs=True)
     try:

@@ -37,8 +37,9 @@ _MOST_KEPT_BYTES = 256 * 2**20
 class Painter(Protocol):
     """Runs the sampler on one row of text states for each picture, all from the seed's one initial noise."""
 
-    def __call__(self, states: torch.Tensor, seed: int, patches: Sequence[Patch]) -> torch.Tensor:
-        """``states`` (rows, tokens, width) to results (rows, ...), with the UNet's patches done on the way."""
+    def __call__(self, states: Any, seed: int, patches: Sequence[Patch]) -> torch.Tensor:
+        """``states`` (rows, tokens, width), or what :attr:`Case.given` makes of them, to results (rows, ...), with the
+        UNet's patches done on the way."""
         ...
 
 
@@ -107,6 +108,8 @@ def sweep(
     """
     if not cases or not plan.groups or not plan.columns or not plan.seeds:
         raise TraceError("Nothing to trace: at least one prompt, site, column and seed are needed.")
+    if len(plan.empty) >= len(plan.groups) * len(plan.columns):
+        raise TraceError("Nothing to trace: no column has a position in a text encoder whose sites were chosen.")
     if plan.controls and any(case.corruption.draws < 2 for case in cases):
         raise TraceError("Controls need a second draw of the noise to restore from; this corruption has one.")
     # As a file gives them back: a resumed trace compares them.
@@ -189,9 +192,14 @@ def _keep(kept: dict[Job, torch.Tensor], batch: Sequence[Job], results: torch.Te
 
 
 def _strongest(trace: CausalTrace, count: int) -> tuple[tuple[int, int], ...]:
-    """Cells by their average indirect effect, the largest first."""
-    order = trace.average_indirect_effect().flatten().sort(descending=True, stable=True).indices[:count].tolist()
-    return tuple(divmod(place, len(trace.columns)) for place in order)
+    """Measured cells by their average indirect effect, the largest first."""
+    effects = trace.average_indirect_effect().flatten()
+    order = effects.nan_to_num(-torch.inf).sort(descending=True, stable=True).indices[: min(count, _measured(effects))]
+    return tuple(divmod(place, len(trace.columns)) for place in order.tolist())
+
+
+def _measured(effects: torch.Tensor) -> int:
+    return int(effects.isfinite().sum())
 
 
 @dataclass(frozen=True)
@@ -239,10 +247,10 @@ class _Lockstep:
 
     def _paint(self, case: Case, seed: int, batch: Sequence[Job], donors: Sequence[int | None]) -> torch.Tensor:
         if self.plan.component == "text":
-            return self.painter(self._restored_states(case, batch), seed, ())
+            return self.painter(case.given(self._restored_states(case, batch)), seed, ())
         rows = [Restoration(draw) for draw in (*donors, *(job.draw for job in batch))]
         states = encode_rows(case, self.first_layer, {}, rows)
-        return self.painter(states, seed, self._patches(case, batch, donors))[len(donors) :]
+        return self.painter(case.given(states), seed, self._patches(case, batch, donors))[len(donors) :]
 
     def _restored_states(self, case: Case, batch: Sequence[Job]) -> torch.Tensor:
         plan = self.plan

@@ -23,7 +23,9 @@ class Plan:
         draws: noise draws that are traced.
         controls: null restorations for each prompt, seed and draw, at random sites and columns, with the states of
             another corrupted draw.
-        sever: hold downstream sites of this kind at their corrupted states, as in ROME's ablation.
+        sever: hold downstream sites of this kind at their corrupted states, as in ROME's ablation. Of several text
+            encoders, none is downstream of another.
+        empty: cells (group, column) that are not measured: the column has no position in the group's text encoder.
         control_seed: seed of the choice of controls.
     """
 
@@ -36,6 +38,7 @@ class Plan:
     draws: int = 1
     controls: int = 0
     sever: str | None = None
+    empty: frozenset[tuple[int, int]] = frozenset()
     control_seed: int = 0
 
     def names(self) -> tuple[str, ...]:
@@ -46,8 +49,9 @@ class Plan:
         if self.sever is None:
             return ()
         last = max(self.sites.index(site) for site in self.groups[group])
-        inside = set(self.groups[group])
-        return tuple(s.name for s in self.sites[last + 1 :] if s.kind == self.sever and s not in inside)
+        inside, encoder = set(self.groups[group]), self.groups[group][0].encoder
+        later = [site for site in self.sites[last + 1 :] if site.encoder == encoder and site not in inside]
+        return tuple(site.name for site in later if site.kind == self.sever)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Job:
 def jobs_of(plan: Plan) -> list[Job]:
     """Clean first, then corrupted, then restored, then controls: donors other than the clean row are needed last."""
     jobs = [Job(None), *(Job(draw) for draw in range(plan.draws))]
-    cells = list(itertools.product(range(len(plan.groups)), range(len(plan.columns))))
+    every = itertools.product(range(len(plan.groups)), range(len(plan.columns)))
+    cells = [cell for cell in every if cell not in plan.empty]
     jobs += [Job(draw, group, column) for draw in range(plan.draws) for group, column in cells]
     picker = random.Random(plan.control_seed)
     for draw, number in itertools.product(range(plan.draws), range(plan.controls)):

@@ -132,7 +132,7 @@ def row_tokenizer(
 
     def row(text: str) -> Row:
         tokens = clip.tokenize(text)
-        (ids, beside) = (_plain_ids(tokens[name], text) for name in (counted, encoder))
+        (ids, beside) = (plain_ids(tokens[name], text) for name in (counted, encoder))
         length = len(ids)
         while length > 1 and ids[length - 1] == pad:
             length -= 1
@@ -151,7 +151,8 @@ def row_tokenizer(
     )
 
 
-def _plain_ids(parts: Sequence[Sequence[tuple[Any, ...]]], text: str) -> tuple[int, ...]:
+def plain_ids(parts: Sequence[Sequence[tuple[Any, ...]]], text: str) -> tuple[int, ...]:
+    """The token ids of a prompt's parts (PromptError: one is an embedding)."""
     ids = [token[0] for part in parts for token in part]
     if not all(isinstance(token, int) for token in ids):
         raise PromptError(f"The prompt holds an embedding, which has no tokens of its own: {text!r}. Leave it out.")
@@ -159,9 +160,12 @@ def _plain_ids(parts: Sequence[Sequence[tuple[Any, ...]]], text: str) -> tuple[i
 
 
 def _unreadable(clip: Clip, stream: str) -> frozenset[int]:
-    """The token of letters that have none; byte-level tokenizers, whose token of that name is the pad, have no such
-    letters."""
-    own = part_of(clip.tokenizer, stream)
+    return unreadable_tokens(part_of(clip.tokenizer, stream))
+
+
+def unreadable_tokens(own: Any) -> frozenset[int]:
+    """The token of letters that have none, of ComfyUI's tokenizer of an encoder; byte-level tokenizers, whose token of
+    that name is the pad, have no such letters."""
     unknown = getattr(own.tokenizer, "unk_token_id", None)
     pieces: Any = getattr(own.tokenizer, "tokenizer", None)
     if unknown is None and pieces is not None and hasattr(pieces, "unk_id"):

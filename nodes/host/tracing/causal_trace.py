@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,20 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ....families.clip import text_sites
 from ....families.sites import Site, select, windows
-from ....families.unet import unet_sites
-from ....text.subjects import PLACES, places
+from ....families.transformer import image_sites
 from ....tracing.results.examples import examples_of
 from ....tracing.runs.lockstep import Score, Sweep, sweep
 from ....tracing.runs.plan import Plan
 from ....tracing.scores.latent import LATENT_DISTANCE, latent_distance
-from ..editing.text_encoder import only_encoder
 from ..identity import clip_parts, identities, patcher_parts, vae_parts
 from ..objects import Clip, Conditioning, ImageScorer, Latent, Model, Vae
 from ..progress import duration, say
-from .corrupted import CorruptedPrompt, CorruptionSettings, corrupt_prompt, first_layer, parse_prompts
+from .columns import place_columns, token_columns
+from .corrupted import CorruptedPrompt, CorruptionSettings, corrupt_prompt, parse_prompts
+from .encoders import ALL_ENCODERS
 from .memory import rows_that_fit
-from .sampling import InitialLatent, SamplerSettings, make_painter
+from .sampling import InitialLatent, SamplerSettings, make_painter, pictures_of
 
 log = logging.getLogger("diff_quickfix")
 
@@ -84,29 +83,40 @@ class TraceSettings:
 
     def kept(self) -> dict[str, Any]:
         """What goes into the trace's file: not what changes no score, so that a checkpoint can go on without it."""
-        return {key: value for key, value in asdict(self).items() if key not in ("prompts", "rows", "pictures")}
+        kept = {key: value for key, value in asdict(self).items() if key not in ("prompts", "rows", "pictures")}
+        if self.corruption.encoder == ALL_ENCODERS:
+            del kept["corruption"]["encoder"]
+        return kept
 
 
 def trace_text(
     inputs: TraceInputs, settings: TraceSettings, *, columns: str = "tokens", checkpoint: Path | None = None
 ) -> tuple[Sweep, torch.Tensor]:
-    """Trace the text encoder: sites x tokens.
+    """Trace the text encoders: sites x tokens.
 
     Args:
-        columns: "tokens" (every token from the subject on; one prompt only) or "places" (roles that all prompts share).
+        columns: "tokens" (every token from the subject on; one prompt only, and encoders that cut it alike) or "places"
+            (roles that all prompts share).
 
     Returns:
         The sweep, and its example pictures (2 + cells, height, width, 3), which the trace knows again.
+
+    Raises:
+        ValueError: tokens of several prompts, or of encoders that cut the prompt into different ones.
+        SiteError: no site fits.
     """
     corrupted = _corrupt_all(inputs.clip, settings)
     if columns == "tokens" and len(corrupted) > 1:
         raise ValueError(
             f"Got {len(corrupted)} prompts; their tokens are not the same. Choose columns: places, or trace one prompt."
         )
-    labels, positions = _token_columns(corrupted[0]) if columns == "tokens" else _place_columns(corrupted)
-    cases = [replace(one.case, columns=tuple(p[n] for p in positions)) for n, one in enumerate(corrupted)]
-    plan = _plan(settings, "text", text_sites(only_encoder(inputs.clip)[1]), labels)
-    prompts = [replace(one, case=case) for one, case in zip(corrupted, cases, strict=True)]
+    chosen = {site.encoder for site in select(corrupted[0].sites, kinds=settings.kinds, names=settings.sites)}
+    made = token_columns(corrupted[0], chosen) if columns == "tokens" else place_columns(corrupted, chosen)
+    plan = _plan(settings, "text", corrupted[0].sites, made.labels)
+    plan = replace(plan, empty=made.empty(plan.groups, corrupted))
+    prompts = [
+        replace(one, case=replace(one.case, columns=spots)) for one, spots in zip(corrupted, made.spots, strict=True)
+    ]
     return _run(inputs, settings, prompts, plan, checkpoint=checkpoint)
 
 
@@ -118,7 +128,7 @@ def trace_unet(
     branch: str = "cond",
     checkpoint: Path | None = None,
 ) -> tuple[Sweep, torch.Tensor]:
-    """Trace the UNet: sites x step windows (one window: all steps)."""
+    """Trace the image model: sites x step windows (one window: all steps)."""
     steps = settings.sampler.steps
     if not 1 <= step_windows <= steps:
         raise ValueError(f"Cannot divide {steps} steps into {step_windows} windows; choose 1 to {steps}.")
@@ -129,7 +139,7 @@ def trace_unet(
         if step_windows == 1
         else tuple(f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges)
     )
-    sites = unet_sites(inputs.model.model.diffusion_model)
+    sites = image_sites(inputs.model.model.diffusion_model)
     plan = _plan(settings, "unet", sites, labels, (None,) if step_windows == 1 else tuple(ranges))
     return _run(inputs, settings, _corrupt_all(inputs.clip, settings), plan, branch=branch, checkpoint=checkpoint)
 
@@ -163,24 +173,6 @@ def _plan(
     )
 
 
-def _token_columns(one: CorruptedPrompt) -> tuple[tuple[str, ...], list[list[tuple[int, ...] | None]]]:
-    """Each token from the subject to the end, then the padding; labels are made distinct by their position."""
-    spots = list(range(min(one.case.corruption.positions), min(one.tokens.eos + 1, len(one.tokens.ids))))
-    words = [one.labels[i] for i in spots]
-    labels = [word if words.count(word) == 1 else f"{word} ({i})" for word, i in zip(words, spots, strict=True)]
-    positions: list[list[tuple[int, ...] | None]] = [[(i,)] for i in spots]
-    if padding := places(one.tokens, one.subject)["padding"]:
-        labels, positions = [*labels, "<padding>"], [*positions, [padding]]
-    return tuple(labels), positions
-
-
-def _place_columns(all_: Sequence[CorruptedPrompt]) -> tuple[tuple[str, ...], list[list[tuple[int, ...] | None]]]:
-    """The roles that no prompt lacks."""
-    found = {place: [places(one.tokens, one.subject)[place] for one in all_] for place in PLACES}
-    kept = {place: spots for place, spots in found.items() if () not in spots}
-    return tuple(kept), list(kept.values())
-
-
 def _run(
     inputs: TraceInputs,
     settings: TraceSettings,
@@ -192,9 +184,7 @@ def _run(
 ) -> tuple[Sweep, torch.Tensor]:
     model, scorer = inputs.model, inputs.scorer
     latent = InitialLatent.of(model, inputs.latent)
-    painter = make_painter(
-        model, inputs.negative, latent, settings.sampler, options=_unpooled(prompts[0].options), branch=branch
-    )
+    painter = make_painter(model, inputs.negative, latent, settings.sampler, branch=branch)
     kept = {
         **settings.kept(),
         "branch": branch,
@@ -207,14 +197,14 @@ def _run(
         painter,
         _score(inputs.vae, scorer),
         rows=rows_that_fit(model, latent.image.shape, settings.rows),
-        first_layer=first_layer(inputs.clip),
+        first_layer=prompts[0].case.shares[0].entry,
         score_name=LATENT_DISTANCE if scorer is None else scorer.name,
         settings=kept,
         progress=_progress(model),
         checkpoint=checkpoint,
         examples=settings.pictures,
     )
-    pictures = inputs.vae.decode(done.examples)
+    pictures = pictures_of(inputs.vae, done.examples)
     return replace(done, trace=replace(done.trace, examples=examples_of(done.cells, pictures))), pictures
 
 
@@ -230,7 +220,7 @@ def _made_with(
         ("negative", inputs.negative),
         ("latent", (latent.image, latent.mask, latent.batch_index)),
         ("tokens of the prompts", tokens),
-        ("entries of the prompts", _unpooled(prompts[0].options)),
+        ("entries of the prompts", [dict(one) for one in prompts[0].options]),
     ]
     if inputs.scorer is not None:
         named += [("scorer", inputs.scorer), ("VAE", vae_parts(inputs.vae))]
@@ -246,17 +236,12 @@ def _made_with(
     return digests
 
 
-def _unpooled(options: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What all prompts' entries share: a UNet that reads pooled text is not traced."""
-    return [{key: value for key, value in one.items() if key != "pooled_output"} for one in options]
-
-
 def _score(vae: Vae, scorer: ImageScorer | None) -> Score:
     if scorer is None:
         return latent_distance
 
     def score(results: torch.Tensor, clean: torch.Tensor, prompt: str) -> torch.Tensor:
-        return scorer(vae.decode(results), prompt)
+        return scorer(pictures_of(vae, results), prompt)
 
     return score
 

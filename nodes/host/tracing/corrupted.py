@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
 import torch
 
-from ....families.clip import text_sites
-from ....families.sites import select
-from ....text.prompts import PromptTokenizer, TokenizedPrompt
-from ....text.subjects import SubjectError, places
-from ....tracing.runs.cases import Case, Restoration, encode_rows
-from ....tracing.runs.corruption import Corruption, CorruptionError, gaussian, replacement
-from ..editing.text_encoder import only_encoder
+from ....families.sites import Site, select
+from ....text.subjects import SubjectError
+from ....tracing.runs.cases import Case, Restoration, Share, Spots, encode_rows
+from ....tracing.runs.corruption import CorruptionError
 from ..objects import Clip, Conditioning
-from ..prompt_parts import PromptPart, cut_prompt, find_in_parts, tokenize_naming
+from .encoders import ALL_ENCODERS, open_encoders
+from .readings import Reading, read_prompt
+from .side_by_side import Encoding
 
 EXTENTS = ("subject", "whole prompt")
+# What the seed of the noise grows by from one text encoder to the next.
+_NEXT_ENCODER = 104729
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class CorruptionSettings:
         draws: how many draws of the noise are traced.
         seed: seed of the noise.
         replaced_by: words whose embeddings take the subject's place; there is one draw then, and no noise in it.
-        extent: one of :data:`EXTENTS`; "whole prompt" corrupts every token after the start, padding too.
+        extent: one of :data:`EXTENTS`; "whole prompt" corrupts every token from the text's first on, padding too.
+        encoder: the text encoder in which it is hidden, or all of them; the others then read the prompt as it is.
     """
 
     multiple: float = 3.0
@@ -41,6 +43,7 @@ class CorruptionSettings:
     seed: int = 0
     replaced_by: str = ""
     extent: str = EXTENTS[0]
+    encoder: str = ALL_ENCODERS
 
     def __post_init__(self) -> None:
         if self.extent not in EXTENTS:
@@ -59,141 +62,137 @@ class CorruptedPrompt:
     """What the socket CORRUPTION carries: a prompt, where its subject stands, and the noise that hides it.
 
     Attributes:
-        clip: the CLIP that encodes it.
         case: the prompt for the tracer.
-        tokens: the tokens of the part that holds the subject.
-        subject: the subject's token positions in them.
-        labels: what the positions up to the end of the text show.
-        options: for each entry of the prompt's CONDITIONING, what stands in it beside the text states: the pooled
-            output, hooks, and the part of the sampling that it is for. Hooks with a schedule give several entries.
+        encoding: encodes it, by the user's own CLIP.
+        readings: how each corrupted text encoder reads it.
     """
 
-    clip: Clip
     case: Case
-    tokens: TokenizedPrompt
-    subject: range
-    labels: tuple[str, ...]
-    options: tuple[Mapping[str, Any], ...]
+    encoding: Encoding
+    readings: tuple[Reading, ...]
+
+    @property
+    def clip(self) -> Clip:
+        """The CLIP that encodes it."""
+        return self.encoding.clip
+
+    @property
+    def subject(self) -> range:
+        """The subject's token positions in the first text encoder."""
+        return self.readings[0].subject
+
+    @property
+    def options(self) -> tuple[Mapping[str, Any], ...]:
+        """What stands in each entry of the prompt's CONDITIONING for every row alike: hooks, masks, and the part of the
+        sampling that it is for."""
+        return tuple(entry.options for entry in self.encoding.entries)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites of the corrupted text encoders, one encoder after another; pooled vectors only where the
+        CONDITIONING holds them."""
+        encoders = [reading.encoder for reading in self.readings]
+        return tuple(site for one in encoders for site in one.sites(pooled=bool(one.name) and self._pooled(one.name)))
+
+    def _pooled(self, name: str) -> bool:
+        return name in self.encoding.pooled
 
     def encode(self, rows: Sequence[Restoration]) -> torch.Tensor:
-        """Text states (rows, tokens, width); those of several entries follow each other along the tokens."""
-        encoder = only_encoder(self.clip)[1]
-        sites = {site.name: site for site in text_sites(encoder)}
-        return encode_rows(self.case, first_layer(self.clip), sites, rows)
-
-    def entries(self, restoration: Restoration) -> tuple[torch.Tensor, ...]:
-        """Text states (1, tokens, width) of one row, for each entry of the CONDITIONING."""
-        return self.encode([restoration]).chunk(len(self.options), 1)
+        """Some rows as :meth:`Encoding.rows` packs them."""
+        return encode_rows(self.case, self.case.shares[0].entry, {site.name: site for site in self.sites}, rows)
 
     def conditioning(self, restoration: Restoration) -> Conditioning:
-        """Text states of one row as a CONDITIONING."""
-        entries = zip(self.entries(restoration), self.options, strict=True)
-        return [[states, dict(options)] for states, options in entries]
+        """One row as a CONDITIONING."""
+        return self.encoding.conditioning(self.encode([restoration]))
 
-    def restored(self, layer: int, kind: str, place: str) -> Conditioning:
-        """The corrupted prompt with one site put back at one place, as a CONDITIONING.
+    def restored(self, layer: int, kind: str, place: str, encoder: str = ALL_ENCODERS) -> Conditioning:
+        """The corrupted prompt with one layer's sites put back at one place, as a CONDITIONING.
+
+        Args:
+            kind: one of :data:`~.families.text_stacks.SITE_KINDS`. A pooled vector has no layer and no place.
+            encoder: in which text encoder; all: in each of the corrupted ones that has the layer and the place.
 
         Raises:
             SiteError: no such layer.
             SubjectError: the place is empty in this prompt.
         """
-        (site,) = select(text_sites(only_encoder(self.clip)[1]), names=f"text.{layer}.{kind}")
-        return self.conditioning(Restoration(0, (site.name,), self.positions(place)))
+        number = "" if kind == "pooled" else f"{layer}."
+        names = [
+            f"text.{one.encoder.name + '.' if one.encoder.name else ''}{number}{kind}"
+            for one in self.readings
+            if encoder in (ALL_ENCODERS, one.encoder.name) or (not one.encoder.name and encoder == one.encoder.stream)
+        ]
+        if not names:
+            there = ", ".join(one.encoder.name or one.encoder.stream for one in self.readings)
+            raise SubjectError(f"The text encoder {encoder!r} is not corrupted; choose one of {there}.")
+        sites = select(self.sites, names=", ".join(names))
+        spots = self.positions(place)
+        kept = [site for site in sites if site.kind == "pooled" or spots[site.encoder] != ()]
+        if not kept:
+            raise self._empty(place)
+        return self.conditioning(Restoration(0, tuple(site.name for site in kept), spots))
 
-    def positions(self, place: str) -> tuple[int, ...] | None:
-        """Token positions of one of ``prompts.PLACES``; None for all of them.
+    def positions(self, place: str) -> dict[str, Spots]:
+        """Token positions of one of :data:`~.text.subjects.PLACES`, by text encoder; None for all of them.
 
         Raises:
             SubjectError: the place is empty in this prompt.
         """
-        found = places(self.tokens, self.subject)[place]
-        if found == ():
-            raise SubjectError(f"The prompt {self.tokens.text!r} has no token at the place {place!r}; choose another.")
+        found = {one.encoder.name: one.places()[place] for one in self.readings}
+        if all(spots == () for spots in found.values()):
+            raise self._empty(place)
         return found
 
-
-def first_layer(clip: Clip) -> torch.nn.Module:
-    """Layer 0 of a CLIP's text encoder."""
-    return only_encoder(clip)[1].transformer.text_model.encoder.layers[0]
-
-
-def read_prompt(clip: Clip, prompt: str) -> list[PromptPart]:
-    """The parts of a prompt, as a CLIP's encoder is given them.
-
-    Raises:
-        PromptError: "embedding:" without a name.
-        UnsupportedEncoderError: not a CLIP with one text encoder.
-    """
-    name, encoder = only_encoder(clip)
-    own = getattr(clip.tokenizer, name)
-    options = getattr(clip, "tokenizer_options", {})
-    parts, names = tokenize_naming(own, prompt, **({"tokenizer_options": options} if options else {}))
-    width = encoder.transformer.text_model.embeddings.token_embedding.weight.shape[-1]
-    return cut_prompt(prompt, parts, names, own, width)
+    def _empty(self, place: str) -> SubjectError:
+        return SubjectError(f"The prompt {self.case.prompt!r} has no token at the place {place!r}; choose another.")
 
 
 def corrupt_prompt(
     clip: Clip, prompt: str, subject: str, settings: CorruptionSettings | None = None
 ) -> CorruptedPrompt:
-    """Find the subject among a prompt's tokens and draw the noise that hides it.
+    """Find the subject among a prompt's tokens, in each text encoder, and draw the noise that hides it.
 
     All occurrences of the subject are corrupted; the last one is the subject that places are counted from. The
-    corruption holds one draw more than is traced: the control's donor.
+    corruption holds one draw more than is traced: the control's donor. Each encoder has noise of its own, by its own
+    embeddings.
 
     Raises:
-        PromptError: "embedding:" without a name.
+        PromptError: "embedding:" without a name, or in an encoder that is no CLIP.
         SubjectError: the subject is not in the prompt, in several of its parts, or over the seam of two.
-        UnsupportedEncoderError: not a CLIP with one text encoder.
+        UnsupportedEncoderError: a text encoder that cannot be traced, or none of the chosen name.
+        EncodingError: ComfyUI does not run a chosen encoder for this prompt.
         CorruptionError: the noise is empty, or the replacing words have more tokens than the subject.
     """
     settings = settings or CorruptionSettings()
-    parts = read_prompt(clip, prompt)
-    number, ranges = find_in_parts(parts, subject, _reader(clip))
-    tokens = clip.tokenize(prompt)
-    (given,) = tokens.values()
-    corruption = _corrupt(clip, given[number], ranges, settings)
-    case = Case(prompt, subject, corruption, _encode(clip, tokens), chunks=len(parts), chunk=number)
-    options = tuple(entry[1] for entry in clip.encode_from_tokens_scheduled(tokens, show_pbar=False))
-    return CorruptedPrompt(clip, case, parts[number].tokens, ranges[-1], parts[number].labels, options)
-
-
-def _reader(clip: Clip) -> PromptTokenizer:
-    name, encoder = only_encoder(clip)
-    own = getattr(clip.tokenizer, name)
-    return PromptTokenizer(own.tokenizer, pad_token=own.pad_token, context_length=encoder.max_length)
-
-
-def _corrupt(
-    clip: Clip, part: Sequence[tuple[Any, ...]], ranges: Sequence[range], settings: CorruptionSettings
-) -> Corruption:
-    """The noise for one part of a tokenized prompt, given as (token id or vector, weight)."""
-    encoder = only_encoder(clip)[1]
-
-    def embeddings(tokens: Sequence[Any]) -> torch.Tensor:
-        # The table may lie on the CPU when the encoder does not; ComfyUI brings it to where its input is.
-        return encoder.process_tokens([list(tokens)], clip.patcher.load_device)[0][0].float().cpu()
-
+    encoders = open_encoders(clip, settings.encoder)
+    if any(encoder.stack.shape != "clip" for encoder in encoders):
+        prompt = unicodedata.normalize("NFC", prompt)
+    readings = tuple(read_prompt(clip, one, prompt, subject, settings.replaced_by) for one in encoders)
     # Loaded first: patched embeddings are the ones that the encoder will see.
     comfy.model_management.load_models_gpu([clip.patcher])
-    read = embeddings([entry[0] for entry in part])
-    whole = settings.extent != EXTENTS[0]
-    positions = tuple(range(1, len(read)) if whole else sorted(set(itertools.chain.from_iterable(ranges))))
-    own = read[list(positions)]
-    noise = gaussian(own, positions, multiple=settings.multiple, draws=settings.traced + 1, seed=settings.seed)
-    if not settings.replaced_by.strip():
-        return noise
-    swap = replacement(own, positions, embeddings(_reader(clip).word_ids(settings.replaced_by)))
-    return Corruption(positions, torch.cat([swap.deltas, noise.deltas[:1]]), 0.0, settings.seed)
-
-
-def _encode(clip: Clip, tokens: Mapping[str, Any]) -> Callable[[int], torch.Tensor]:
-    def encode(rows: int) -> torch.Tensor:
-        # ComfyUI encodes the parts of a long prompt side by side and joins them: equal parts are equal rows.
-        repeated = {key: list(parts) * rows for key, parts in tokens.items()}
-        entries = clip.encode_from_tokens_scheduled(repeated, show_pbar=False)
-        return torch.cat([joined.reshape(rows, joined.shape[1] // rows, -1) for joined, _ in entries], 1)
-
-    return encode
+    shares = []
+    for number, reading in enumerate(readings):
+        corruption = reading.corruption(
+            settings.multiple,
+            settings.traced,
+            settings.seed + _NEXT_ENCODER * number,
+            clip.patcher.load_device,
+            whole=settings.extent != EXTENTS[0],
+        )
+        encoder = reading.encoder
+        shares.append(Share(encoder.name, corruption, encoder.stack.entry, reading.chunks, reading.chunk))
+    first, encoding = shares[0], Encoding.of(clip, prompt, encoders)
+    case = Case(
+        prompt,
+        subject,
+        first.corruption,
+        encoding.rows,
+        chunks=first.chunks,
+        chunk=first.chunk,
+        shares=tuple(shares),
+        given=encoding.conditioning,
+    )
+    return CorruptedPrompt(case, encoding, readings)
 
 
 # --- marked prompts --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A MODEL whose UNet carries out patches while ComfyUI samples it, under any guider."""
+"""A MODEL whose image model carries out patches while ComfyUI samples it, under any guider."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import comfy.patcher_extension
 import torch
 
 from ....families.sites import Site
-from ....families.unet import unet_sites
+from ....families.transformer import image_sites
 from ....tracing.runs.interventions import InterventionError, Patch, patching
 from ..objects import Entry, Executor, Guider, Model
 from .steps import step_of
 
 WRAPPER = "DiffQuickFix_trace"
-# Keys of transformer_options, by which what a guider knows reaches the UNet.
+# Keys of transformer_options, by which what a guider knows reaches the image model.
 _PROMPT, _PARTS = "DiffQuickFix_prompt", "DiffQuickFix_parts"
 _UNKNOWN = (
-    "Another node runs the UNet outside the guider's prediction, where it is not known which conditioning is the "
+    "Another node runs the image model outside the guider's prediction, where it is not known which conditioning is the "
     "prompt's. Take that node away, or set branch to both."
 )
 
@@ -47,7 +47,7 @@ def with_patches(
     branch: str = "cond",
     schedule: Callable[[torch.Tensor], torch.Tensor] = lambda sigmas: sigmas,
 ) -> Model:
-    """A clone of a MODEL whose UNet carries out patches; hooks live only as long as one forward pass.
+    """A clone of a MODEL whose image model carries out patches; hooks live only as long as one forward pass.
 
     Args:
         patches_of: the patches, given how many rows a conditioning has in the pass that runs.
@@ -65,10 +65,10 @@ def with_patches(
         )
 
     @functools.cache
-    def sites_of(unet: torch.nn.Module) -> dict[str, Site]:
-        return {site.name: site for site in unet_sites(unet)}
+    def sites_of(image_model: torch.nn.Module) -> dict[str, Site]:
+        return {site.name: site for site in image_sites(image_model)}
 
-    def unet_pass(executor: Executor, *args: Any, **kwargs: Any) -> Any:
+    def model_pass(executor: Executor, *args: Any, **kwargs: Any) -> Any:
         options = _options_of(args, kwargs)
         parts = options["cond_or_uncond"]
         chosen = [place for place, part in enumerate(parts) if branch == "both" or part in _prompts_parts(options)]
@@ -89,7 +89,7 @@ def with_patches(
     if branch != "both":
         clone.add_wrapper_with_key(kinds.PREDICT_NOISE, WRAPPER, _tell_the_prompt)
         clone.add_wrapper_with_key(kinds.CALC_COND_BATCH, WRAPPER, _tell_its_parts)
-    clone.add_wrapper_with_key(kinds.DIFFUSION_MODEL, WRAPPER, unet_pass)
+    clone.add_wrapper_with_key(kinds.DIFFUSION_MODEL, WRAPPER, model_pass)
     return clone
 
 
@@ -127,4 +127,4 @@ def _options_of(args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     for value in (kwargs.get("transformer_options"), *args):
         if isinstance(value, dict) and "cond_or_uncond" in value:
             return value
-    raise InterventionError("ComfyUI ran the UNet without telling which rows are the prompt's (cond_or_uncond).")
+    raise InterventionError("ComfyUI ran the image model without telling which rows are the prompt's (cond_or_uncond).")

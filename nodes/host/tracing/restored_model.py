@@ -20,6 +20,8 @@ from .steps import require_known_steps
 
 # Half precision on the way moves a state by a thousandth of its size; other words, or other noise, by far more.
 _SAME = 2e-3
+# An entry [states, options] of the corrupted prompt, and of the clean one.
+Twin = tuple[Sequence[Any], Sequence[Any]]
 
 
 def restore_in_unet(
@@ -45,7 +47,7 @@ def restore_in_unet(
             conditionings is the corrupted one, the sampler draws noise on the way or adapts its steps to the pictures,
             or it cannot be known at which step of a schedule it begins.
     """
-    twins = tuple(zip(corrupted.entries(Restoration(0)), corrupted.entries(Restoration(None)), strict=True))
+    twins = tuple(zip(corrupted.conditioning(Restoration(0)), corrupted.conditioning(Restoration(None)), strict=True))
 
     def patches_of(size: int) -> list[Patch]:
         half = size // 2
@@ -102,24 +104,42 @@ def _refuse_uneven(sampler: Sampler) -> None:
         raise InterventionError(f"The sampler {name} {why}. Choose one of {', '.join(samplers())}.")
 
 
-def _with_clean(
-    guider: Guider, twins: Sequence[tuple[torch.Tensor, torch.Tensor]], rows: int
-) -> dict[str, list[Entry]]:
+def _with_clean(guider: Guider, twins: Sequence[Twin], rows: int) -> dict[str, list[Entry]]:
     """A guider's conditionings for twice as many rows, of which the second half has the clean prompt.
 
     Args:
-        twins: corrupted and clean text states (1, tokens, width).
+        twins: entries of the corrupted and of the clean prompt, with text states (1, tokens, width).
     """
     positive = positive_of(guider)
     clean = [_clean_twin(entry, twins) for entry in positive]
-    if not any(states is not None for states in clean):
+    if not any(twin is not None for twin in clean):
         raise InterventionError(_not_corrupted(positive, twins))
     doubled = {name: [_doubled(entry, rows) for entry in entries] for name, entries in guider.conds.items()}
-    for entry, states in zip(doubled["positive"], clean, strict=True):
-        if states is not None:
-            own = entry["cross_attn"][:rows]
-            entry["cross_attn"] = torch.cat([own, states.to(own).repeat(rows, 1, 1)])
+    for entry, twin in zip(doubled["positive"], clean, strict=True):
+        if twin is not None:
+            entry |= {name: _beside(entry[name], value, rows) for name, value in _tensors_of(twin, entry).items()}
     return doubled
+
+
+def _tensors_of(twin: Sequence[Any], entry: Entry) -> dict[str, torch.Tensor]:
+    """The clean prompt's states and, where the sampler was given them too, its pooled vector and the like."""
+    states, options = twin
+    found = {
+        name: value
+        for name, value in options.items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 1 and len(value) == 1
+    }
+    return {
+        name: value
+        for name, value in {**found, "cross_attn": states}.items()
+        if isinstance(entry.get(name), torch.Tensor) and entry[name].shape[1:] == value.shape[1:]
+    }
+
+
+def _beside(own: torch.Tensor, clean: torch.Tensor, rows: int) -> torch.Tensor:
+    """Rows of the sampler's, and as many of the clean prompt's behind them."""
+    first = comfy.utils.repeat_to_batch_size(own, rows)[:rows]
+    return torch.cat([first, clean.to(first).expand(rows, *clean.shape[1:])])
 
 
 def _doubled(entry: Entry, rows: int) -> Entry:
@@ -130,15 +150,15 @@ def _doubled(entry: Entry, rows: int) -> Entry:
     return {**entry, "cross_attn": torch.cat([comfy.utils.repeat_to_batch_size(states, rows)] * 2)}
 
 
-def _clean_twin(entry: Entry, twins: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor | None:
-    """The clean states to corrupted ones; behind another restoring MODEL some rows are clean already."""
+def _clean_twin(entry: Entry, twins: Sequence[Twin]) -> Sequence[Any] | None:
+    """The clean entry to a corrupted one; behind another restoring MODEL some rows are clean already."""
     states = entry.get("cross_attn")
-    for corrupted, clean in twins:
+    for (corrupted, _), (clean, options) in twins:
         if states is None or states.shape[1:] != clean.shape[1:]:
             continue
         others = torch.stack([_distance(states, corrupted), _distance(states, clean)])
         if others[0, 0] < _SAME and bool((others.amin(0) < _SAME).all()):
-            return clean
+            return clean, options
     return None
 
 
@@ -148,12 +168,12 @@ def _distance(states: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     return (states.float() - wanted).flatten(1).norm(dim=1) / wanted.norm().clamp_min(1e-12)
 
 
-def _not_corrupted(positive: Sequence[Entry], twins: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> str:
+def _not_corrupted(positive: Sequence[Entry], twins: Sequence[Twin]) -> str:
     found = ", ".join(
         "none" if entry.get("cross_attn") is None else str(tuple(entry["cross_attn"].shape)) for entry in positive
     )
     return (
         f"None of the sampler's positive conditionings (text states of shape {found}) is the corrupted one of the "
-        f"CORRUPTION ({tuple(twins[0][0].shape)}). Connect the output corrupted of the same Corrupt Prompt node to the "
+        f"CORRUPTION ({tuple(twins[0][0][0].shape)}). Connect the output corrupted of the same Corrupt Prompt node to the "
         "sampler's positive; its text states must not be changed on the way (areas, masks and ControlNets may be set)."
     )

@@ -17,7 +17,7 @@ import torch
 
 from ....tracing.runs.interventions import InterventionError, Patch
 from ....tracing.runs.lockstep import Painter
-from ..objects import Conditioning, Executor, Latent, Model, Sampler
+from ..objects import Conditioning, Executor, Latent, Model, Sampler, Vae
 from .patched_model import WRAPPER, with_patches
 
 # Samplers whose result depends on the initial noise alone. Fresh noise at each step would differ between rows.
@@ -34,6 +34,8 @@ DETERMINISTIC = (
     "uni_pc",
     "uni_pc_bh2",
 )
+# What stands in conditionings of which a model takes one row at a time: Anima's adapter reads one prompt.
+_ONE_BY_ONE = ("t5xxl_ids",)
 # What ``CFGGuider.outer_sample`` takes by place, with its defaults.
 _SAMPLE: dict[str, Any] = {
     "noise": None,
@@ -67,7 +69,8 @@ class InitialLatent:
     """The one latent that every picture starts from, as the stock sampler reads a LATENT.
 
     Attributes:
-        image: (1, channels, height, width) with as many channels as the model has.
+        image: (1, channels, height, width) with as many channels as the model has; (1, channels, 1, height, width) for
+            a model that also paints video.
         mask: (1, channels, height, width) in [0, 1], where noise is removed; None: everywhere.
         batch_index: which of the noises that a seed gives is taken; None: the first.
     """
@@ -84,7 +87,9 @@ class InitialLatent:
             ValueError: it is not of pictures, or holds more than one.
         """
         samples = latent["samples"]
-        if getattr(samples, "is_nested", False) or samples.ndim != 4:
+        if getattr(samples, "is_nested", False) or not (
+            samples.ndim == 4 or (samples.ndim == 5 and samples.shape[2] == 1)
+        ):
             raise ValueError(
                 f"Tracing paints pictures; the latent is {_described(samples)}. Connect the latent of a picture, such "
                 "as Empty Latent Image gives."
@@ -118,14 +123,13 @@ def make_painter(
     latent: InitialLatent,
     settings: SamplerSettings,
     *,
-    options: Sequence[Mapping[str, Any]] = ({},),
     branch: str = "cond",
 ) -> Painter:
     """A painter (see ``tracing.lockstep``) that runs ComfyUI's own sampler on a MODEL.
 
+    What it is given of the text is a CONDITIONING with one row for each picture.
+
     Args:
-        options: what stands beside the text states in each entry of the positive conditioning. The painter's states
-            are those of the entries, one after another along the tokens.
         branch: "cond" or "both" halves of the guidance.
 
     Raises:
@@ -140,20 +144,22 @@ def make_painter(
     plain = model.clone()
     plain.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, WRAPPER, _as_one_picture)
 
-    def paint(states: torch.Tensor, seed: int, patches: Sequence[Patch]) -> torch.Tensor:
-        rows = len(states)
+    def paint(states: Conditioning, seed: int, patches: Sequence[Patch]) -> torch.Tensor:
+        rows = len(states[0][0])
+        if rows > 1 and any(name in more for _, more in states for name in _ONE_BY_ONE):
+            alone = [_row_of(states, row) for row in range(rows)]
+            return torch.cat([paint(one, seed, patches) for one in alone])
         patched = with_patches(plain, _fixed(patches, rows), branch=branch) if patches else plain
-        entries = zip(states.chunk(len(options), 1), options, strict=True)
         return comfy.sample.sample(
             patched,
-            latent.noise(seed).repeat(rows, 1, 1, 1),
+            _repeated(latent.noise(seed), rows),
             settings.steps,
             settings.cfg,
             settings.sampler,
             settings.scheduler,
-            [[one, dict(more)] for one, more in entries],
+            [[one, dict(more)] for one, more in states],
             negative,
-            latent.image.repeat(rows, 1, 1, 1),
+            _repeated(latent.image, rows),
             noise_mask=latent.mask,
             disable_pbar=True,
             seed=seed,
@@ -161,6 +167,29 @@ def make_painter(
         )
 
     return paint
+
+
+def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
+    """A CONDITIONING of one row of several; what the rows share stays."""
+
+    def own(value: Any, rows: int) -> Any:
+        several = isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 1
+        return value[row : row + 1] if several and len(value) == rows else value
+
+    return [
+        [states[row : row + 1], {name: own(value, len(states)) for name, value in more.items()}]
+        for states, more in conditioning
+    ]
+
+
+def _repeated(one: torch.Tensor, rows: int) -> torch.Tensor:
+    return one.repeat(rows, *(1 for _ in one.shape[1:]))
+
+
+def pictures_of(vae: Vae, latents: torch.Tensor) -> torch.Tensor:
+    """Pictures (n, height, width, 3) of latents; of a VAE that is made for video, one frame each."""
+    pictures = vae.decode(latents)
+    return pictures[:, 0] if pictures.ndim == 5 else pictures
 
 
 def arguments_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,7 +239,7 @@ def _fixed(patches: Sequence[Patch], rows: int) -> Callable[[int], Sequence[Patc
     def patches_of(size: int) -> Sequence[Patch]:
         if size != rows:
             raise InterventionError(
-                f"The UNet was given {size} rows a conditioning; expected {rows}. Another node changes the batch."
+                f"The image model was given {size} rows a conditioning; expected {rows}. Another node changes the batch."
             )
         return patches
 

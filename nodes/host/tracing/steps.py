@@ -16,7 +16,7 @@ _CLOSE = 1e-4
 def step_of(schedule: torch.Tensor, sigma: torch.Tensor | float) -> int:
     """Which step of a schedule runs at a noise level: the last that begins there or before it, on the way.
 
-    A sampler that evaluates the UNet between two levels is at the step that lies between them.
+    A sampler that evaluates the model between two levels is at the step that lies between them.
 
     Args:
         schedule: (steps + 1,) levels, falling or rising.
@@ -52,7 +52,7 @@ def require_known_steps(
         f"Steps {steps.start} to {steps.stop} are to be restored, but the sampler begins at the noise level "
         f"{float(sigmas[0]):.4g}, in the midst of a schedule, and does not say at which step. Connect the SIGMAS of "
         "the whole schedule (of a Basic Scheduler with the sampler's scheduler and steps) to the input schedule of "
-        "Restore Layer State (UNet), or restore at all steps."
+        "Restore Layer State (Image Model), or restore at all steps."
     )
 
 
@@ -64,7 +64,7 @@ def _require_part(sigmas: torch.Tensor, whole: torch.Tensor) -> None:
     run, levels = sigmas.flatten().double().cpu(), whole.flatten().double().cpu()
     if len(levels) < 2 or not _monotone(levels):
         raise InterventionError(
-            f"The schedule given to Restore Layer State (UNet) has {len(levels)} noise levels that do not fall or rise "
+            f"The schedule given to Restore Layer State (Image Model) has {len(levels)} noise levels that do not fall or rise "
             "all the way; steps cannot be counted in it. Connect the SIGMAS of a scheduler."
         )
     near = ((run[:, None] - levels[None]).abs() <= _CLOSE * levels.max()).any(1)
@@ -72,7 +72,7 @@ def _require_part(sigmas: torch.Tensor, whole: torch.Tensor) -> None:
         return
     raise InterventionError(
         f"The sampler runs from the noise level {float(run[0]):.4g} to {float(run[-1]):.4g} in {len(run) - 1} steps, "
-        f"which are no part of the schedule given to Restore Layer State (UNet), {float(levels[0]):.4g} to "
+        f"which are no part of the schedule given to Restore Layer State (Image Model), {float(levels[0]):.4g} to "
         f"{float(levels[-1]):.4g} in {len(levels) - 1} steps. Connect the whole schedule that the sampler runs a part "
         "of."
     )

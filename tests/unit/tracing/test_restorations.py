@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from diff_quickfix.families.clip import text_sites
+from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.sites import SiteError, group_name, select, windows
 from diff_quickfix.families.unet import unet_sites
 from diff_quickfix.tracing.runs.cases import Restoration
@@ -44,7 +44,7 @@ def test_text_sites(encoder):
     found = [site.name for site in text_sites(encoder)]
     assert found[:4] == ["text.0.self_attn", "text.0.mlp", "text.0.hidden", "text.1.self_attn"]
     assert len(found) == 3 * LAYERS
-    with pytest.raises(SiteError, match="one CLIP text"):
+    with pytest.raises(SiteError, match="no stack of transformer layers"):
         text_sites(Linear(2, 2))
 
 
