@@ -152,9 +152,7 @@ class RestoreTextState(Node):
         )
 
     @classmethod
-    def execute(
-        cls, corruption, layer: int, kind: str, tokens: str, encoder: str = ALL_ENCODERS
-    ) -> io.NodeOutput:
+    def execute(cls, corruption, layer: int, kind: str, tokens: str, encoder: str = ALL_ENCODERS) -> io.NodeOutput:
         return io.NodeOutput(corruption.restored(layer, kind, tokens, encoder))
 
 

@@ -8,7 +8,6 @@ with a space or a mark that is glued to it. That holds for byte pairs and senten
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import unicodedata
 from collections.abc import Callable, Sequence

@@ -62,9 +62,11 @@ def module_of(clip, child, shape, layer, kind):
         block = network.model.layers[layer]
     else:
         block = (network.text_model if shape == "clip" else network.model).encoder.layers[layer]
-    return {"self_attn": getattr(block, "mixer" if shape == "jina" else "self_attn"), "mlp": block.mlp, "hidden": block}[
-        kind
-    ]
+    return {
+        "self_attn": getattr(block, "mixer" if shape == "jina" else "self_attn"),
+        "mlp": block.mlp,
+        "hidden": block,
+    }[kind]
 
 
 def stock(clip):
@@ -129,7 +131,9 @@ def putting_back(clean, where):
 
 
 def shares_of(corrupted, encoders):
-    return [(encoders[one.encoder][0], one.corruption.positions, one.corruption.deltas[0]) for one in corrupted.case.shares]
+    return [
+        (encoders[one.encoder][0], one.corruption.positions, one.corruption.deltas[0]) for one in corrupted.case.shares
+    ]
 
 
 def assert_alike(found, wanted):
@@ -166,7 +170,11 @@ def test_a_restored_state_is_what_a_plain_hook_puts_back(name, tracing):
     moved = 0
     for row, (site, _, spots) in enumerate(cells, 1):
         wanted = by_hand(clip, shares, (modules[site], putting_back(clean[site], list(spots))))
-        own = {"pooled_output": options["pooled_output"][row : row + 1]} if wanted[0][1]["pooled_output"] is not None else {}
+        own = (
+            {"pooled_output": options["pooled_output"][row : row + 1]}
+            if wanted[0][1]["pooled_output"] is not None
+            else {}
+        )
         assert_alike([(states[row : row + 1], own)], wanted)
         moved += not torch.allclose(states[row], states[0], atol=1e-3)
     # The last layers' feed the pooled vector alone, or nothing, at a clip skip.
@@ -258,7 +266,11 @@ def test_other_words_are_each_encoders_own(tracing, name, words):
     clip = clip_named(name)
     corrupted = corrupt(clip, replaced_by=words)
     for share, reading in zip(corrupted.case.shares, corrupted.readings, strict=True):
-        ids = [token for part in clip.tokenize(PROMPT.replace("van gogh", words))[reading.encoder.stream] for token, _ in part]
+        ids = [
+            token
+            for part in clip.tokenize(PROMPT.replace("van gogh", words))[reading.encoder.stream]
+            for token, _ in part
+        ]
         spots, own = list(reading.subject), list(reading.given)
         table = reading.encoder.module.transformer.get_input_embeddings().weight.float()
         shifted = table[own[spots[0]]] + share.corruption.deltas[0, 0]
@@ -376,7 +388,12 @@ def test_a_trace_finds_the_one_layer_that_carries_the_subject(trace_states, run,
 
 def test_pooled_cells_stand_where_the_vector_is_read(trace_states, run):
     trace = trace_states(
-        clip_named("sdxl"), lambda entry: entry[1]["pooled_output"], kind="all", sites="text.g.*", columns="places", controls=3
+        clip_named("sdxl"),
+        lambda entry: entry[1]["pooled_output"],
+        kind="all",
+        sites="text.g.*",
+        columns="places",
+        controls=3,
     )
     row = trace.restored[0, 0, 0, trace.sites.index("text.g.pooled")]
     measured = [column for column, value in zip(trace.columns, row, strict=True) if value.isfinite()]
@@ -424,7 +441,9 @@ def test_a_restored_unet_has_a_clean_pooled_vector_beside_it(run, restore_unet):
 
     def paint(painter, positive):
         latent = {"samples": torch.zeros(1, 4, 8, 8)}
-        return stock_nodes.common_ksampler(painter, 3, 2, 4.0, "euler", "normal", positive, negative, latent)[0]["samples"]
+        return stock_nodes.common_ksampler(painter, 3, 2, 4.0, "euler", "normal", positive, negative, latent)[0][
+            "samples"
+        ]
 
     wanted = paint(model, clean)
     found = paint(restore_unet(model, corruption, "*.block"), corrupted)

@@ -110,9 +110,7 @@ def trace_text(
         raise ValueError(
             f"Got {len(corrupted)} prompts; their tokens are not the same. Choose columns: places, or trace one prompt."
         )
-    chosen = {
-        site.encoder for site in select(corrupted[0].sites, kinds=settings.kinds, names=settings.sites)
-    }
+    chosen = {site.encoder for site in select(corrupted[0].sites, kinds=settings.kinds, names=settings.sites)}
     made = token_columns(corrupted[0], chosen) if columns == "tokens" else place_columns(corrupted, chosen)
     plan = _plan(settings, "text", corrupted[0].sites, made.labels)
     plan = replace(plan, empty=made.empty(plan.groups, corrupted))

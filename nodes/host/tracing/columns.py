@@ -24,9 +24,7 @@ class TextColumns:
     labels: tuple[str, ...]
     spots: tuple[tuple[Mapping[str, Spots], ...], ...]
 
-    def empty(
-        self, groups: Sequence[Sequence[Site]], prompts: Sequence[CorruptedPrompt]
-    ) -> frozenset[tuple[int, int]]:
+    def empty(self, groups: Sequence[Sequence[Site]], prompts: Sequence[CorruptedPrompt]) -> frozenset[tuple[int, int]]:
         """Cells (group, column) in which there is nothing to restore.
 
         A layer has nothing at a place that a prompt lacks in its text encoder. A pooled vector is of one token or of

@@ -47,9 +47,7 @@ def restore_in_unet(
             conditionings is the corrupted one, the sampler draws noise on the way or adapts its steps to the pictures,
             or it cannot be known at which step of a schedule it begins.
     """
-    twins = tuple(
-        zip(corrupted.conditioning(Restoration(0)), corrupted.conditioning(Restoration(None)), strict=True)
-    )
+    twins = tuple(zip(corrupted.conditioning(Restoration(0)), corrupted.conditioning(Restoration(None)), strict=True))
 
     def patches_of(size: int) -> list[Patch]:
         half = size // 2
@@ -106,9 +104,7 @@ def _refuse_uneven(sampler: Sampler) -> None:
         raise InterventionError(f"The sampler {name} {why}. Choose one of {', '.join(samplers())}.")
 
 
-def _with_clean(
-    guider: Guider, twins: Sequence[Twin], rows: int
-) -> dict[str, list[Entry]]:
+def _with_clean(guider: Guider, twins: Sequence[Twin], rows: int) -> dict[str, list[Entry]]:
     """A guider's conditionings for twice as many rows, of which the second half has the clean prompt.
 
     Args:
@@ -178,6 +174,7 @@ def _not_corrupted(positive: Sequence[Entry], twins: Sequence[Twin]) -> str:
     )
     return (
         f"None of the sampler's positive conditionings (text states of shape {found}) is the corrupted one of the "
-        f"CORRUPTION ({tuple(twins[0][0][0].shape)}). Connect the output corrupted of the same Corrupt Prompt node to the "
-        "sampler's positive; its text states must not be changed on the way (areas, masks and ControlNets may be set)."
+        f"CORRUPTION ({tuple(twins[0][0][0].shape)}). Connect the output corrupted of the same Corrupt Prompt node to "
+        "the sampler's positive; its text states must not be changed on the way (areas, masks and ControlNets may be "
+        "set)."
     )

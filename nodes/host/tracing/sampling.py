@@ -87,7 +87,9 @@ class InitialLatent:
             ValueError: it is not of pictures, or holds more than one.
         """
         samples = latent["samples"]
-        if getattr(samples, "is_nested", False) or not (samples.ndim == 4 or (samples.ndim == 5 and samples.shape[2] == 1)):
+        if getattr(samples, "is_nested", False) or not (
+            samples.ndim == 4 or (samples.ndim == 5 and samples.shape[2] == 1)
+        ):
             raise ValueError(
                 f"Tracing paints pictures; the latent is {_described(samples)}. Connect the latent of a picture, such "
                 "as Empty Latent Image gives."
