@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...families.text_stacks import text_sites
 from ...families.sites import Site, select, windows
+from ...families.text_stacks import text_sites
 from ...families.unet import unet_sites
 from ...quickfix import preset
 from ...tracing.results.comparison import rank_correlation

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.sites import select, windows
+from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.unet import unet_sites
 from diff_quickfix.tracing.runs.attribution import attribute
 from diff_quickfix.tracing.runs.corruption import gaussian, replacement

@@ -3,8 +3,8 @@
 import dataclasses
 
 import torch
-from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.sites import select, windows
+from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.unet import unet_sites
 from diff_quickfix.tracing.results.trace import CausalTrace
 from diff_quickfix.tracing.runs.interventions import patching

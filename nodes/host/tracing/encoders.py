@@ -79,8 +79,8 @@ def open_encoders(clip: Clip, choice: str = ALL_ENCODERS) -> tuple[TracedEncoder
     modules = _modules(clip)
     if not modules:
         raise UnsupportedEncoderError(
-            f"This CLIP cannot be traced: found {type(clip.cond_stage_model).__name__}, which holds no text encoder that "
-            "ComfyUI runs on token ids (a module with transformer, encode and process_tokens)."
+            f"This CLIP cannot be traced: found {type(clip.cond_stage_model).__name__}, which holds no text encoder "
+            "that ComfyUI runs on token ids (a module with transformer, encode and process_tokens)."
         )
     names = ("",) if len(modules) == 1 and modules[0][0] in _ALONE else encoder_names([name for name, _ in modules])
     asked = [(name, *found) for name, found in zip(names, modules, strict=True) if _is_asked(choice, name, found[0])]

@@ -174,6 +174,7 @@ def _not_corrupted(positive: Sequence[Entry], twins: Sequence[Twin]) -> str:
     )
     return (
         f"None of the sampler's positive conditionings (text states of shape {found}) is the corrupted one of the "
-        f"CORRUPTION ({tuple(twins[0][0][0].shape)}). Connect the output corrupted of the same Corrupt Prompt node to the "
-        "sampler's positive; its text states must not be changed on the way (areas, masks and ControlNets may be set)."
+        f"CORRUPTION ({tuple(twins[0][0][0].shape)}). Connect the output corrupted of the same Corrupt Prompt node to "
+        "the sampler's positive; its text states must not be changed on the way (areas, masks and ControlNets may be "
+        "set)."
     )

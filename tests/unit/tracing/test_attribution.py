@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.sites import select, windows
+from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.unet import unet_sites
 from diff_quickfix.tracing.results.comparison import rank_correlation
 from diff_quickfix.tracing.results.trace import TraceError

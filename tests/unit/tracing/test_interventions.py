@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.sites import Site
+from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.tracing.runs import cases
 from diff_quickfix.tracing.runs.cases import Restoration
 from diff_quickfix.tracing.runs.corruption import gaussian, replacement

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.sites import SiteError, group_name, select, windows
+from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.unet import unet_sites
 from diff_quickfix.tracing.runs.cases import Restoration
 from diff_quickfix.tracing.runs.corruption import CorruptionError, gaussian, replacement
