@@ -81,8 +81,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a safetensors checkpoint (SD 1.x, SD 2.x, SDXL, Z-Image, Flux.1, Chroma, Anima), a file of such an image "
-        "model alone, a diffusers folder, or a text encoder",
+        help="a safetensors checkpoint (SD 1.x to 3.5, SDXL, Z-Image, Qwen-Image, Krea 2, Flux.1, Chroma, PixArt, Anima), a "
+        "file of such an image model alone, a diffusers folder, or a text encoder",
     )
     parser.add_argument(
         "--encoder",

@@ -370,7 +370,11 @@ def device_of_most(weights: Iterable[torch.Tensor]) -> torch.device:
     sizes: Counter[torch.device] = Counter()
     for weight in weights:
         sizes[weight.device] += weight.nbytes
-    device = max(sizes, key=sizes.__getitem__, default=_CPU)
+    return solving_device(max(sizes, key=sizes.__getitem__, default=_CPU))
+
+
+def solving_device(device: torch.device) -> torch.device:
+    """The device itself where it computes in fp64, in which an edit is solved; else the CPU."""
     return device if device.type in _WITH_FP64 else _CPU
 
 
