@@ -81,8 +81,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a safetensors checkpoint (SD 1.x to 3.5, SDXL, Z-Image, Qwen-Image, Krea 2, Flux.1, Chroma, PixArt, Anima), a "
-        "file of such an image model alone, a diffusers folder, or a text encoder",
+        help="a safetensors checkpoint (SD 1.x to 3.5, SDXL, Z-Image, Qwen-Image, Krea 2, Flux.1, Chroma, PixArt, "
+        "Anima), a file of such an image model alone, a diffusers folder, or a text encoder",
     )
     parser.add_argument(
         "--encoder",
@@ -97,6 +97,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="the text encoder of an image model whose file does not hold it; several: again and again",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where it is computed: cpu (default), cuda, cuda:1, mps; the numbers are fp32 and fp64 on all of them",
     )
     parser.add_argument(
         "--tokenizer",

@@ -141,14 +141,15 @@ class RowStates:
     @torch.no_grad()
     def states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """What the doors read (n, length, width); zeros where a row is filled up, or the model is given nothing."""
+        where = solving_device(self.encoder.device)
         if isinstance(self.encoder, DecoderTower):
-            return self._of_decoder(rows)
+            return self._of_decoder(rows).to(where)
         encoder = self.encoder
 
         def read(alike: Sequence[Sequence[int]]) -> tuple[torch.Tensor, int]:
             return self.make(encoder.hidden_states([tokens_of(row)[0] for row in alike]), {}), 0
 
-        return states_by_group(rows, lambda row, place: len(tokens_of(row)[0]), read, _BATCH)
+        return states_by_group(rows, lambda row, place: len(tokens_of(row)[0]), read, _BATCH).to(where)
 
     def pooled(self, prompts: Sequence[str]) -> torch.Tensor:
         """The pooled vectors (n, width) of some prompts (TowerError: the image model reads none, or nothing gives
@@ -164,12 +165,11 @@ class RowStates:
             read: gives other states for the same rows, those with another encoder's behind them.
             scale: of the keys; None: that of everyday captions.
         """
-        tokens = self.embeddings
+        shortens = isinstance(self.encoder, DecoderTower) and not self.reading.mixed
+        device, tokens = solving_device(self.encoder.device), self.embeddings
         if tokens is None:
             unknown = frozenset({UNKNOWN}) if self.reading.kind == "t5" else frozenset()
-            tokens = TokenTable(self.encoder.vocabulary, self.encoder.embeddings, unknown)
-        shortens = isinstance(self.encoder, DecoderTower) and not self.reading.mixed
-        device = solving_device(self.encoder.device)
+            tokens = TokenTable(self.encoder.vocabulary, lambda ids: self.encoder.embeddings(ids).to(device), unknown)
         return StateTower.of_rows(
             read or self.states, self.tokenizer, tokens, self.family, scale=scale, device=device, shortens=shortens
         )

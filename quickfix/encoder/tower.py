@@ -275,7 +275,9 @@ class TextTower:
 
     def token_table(self) -> TokenTable:
         """The token embeddings; the rows that are asked for are read, and no others."""
-        return TokenTable(self._read(TOKENS).shape[0], lambda ids: self._rows(TOKENS, ids))
+        return TokenTable(
+            self._read(TOKENS).shape[0], lambda ids: self._rows(TOKENS, ids).to(solving_device(self.device))
+        )
 
     def _rows(self, name: str, index: torch.Tensor) -> torch.Tensor:
         """Some rows of a weight in fp32; the others are not brought here."""
