@@ -82,8 +82,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a safetensors checkpoint (SD 1.x, SD 2.x, SDXL, Z-Image, Flux.1, Chroma, Anima), a file of such an image "
-        "model alone, a diffusers folder, or a text encoder",
+        help="a safetensors checkpoint (SD 1.x to 3.5, SDXL, Z-Image, Qwen-Image, Krea 2, Flux.1, Chroma, PixArt, "
+        "Anima), a file of such an image model alone, a diffusers folder, or a text encoder",
     )
     parser.add_argument(
         "--encoder",
@@ -98,6 +98,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         help="the text encoder of an image model whose file does not hold it; several: again and again",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="where it is computed: cpu (default), cuda, cuda:1, mps; the numbers are fp32 and fp64 on all of them",
     )
     parser.add_argument(
         "--tokenizer",

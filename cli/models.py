@@ -35,9 +35,11 @@ from ..quickfix import (
     weight_hash,
 )
 from ..quickfix.edit import report_at
+from ..quickfix.encoder.tower import solving_device
 from ..quickfix.files.text_encoder_file import Tensors
 from ..text.prompts import PromptTokenizer
 from .arguments import BREADTHS, POSITIONS, SHORT_ENCODERS
+from .device import device_named
 
 Progress = Callable[[int, int], None]
 
@@ -84,8 +86,9 @@ class EncoderModel:
 
     part = "text encoder"
 
-    def __init__(self, encoder: TextEncoderFile, folder: str | None) -> None:
-        self._encoder = encoder
+    def __init__(self, encoder: TextEncoderFile, folder: str | None, device: torch.device) -> None:
+        where = solving_device(device)
+        self._encoder = dataclasses.replace(encoder, tower=dataclasses.replace(encoder.tower, device=where))
         self._folder = folder
         self._made: PromptTokenizer | None = None
         self.notes: tuple[str, ...] = ()
@@ -94,6 +97,8 @@ class EncoderModel:
                 f"{encoder.encoder} is one of SDXL's text encoders. They hold no single causal state (arXiv "
                 "2405.01008): the edit may well leave the concept in the pictures.",
             )
+        if where != device:
+            self.notes += (f"{device.type} has no fp64, in which an edit is solved: it is computed on the CPU.",)
 
     @property
     def file(self) -> Tensors:
@@ -144,6 +149,7 @@ class DoorModel:
         names: shell patterns of doors; None for those that the family edits by default.
         edit: an edit whose doors are taken instead.
         folder: of the vocabulary.
+        device: where the text encoders run; an edit is solved there too where there is fp64.
 
     Raises:
         DoorError, ModelFileError, TensorFileError: see :meth:`ImageModelFile.doors` and :meth:`~.doors_of`.
@@ -153,12 +159,17 @@ class DoorModel:
     notes: tuple[str, ...] = ()
 
     def __init__(
-        self, model: ImageModelFile, folder: str | None, names: str | None = None, edit: WeightEdit | None = None
+        self,
+        model: ImageModelFile,
+        folder: str | None,
+        device: torch.device,
+        names: str | None = None,
+        edit: WeightEdit | None = None,
     ) -> None:
         self.model = model
         self._doors = model.doors(names) if edit is None else model.doors_of(edit)
         self.tokenizer = model.tokenizer(folder)
-        self._states = model.prompt_states(self.tokenizer, folder=folder).remembering()
+        self._states = model.prompt_states(self.tokenizer, device, folder).remembering()
 
     @cached_property
     def _tower(self) -> StateTower:
@@ -239,7 +250,7 @@ def open_for_edit(options: argparse.Namespace, kind: str) -> tuple[OpenModel, Ed
     if not chosen.by_doors:
         return _encoder(options), _encoder_settings(options), said
     settings = _door_settings(options, chosen.settings)
-    return DoorModel(image_model, options.tokenizer, options.doors), settings, said
+    return DoorModel(image_model, options.tokenizer, device_named(options.device), options.doors), settings, said
 
 
 def open_for_file(options: argparse.Namespace, edit: WeightEdit) -> OpenModel:
@@ -250,14 +261,16 @@ def open_for_file(options: argparse.Namespace, edit: WeightEdit) -> OpenModel:
     """
     if edit.of_states:
         _check_energy(options)
-        return DoorModel(open_image_model(options.model, options.text_encoder), options.tokenizer, edit=edit)
-    encoder = EncoderModel(open_text_encoder(options.model, _name(options) or _fitting(edit)), options.tokenizer)
+        image_model = open_image_model(options.model, options.text_encoder)
+        return DoorModel(image_model, options.tokenizer, device_named(options.device), edit=edit)
+    encoder = _encoder(options, _name(options) or _fitting(edit))
     encoder.require_fit(edit)
     return encoder
 
 
-def _encoder(options: argparse.Namespace) -> EncoderModel:
-    return EncoderModel(open_text_encoder(options.model, _name(options)), options.tokenizer)
+def _encoder(options: argparse.Namespace, name: str | None = None) -> EncoderModel:
+    found = open_text_encoder(options.model, name or _name(options))
+    return EncoderModel(found, options.tokenizer, device_named(options.device))
 
 
 def _name(options: argparse.Namespace) -> str | None:

@@ -31,14 +31,17 @@ from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, DOORS, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
 from .doors import at_doors, edit_doors, with_doors
 from .edit import compute_edit, find_lambda, measure_edit, require_fit
+from .encoder.joined_states import JoinedStates
 from .encoder.prompt_states import PromptStates
+from .encoder.row_states import RowStates
 from .encoder.states import STATES, StateTower, state_scale
 from .encoder.token_table import TokenTable
 from .encoder.tower import TextTower, device_of_most
 from .encoder.towers import AttentionStates, Tower, TowerError
 from .files.edit_file import PRECISIONS, EditFile, EditFileError, is_edit_file, load_edit, read_edit_file, save_edit
-from .files.image_model_file import ImageModelFile, image_family, open_image_model
+from .files.image_model_file import ImageModelFile
 from .files.model_folder import FolderCopy, check_folder, copy_folder, files_under
+from .files.open_image_model import image_family, open_image_model
 from .files.shards import ShardedTensors
 from .files.tensor_file import TensorFile, TensorFileError
 from .files.text_encoder_file import ModelFileError, SeveralEncodersError, TextEncoderFile, open_text_encoder
@@ -107,6 +110,7 @@ __all__ = [
     "HeldSpan",
     "Hit",
     "ImageModelFile",
+    "JoinedStates",
     "LambdaCurve",
     "Ledger",
     "LedgerError",
@@ -115,6 +119,7 @@ __all__ = [
     "Probe",
     "PromptStates",
     "Radar",
+    "RowStates",
     "SeveralEncodersError",
     "ShardedTensors",
     "SolveError",

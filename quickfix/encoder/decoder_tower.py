@@ -1,4 +1,4 @@
-"""Decoder language models (Qwen3) as text encoders: a pure function of named weights, run only as far as asked.
+"""Decoder language models (Qwen3, Qwen2.5-VL) as text encoders: a pure function of named weights, run as far as asked.
 
 A layer's weights are read when that layer runs, so that of a model in a file one layer at a time is in memory. Names
 are transformers' and ComfyUI's, without what stands before ``embed_tokens`` and ``layers``.
@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
 
 from .attention import attend_prefixes
-from .layers import NamedLayers, rotary_turns, turned
+from .layers import NamedLayers, blocks_below, own_config, rotary_turns, turned
 from .towers import TowerError
 
 _CPU = torch.device("cpu")
+_HEAD_WIDTH = 128
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,38 @@ class DecoderTower(NamedLayers):
 
     weights: Mapping[str, torch.Tensor]
     num_layers: int
-    head_width: int = 128
+    head_width: int = _HEAD_WIDTH
     eps: float = 1e-6
     theta: float = 1_000_000.0
     device: torch.device = _CPU
     table: ClassVar[str] = "embed_tokens.weight"
+
+    @classmethod
+    def of(
+        cls, weights: Mapping[str, torch.Tensor], config: Any, theta: float, device: torch.device = _CPU
+    ) -> DecoderTower:
+        """A tower over weights by name.
+
+        Args:
+            config: transformers' configuration, as a dict; what it does not tell is Qwen's.
+            theta: base of the rotary positions where the configuration tells none.
+
+        Raises:
+            TowerError: heads that the weights cannot be divided into.
+        """
+        found = own_config(config, int(weights[cls.table].shape[1]))
+        norm, heads = "layers.0.self_attn.q_norm.weight", found.get("num_attention_heads")
+        width = weights[norm].shape[0] if norm in weights else found.get("head_dim")
+        width = width or (found["hidden_size"] // heads if heads else _HEAD_WIDTH)
+        rows = weights["layers.0.self_attn.k_proj.weight"].shape[0]
+        if rows % width:
+            raise TowerError(
+                f"The text encoder's keys have {rows} rows, which heads of {width} do not divide. Its config.json is "
+                "missing or of another model."
+            )
+        base = found.get("rope_theta") or (found.get("rope_parameters") or {}).get("rope_theta") or theta
+        layers = blocks_below(weights, "layers.")
+        return cls(weights, layers, width, found.get("rms_norm_eps", 1e-6), float(base), device)
 
     @torch.no_grad()
     def prefix_states(

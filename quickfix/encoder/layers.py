@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
@@ -63,6 +63,35 @@ class NamedLayers:
             return self.weights[name]
         except KeyError as error:
             raise TowerError(f"The text encoder has no weight named {name}{self.expected}.") from error
+
+
+# What the first layer is called below each kind of text encoder, and the table of its tokens' embeddings.
+_FIRST = {
+    "qwen": ("layers.0.self_attn.q_proj.weight", "embed_tokens.weight"),
+    "t5": ("encoder.block.0.layer.0.SelfAttention.q.weight", ""),
+}
+
+
+def encoder_starts(names: Iterable[str], kind: str) -> list[str]:
+    """What stands before the names of each text encoder of a kind, "qwen" or "t5", among some parameters' names."""
+    every = set(names)
+    end, table = _FIRST[kind]
+    starts = sorted(name.removesuffix(end) for name in every if name.endswith(end))
+    return [start for start in starts if not table or start + table in every]
+
+
+def own_config(config: Any, width: int) -> dict[str, Any]:
+    """The part of a transformers configuration that is about an encoder of a width; nothing where none is."""
+    for part in (config, config.get("text_config") if isinstance(config, dict) else None):
+        if isinstance(part, dict) and part.get("hidden_size", part.get("d_model")) == width:
+            return part
+    return {}
+
+
+def blocks_below(names: Iterable[str], start: str) -> int:
+    """How many numbered blocks there are under a name."""
+    numbers = {name[len(start) :].split(".")[0] for name in names if name.startswith(start)}
+    return len([number for number in numbers if number.isdecimal()])
 
 
 def rotary_turns(places: torch.Tensor, width: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:

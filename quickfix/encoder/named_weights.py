@@ -1,4 +1,4 @@
-"""Weights by name, out of a function, or with some of them replaced."""
+"""Weights by name: out of a function, with some of them replaced, or those below one part."""
 
 from __future__ import annotations
 
@@ -37,3 +37,22 @@ class ReplacedWeights(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self._weights)
+
+
+class WeightsBelow(Mapping[str, torch.Tensor]):
+    """Those of some weights whose names begin alike, without that beginning."""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor], start: str) -> None:
+        self._weights, self._start = weights, start
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._weights[self._start + name]
+
+    def __contains__(self, name: object) -> bool:
+        return f"{self._start}{name}" in self._weights
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self._start) for name in self._weights if name.startswith(self._start))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

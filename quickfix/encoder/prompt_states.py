@@ -18,7 +18,7 @@ from ...text.prompts import PromptTokenizer
 from ...text.rows import FILL
 from .prefixes import PrefixStates
 from .states import StateTower
-from .tower import TextTower
+from .tower import TextTower, solving_device
 from .towers import TowerError
 
 
@@ -101,7 +101,7 @@ class PromptStates:
     def states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """Text states (n, length, width) of prompts of one length, of which the ends may be cut away or
         :data:`~.text.rows.FILL`."""
-        return self._prefixes().states(rows)[..., : self.width]
+        return self._prefixes().states(rows)[..., : self.width].to(solving_device(self.device))
 
     @torch.no_grad()
     def pooled(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -124,7 +124,7 @@ class PromptStates:
                 f"The text projection has shape {tuple(matrix.shape)} or holds NaN or infinity; expected a matrix for "
                 f"states {states.shape[1]} wide."
             )
-        return states @ matrix.T
+        return (states @ matrix.T).to(solving_device(self.device))
 
     def tower(self) -> StateTower:
         """The states as a tower (:meth:`StateTower.of_prompts` for the errors)."""
@@ -134,7 +134,7 @@ class PromptStates:
             [one.tower.width for one in self.streams],
             self.streams[0].tower.token_table(),
             self.family,
-            device=self.device,
+            device=solving_device(self.device),
             shortens=True,
         )
 

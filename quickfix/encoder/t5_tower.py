@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
 
-from .layers import NamedLayers
+from .layers import NamedLayers, blocks_below, own_config
 from .towers import TowerError
 
 _DISTANCES = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
@@ -42,6 +42,12 @@ class T5Tower(NamedLayers):
     device: torch.device = _CPU
     table: ClassVar[str] = "shared.weight"
     expected: ClassVar[str] = "; expected T5's encoder, version 1.1"
+
+    @classmethod
+    def of(cls, weights: Mapping[str, torch.Tensor], config: Any, device: torch.device = _CPU) -> T5Tower:
+        """A tower over weights by name; ``config`` is transformers' configuration, as a dict."""
+        found = own_config(config, int(weights[cls.table].shape[1]))
+        return cls(weights, blocks_below(weights, "encoder.block."), found.get("layer_norm_epsilon", 1e-6), device)
 
     @torch.no_grad()
     def hidden_states(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -275,7 +275,9 @@ class TextTower:
 
     def token_table(self) -> TokenTable:
         """The token embeddings; the rows that are asked for are read, and no others."""
-        return TokenTable(self._read(TOKENS).shape[0], lambda ids: self._rows(TOKENS, ids))
+        return TokenTable(
+            self._read(TOKENS).shape[0], lambda ids: self._rows(TOKENS, ids).to(solving_device(self.device))
+        )
 
     def _rows(self, name: str, index: torch.Tensor) -> torch.Tensor:
         """Some rows of a weight in fp32; the others are not brought here."""
@@ -370,7 +372,11 @@ def device_of_most(weights: Iterable[torch.Tensor]) -> torch.device:
     sizes: Counter[torch.device] = Counter()
     for weight in weights:
         sizes[weight.device] += weight.nbytes
-    device = max(sizes, key=sizes.__getitem__, default=_CPU)
+    return solving_device(max(sizes, key=sizes.__getitem__, default=_CPU))
+
+
+def solving_device(device: torch.device) -> torch.device:
+    """The device itself where it computes in fp64, in which an edit is solved; else the CPU."""
     return device if device.type in _WITH_FP64 else _CPU
 
 

@@ -270,19 +270,26 @@ def open_all_encoders(
     )
 
 
-def open_clips(files: Sequence[Tensors], encoder: str, paths: Sequence[Path]) -> tuple[TextEncoderFile, ...]:
-    """The CLIP text encoder in some files, one at most.
+def open_clips(files: Sequence[Tensors], encoders: Sequence[str], paths: Sequence[Path]) -> tuple[TextEncoderFile, ...]:
+    """The CLIP text encoders in some files, the narrowest first, as many as are there.
 
     Args:
+        encoders: which they are at most, keys of :data:`~.families.clip.ENCODERS`.
         paths: where each file was found.
 
     Raises:
-        ModelFileError: there are several.
+        ModelFileError: there are more.
     """
     found = [(tower, path) for file, path in zip(files, paths, strict=True) for tower in _towers(file)]
-    if len(found) > 1:
-        raise ModelFileError(f"Found {len(found)} CLIP text encoders in {', '.join(map(str, paths))}; expected one.")
-    return tuple(tower.opened(encoder, _own_vocabulary(tower) if path.is_dir() else None) for tower, path in found)
+    if len(found) > len(encoders):
+        raise ModelFileError(
+            f"Found {len(found)} CLIP text encoders in {', '.join(map(str, paths))}; expected {len(encoders)}."
+        )
+    found.sort(key=lambda one: one[0].width)
+    return tuple(
+        tower.opened(name, _own_vocabulary(tower) if path.is_dir() else None)
+        for name, (tower, path) in zip(encoders, found, strict=False)
+    )
 
 
 def _files(path: Path) -> list[Tensors]:

@@ -46,6 +46,43 @@ def t5(width: int = WIDTH):
     return _filled(T5EncoderModel(config))
 
 
+def qwen_vl(third: bool = False, layers: int = 3):
+    """transformers' Qwen2.5-VL, or Qwen3-VL, with the whole vocabulary and a vision tower of next to nothing."""
+    import transformers
+
+    torch.manual_seed(1)
+    text = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 48,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-6,
+    }
+    if third:
+        sections = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+        vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16, "out_hidden_size": WIDTH}
+        config = transformers.Qwen3VLConfig(
+            text_config={**text, "head_dim": 16, "rope_parameters": sections, "tie_word_embeddings": True},
+            vision_config={**vision, "deepstack_visual_indexes": [0], "num_position_embeddings": 16},
+        )
+        return _filled(transformers.Qwen3VLModel(config))
+    sections = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]}
+    config = transformers.Qwen2_5_VLConfig(
+        text_config={**text, "rope_parameters": sections},
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "num_heads": 2,
+            "intermediate_size": 16,
+            "out_hidden_size": WIDTH,
+            "fullatt_block_indexes": [0],
+        },
+    )
+    return _filled(transformers.Qwen2_5_VLForConditionalGeneration(config))
+
+
 def _filled(model: torch.nn.Module) -> torch.nn.Module:
     """Weights by which tokens matter; the table is some rows, again and again, each time turned by one place."""
     generator = torch.Generator().manual_seed(3)

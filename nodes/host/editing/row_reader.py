@@ -9,6 +9,7 @@ from typing import Any
 import comfy.model_management
 import torch
 
+from ....quickfix.encoder.joined_states import joined_keys
 from ....quickfix.encoder.states import states_by_group
 from ....text.prompts import PromptTokenizer
 from ....text.rows import tokens_of
@@ -112,10 +113,7 @@ class JoinedReader(RowReader):
 
     def keys(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         """:meth:`states` with CLIP's multiplied by :attr:`share`."""
-        states = self.states(rows)
-        for row, own in zip(rows, states, strict=True):
-            own[len(tokens_of(row)[0]) :] *= self.share
-        return states
+        return joined_keys(self.states, self.share)(rows)
 
     def _alike(self, row: Sequence[int], place: int) -> tuple[int, ...]:
         own, beside = tokens_of(row)

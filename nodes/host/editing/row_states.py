@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from ....families.doors import Family
-from ....quickfix import StateTower, TokenTable, state_scale
-from ....quickfix.encoder.states import everyday_states
+from ....quickfix import StateTower, TokenTable
+from ....quickfix.encoder.joined_states import joined_sizes
 from ....text.prompts import PromptError, PromptTokenizer
-from ....text.rows import Row, RowTokenizer, tokens_of
+from ....text.rows import Row, RowTokenizer
 from ..objects import Clip
 from .base_weights import plain_numbers
 from .model_front import MakeStates
@@ -88,25 +88,9 @@ def open_row_states(
 
 def _joined(reader: JoinedReader, tokenizer: RowTokenizer, family: Family) -> tuple[JoinedReader, torch.Tensor]:
     """The reader, and the scale (width,) of its states, with which the keys of each encoder have one mean square."""
-    captions, states, counted = everyday_states(reader.states, tokenizer)
-    behind = torch.zeros_like(counted)
-    for row, tokens in enumerate(reader.behind.tokenize_all([caption.text for caption in captions])):
-        first = len(tokens_of(captions[row].ids)[0])
-        behind[row, first + tokens.start : first + tokens.eos + 1] = True
     widths = [embeddings_of(reader.clip, name).shape[1] for name in family.encoders[:2]]
-    parts = [part for part in (*widths, states.shape[-1] - sum(widths)) if part]
-    # First one size for the parts of a state, then one for the states of each kind.
-    share = _ratio(states, (counted, behind))[0]
-    states[behind] *= share
-    scale = state_scale(states, counted | behind, parts)
-    ratio, size = _ratio(states * scale, (counted, behind))
-    return dataclasses.replace(reader, share=share * ratio), scale / size
-
-
-def _ratio(states: torch.Tensor, kinds: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
-    """How many times larger the states of one kind are than those of another, and how large they are."""
-    sizes = [float(states[places].double().square().sum(1).mean().sqrt()) for places in kinds]
-    return (sizes[0] / sizes[1], sizes[0]) if min(sizes) > 0 else (1.0, 1.0)
+    share, scale = joined_sizes(reader.states, tokenizer, widths)
+    return dataclasses.replace(reader, share=share), scale
 
 
 def _clip_tokenizer(clip: Clip, stream: str) -> PromptTokenizer:

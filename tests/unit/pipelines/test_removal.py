@@ -151,7 +151,7 @@ class Pipe:
 def test_what_cannot_be_edited_is_refused_by_name(pipelines):
     whole = pipelines["sdxl"]
     cases = [
-        (Pipe(whole, unet=None, transformer=whole.unet), PipelineError, "Found Pipe with transformer"),
+        (Pipe(whole, unet=None, prior=whole.unet), PipelineError, "Found Pipe with prior"),
         (Pipe(whole, text_encoder=None), PipelineError, "Found 1 text encoders"),
         (Pipe(whole, text_encoder_2=whole.text_encoder), PipelineError, "has no text_projection"),
         (Pipe(whole, unet=whole.vae), DoorError, "expected an image model of"),

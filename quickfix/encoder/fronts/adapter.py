@@ -1,4 +1,4 @@
-"""Anima's ``llm_adapter``, read from its file: what its doors read, made of Qwen3's states at T5's tokens.
+"""Anima's ``llm_adapter``, from its weights: what its doors read, made of Qwen3's states at T5's tokens.
 
 Blocks of self-attention over T5's tokens, cross-attention to Qwen3's states and a feed-forward part, each behind an RMS
 norm; every token reads every other. Written after ComfyUI's ``ldm/anima/model.py``, whose modules it is tested beside.
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F
 
-from ..encoder.layers import NamedLayers, rotary_turns, turned
+from ..layers import NamedLayers, rotary_turns, turned
 
 _EPS, _THETA = 1e-6, 10_000.0
 
