@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import numpy as np
 import torch
 from comfy_api.v0_0_2 import ComfyExtension, io
@@ -27,6 +29,7 @@ __all__ = [
     "io",
     "report_ui",
     "reporting",
+    "saved_ui",
     "schema",
 ]
 
@@ -72,6 +75,16 @@ def image_of(pixels: np.ndarray) -> torch.Tensor:
 def report_ui(report: str, measures: dict[str, Any] | None = None) -> dict[str, list[Any]]:
     """What a node returns for the page to show its report: the text, and the numbers behind it."""
     return {"diff_quickfix_report": [report] if measures is None else [report, measures]}
+
+
+def saved_ui(path: Path) -> dict[str, list[Any]]:
+    """What a node returns for the page to say where a file lies, within ComfyUI's folder if it does, and its size in
+    bytes."""
+    base = Path(folder_paths.base_path).resolve()
+    shown = path.resolve()
+    if shown.is_relative_to(base):
+        shown = shown.relative_to(base)
+    return {"diff_quickfix_saved": [{"file": shown.as_posix(), "bytes": path.stat().st_size}]}
 
 
 def reporting(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:

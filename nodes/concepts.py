@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..quickfix import ConceptEdit, ConceptList, combine, parse_concepts, read_concepts
 from ..quickfix.concepts.lists import READERS
+from ..quickfix.concepts.typed import refuse_syntax
 from .api import ConceptEditsType, Node, io, schema
 from .edit_inputs import kind_input, source_input, target_input, template_lines, templates_input
 from .host.inputs import NO_FILE, input_path, modified, text_files
@@ -121,4 +122,5 @@ class AddConceptEdit(Node):
         cls, source: str, target: str, kind: str, weight: float, concepts=(), templates: str = ""
     ) -> io.NodeOutput:
         concept = ConceptEdit(source, target.strip() or None, kind, template_lines(templates), weight)
+        refuse_syntax((source, target))
         return io.NodeOutput(combine(concepts or (), (concept,)).concepts)

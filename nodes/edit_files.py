@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..quickfix import NAMINGS, PRECISIONS, load_edit, save_edit
-from .api import Node, WeightEditType, edit_output, io, reporting, schema
+from .api import Node, WeightEditType, edit_output, io, reporting, saved_ui, schema
 from .edit_inputs import clip_input, model_input, strength_input
 from .host.editing.door_edits import apply_stored
 from .host.editing.encoder_edits import measured_encoders
@@ -65,7 +65,7 @@ class SaveEditAsLoRA(Node):
     def execute(cls, edit, name: str, naming: str, energy: float, precision: str) -> io.NodeOutput:
         lora_name, path = free_lora(name)
         save_edit(edit, path, naming=naming, energy=energy, dtype=PRECISIONS[precision])
-        return io.NodeOutput(lora_name)
+        return io.NodeOutput(lora_name, ui=saved_ui(path))
 
 
 class LoadEdit(Node):

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from ..quickfix import POSITIONS, PRESERVE_MODES, ConceptEdit, EditSettings, combine, preset, prompts_of_text
+from ..quickfix.concepts.typed import refuse_syntax
 from ..text.captions import KINDS
 from .api import ConceptEditsType, io
 from .host.breadth import NAME_LISTS
@@ -163,12 +164,17 @@ def template_lines(text: str) -> tuple[str, ...] | None:
 def wanted_concepts(
     source: str, target: str, kind: str, templates: str, concepts: Sequence[ConceptEdit] | None
 ) -> tuple[ConceptEdit, ...]:
-    """A node's own concept and those of its socket; the own one may be empty where there are others."""
+    """A node's own concept and those of its socket; the own one may be empty where there are others.
+
+    Raises:
+        PromptError: see :class:`ConceptEdit` and :func:`refuse_syntax`; a concept twice with different settings.
+    """
     others = tuple(concepts or ())
-    if others and not source.strip():
-        return others
-    own = ConceptEdit(source, target.strip() or None, kind, template_lines(templates))
-    return combine(others, (own,)).concepts
+    if not others or source.strip():
+        own = ConceptEdit(source, target.strip() or None, kind, template_lines(templates))
+        others = combine(others, (own,)).concepts
+    refuse_syntax(name for concept in others for name in (concept.source, concept.target or ""))
+    return others
 
 
 def edit_settings(

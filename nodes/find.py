@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..quickfix import POSITIONS, PRESERVE_MODES, common_kind, find_lambda, find_target, prompts_of_text
+from ..quickfix.concepts.typed import refuse_syntax
 from ..quickfix.measure.charts import draw_curve, draw_targets
 from .api import Node, image_of, io, report_ui, reporting, schema
 from .edit_inputs import (
@@ -163,6 +164,7 @@ class FindTarget(Node):
         templates: str = "",
         model=None,
     ) -> io.NodeOutput:
+        refuse_syntax((source, *prompts_of_text(candidates)))
         how = preset, layer, positions, preserve, preserve_mode
         tower, tokenizer, settings, note = _searched(clip, model, kind, *how)
         ranking = find_target(
@@ -177,7 +179,10 @@ class FindTarget(Node):
         )
         best, report = ranking.best, note + ranking.text()
         picture = image_of(draw_targets(ranking))
-        return io.NodeOutput(best.target, best.lam, report, picture, ui=report_ui(report))
+        rows = [[one.target, one.removal, one.drift] for one in ranking.candidates]
+        return io.NodeOutput(
+            best.target, best.lam, report, picture, ui=report_ui(report, {"source": source, "targets": rows})
+        )
 
 
 def _searched(

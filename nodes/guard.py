@@ -138,7 +138,11 @@ class CollateralRadar(Node):
         heads = [f"{ENCODERS[part.encoder].full_title}\n" if edit.others else "" for part in edit.parts]
         report = "\n\n".join(head + radar.text() for head, radar in zip(heads, radars, strict=True))
         proposed = dict.fromkeys(prompt for radar in radars for prompt in radar.proposal())
-        return io.NodeOutput(report, text_of_prompts(tuple(proposed)), ui=report_ui(report))
+        # Of a name that several encoders move, the farthest.
+        every = sorted((hit for radar in radars for hit in radar.hits), key=lambda hit: -hit.drift)
+        worst = {hit.prompt: [*hit] for hit in reversed(every)}
+        shown = {"hits": sorted(worst.values(), key=lambda hit: -hit[1])[:hits]}
+        return io.NodeOutput(report, text_of_prompts(tuple(proposed)), ui=report_ui(report, shown))
 
 
 class EditReportNode(Node):

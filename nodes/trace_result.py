@@ -6,7 +6,7 @@ from ..tracing.results.comparison import compare
 from ..tracing.results.heatmap import draw_heatmap
 from ..tracing.results.locate import locate
 from ..tracing.results.trace_file import load_trace, save_trace, trace_table
-from .api import CausalTraceType, Node, image_of, io, schema
+from .api import CausalTraceType, Node, image_of, io, saved_ui, schema
 from .host.files import free_path, trace_files, trace_path
 from .host.heatmap import heatmap_output
 
@@ -137,7 +137,7 @@ class SaveTrace(Node):
             path.with_name(path.name.removesuffix(".safetensors") + ".csv").write_text(
                 trace_table(trace), encoding="utf-8"
             )
-        return io.NodeOutput(path.name)
+        return io.NodeOutput(path.name, ui=saved_ui(path))
 
 
 class LoadTrace(Node):

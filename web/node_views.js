@@ -9,6 +9,7 @@ import { app } from "../../scripts/app.js";
  * @property {HTMLElement} root
  * @property {(outputs: NonNullable<RunOutputs>, live: boolean) => void} [show] shows what a run returned, at once or later
  * @property {(sentence: string) => void} [refuse] shows why a run of the node ended, in place of what it showed
+ * @property {(payload: unknown) => void} [traced] shows a trace that is still running; null: it was cancelled
  * @property {(id: string) => void} [restore] shows what the node keeps, which was saved under an id
  * @property {(scale: number) => void} [look]
  * @property {() => void} [queued]
@@ -58,6 +59,10 @@ let texts = null;
 
 /** @type {typeof import("./lib/refusals.mjs") | null} */
 let refusals = null;
+/** @type {typeof import("./lib/node_notes.mjs") | null} */
+let notes = null;
+/** The words among the widgets of nodes; null until they are there. @type {Map<ComfyNode, InstanceType<typeof import("./lib/node_notes.mjs").NodeNotes> | null>} */
+const noted = new Map();
 
 /** The texts' module, once it has the words of the page's language. */
 function spoken() {
@@ -83,9 +88,8 @@ async function speak(locale) {
  */
 function bring(kind) {
     const waiting = () => [...live].filter((one) => one.kind === kind);
-    kind.coming ??= Promise.all([kind.load(), import("./lib/refusals.mjs"), spoken()]).then(([{ make }, found]) => {
+    kind.coming ??= Promise.all([kind.load(), spoken()]).then(([{ make }]) => {
         kind.make = make;
-        refusals = found;
         waiting().forEach((one) => one.fill());
     }, (error) => {
         // The server may be back when the next node asks.
@@ -170,7 +174,8 @@ class Mounted {
 function watch() {
     looking ||= setInterval(() => {
         live.forEach((one) => one.look());
-        if (live.size) return;
+        noted.forEach((one) => one?.look());
+        if (live.size || noted.size) return;
         clearInterval(looking);
         looking = 0;
     }, LOOK_AGAIN);
@@ -192,6 +197,19 @@ function mount(node, kind) {
 }
 
 /**
+ * Have words among a node's widgets, once what says them was loaded.
+ * @param {ComfyNode} node
+ */
+async function note(node) {
+    noted.set(node, null);
+    try {
+        [notes, refusals] = await Promise.all([import("./lib/node_notes.mjs"), import("./lib/refusals.mjs"), spoken()]);
+        if (noted.has(node)) noted.set(node, new notes.NodeNotes(node, views.has(node)));
+        watch();
+    } catch { /* Asked for again by the next node. */ }
+}
+
+/**
  * The node that a key of `onNodeOutputsUpdated` means: "id", or "subgraph:id".
  * @param {string} key
  */
@@ -203,12 +221,21 @@ function nodeOf(key) {
 }
 
 /**
- * Say on a node why its run ended, at once: what it was asked for is forgotten when the queue is empty.
+ * Say on nodes why their run ended, at once: what they were asked for is forgotten when the queue is empty.
  * @param {unknown} error
  */
 function refused(error) {
-    const found = refusals?.refusalOf(error);
-    if (found) views.get(found.node)?.refuse(found.sentence);
+    for (const [node, sentence] of refusals?.refusalsOf(error, noted.keys()) ?? []) {
+        (views.get(node) ?? noted.get(node))?.refuse(sentence);
+    }
+}
+
+/**
+ * Show what is traced so far on the heat maps that a running node feeds.
+ * @param {unknown} detail
+ */
+function traced(detail) {
+    for (const [node, payload] of refusals?.heatMapsOf(detail, [...live].map((one) => one.node)) ?? []) views.get(node)?.view?.traced?.(payload);
 }
 
 /**
@@ -232,10 +259,24 @@ app.registerExtension({
     name: "diffquickfix.NodeViews",
     init() {
         api.addEventListener("execution_error", ({ detail }) => refused(detail));
+        api.addEventListener("diff_quickfix_trace", ({ detail }) => traced(detail));
+        api.addEventListener("execution_interrupted", ({ detail }) => {
+            const node = refusals?.nodeAt(/** @type {{node_id?: unknown}} */ (detail ?? {}).node_id);
+            if (node) noted.get(node)?.cancelled();
+            traced({ .../** @type {object} */ (detail), payload: null });
+        });
         // Before there is a view nothing has been said.
         app.ui?.settings?.addEventListener?.("Comfy.Locale.change", ({ detail }) => texts && speak(detail?.value));
     },
     beforeRegisterNodeDef({ prototype }, { name }) {
+        if (!name.startsWith("DiffQuickFix_")) return;
+        chain(prototype, "onNodeCreated", note);
+        chain(prototype, "onSerialize", (node, /** @type {object} */ saved) => notes?.closeGaps(node, saved));
+        chain(prototype, "onRemoved", (node) => {
+            noted.get(node)?.dispose();
+            noted.delete(node);
+        });
+        chain(prototype, "onExecuted", (node, /** @type {RunOutputs} */ outputs) => noted.get(node)?.saved(outputs, true));
         const kind = Object.hasOwn(KINDS, name) && KINDS[name];
         if (!kind) return;
         chain(prototype, "onNodeCreated", (node) => mount(node, kind));

@@ -11,6 +11,7 @@ from comfy_api.v0_0_2 import ui
 from ...tracing.results.examples import UNRESTORED
 from ...tracing.results.payload import heatmap_payload
 from ...tracing.results.trace import CausalTrace, TraceError
+from .progress import send
 
 # In pixels; the node shows them smaller.
 LONGEST_SIDE = 256
@@ -31,6 +32,16 @@ def heatmap_output(trace: CausalTrace, pictures: torch.Tensor | None = None) -> 
     if pictures is not None:
         payload["pictures"] = _files_of(trace, pictures)
     return payload
+
+
+def send_partial(trace: CausalTrace) -> None:
+    """Show a trace that is still running on the heat maps behind the running node. Nothing happens outside a node, and
+    with a trace that is too large for the page or has no cell yet."""
+    if not trace.restored.isfinite().any():
+        return
+    payload = heatmap_output(trace)
+    if "refused" not in payload:
+        send("diff_quickfix_trace", {"payload": payload})
 
 
 def _files_of(trace: CausalTrace, pictures: torch.Tensor) -> dict[str, Any]:

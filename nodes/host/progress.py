@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -25,17 +26,26 @@ def progress_bar() -> Callable[[int, int], None]:
 
 def say(text: str) -> None:
     """Show a line of text on the running node. Nothing happens outside a node or without a server."""
-    running = get_executing_context()
-    if running is None:
-        return
+    running, server = get_executing_context(), _server()
+    if running is not None and server is not None:
+        server.send_progress_text(text, running.node_id)
+
+
+def send(event: str, data: dict[str, Any]) -> None:
+    """Send the page that queued the running node an event of the pack, with the node's id as ``node_id`` beside its
+    data. Nothing happens outside a node or without a server."""
+    running, server = get_executing_context(), _server()
+    if running is not None and server is not None:
+        server.send_sync(event, {**data, "node_id": running.node_id}, server.client_id)
+
+
+def _server() -> Any:
     try:
         # Not at the top: importing ComfyUI's server starts half of it. Around a running node it is there already.
         from server import PromptServer
     except ImportError:
-        return
-    server = getattr(PromptServer, "instance", None)
-    if server is not None:
-        server.send_progress_text(text, running.node_id)
+        return None
+    return getattr(PromptServer, "instance", None)
 
 
 def duration(seconds: float) -> str:

@@ -118,9 +118,7 @@ def find_in_parts(parts: Sequence[PromptPart], subject: str, reader: PromptToken
             f"The subject {subject!r} is an embedding, which has vectors and no words. Name words of the prompt."
         )
     chunks = [part.tokens for part in parts]
-    body = tuple(chain.from_iterable(chunk.body for chunk in chunks))
-    ends = tuple(chain.from_iterable(chunk.words for chunk in chunks))
-    whole = TokenizedPrompt(chunks[0].text, (reader.bos, *body, reader.eos), len(body) + 1, ends)
+    whole = _joined(chunks, reader)
     starts = [0, *accumulate(len(chunk.body) for chunk in chunks)]
 
     def part_of(position: int) -> int:
@@ -145,3 +143,18 @@ def find_in_parts(parts: Sequence[PromptPart], subject: str, reader: PromptToken
         )
     ((number, ranges),) = found.items()
     return number, tuple(ranges)
+
+
+def names_subject(parts: Sequence[PromptPart], subject: str, reader: PromptTokenizer) -> bool:
+    """Whether a prompt holds some words, in any of its parts or over their seams."""
+    try:
+        return bool(find_subject(_joined([part.tokens for part in parts], reader), subject, reader))
+    except SubjectError:
+        return False
+
+
+def _joined(chunks: Sequence[TokenizedPrompt], reader: PromptTokenizer) -> TokenizedPrompt:
+    """The parts of a prompt as one, however long."""
+    body = tuple(chain.from_iterable(chunk.body for chunk in chunks))
+    ends = tuple(chain.from_iterable(chunk.words for chunk in chunks))
+    return TokenizedPrompt(chunks[0].text, (reader.bos, *body, reader.eos), len(body) + 1, ends)

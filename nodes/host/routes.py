@@ -1,6 +1,7 @@
-"""The pack's one HTTP route: the tokens of a prompt, for the subject picker on "Corrupt Prompt".
+"""The pack's two HTTP routes: the tokens of a prompt, for the subject picker on "Corrupt Prompt", and what is noticed
+about the names that are typed into nodes that edit.
 
-It reads no file but CLIP's vocabulary and the embeddings that a prompt names, keeps nothing, and answers JSON to JSON
+They read no file but CLIP's vocabulary and the embeddings that a prompt names, keep nothing, and answer JSON to JSON
 of limited size. Other sites' pages cannot ask: a browser sends JSON across origins only after a preflight, which
 ComfyUI does not grant.
 """
@@ -11,16 +12,20 @@ import asyncio
 import functools
 import itertools
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp import web
 
+from ...quickfix.concepts.typed import ABSENT, SOURCE, TARGET, TOO_LONG, Note, notes_on, plain
+from ...text.captions import PUBLISHED_TEMPLATES, expand
 from ...text.prompts import PromptError, PromptTokenizer
 from ...text.subjects import SubjectError
-from .prompt_parts import PromptPart, cut_prompt, find_in_parts, tokenize_naming
+from .prompt_parts import PromptPart, cut_prompt, find_in_parts, names_subject, tokenize_naming
 
 TOKENS = "/diff_quickfix/tokens"
-LONGEST_PROMPT, LONGEST_SUBJECT = 4000, 500
+NAMES = "/diff_quickfix/names"
+LONGEST_PROMPT, LONGEST_SUBJECT, MOST_PROMPTS = 4000, 500, 24
 _LARGEST_BODY = 64 * 1024
 
 
@@ -85,7 +90,40 @@ def _words(part: PromptPart, tokenizer: Any, number: int, marked: set[int]) -> l
     return words
 
 
-def _asked(body: bytes) -> tuple[str, str]:
+def name_notes(
+    source: str, target: str | None, kind: str, listed: bool, prompts: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What is noticed about the names of one concept (see :func:`notes_on` for the first four), tokens and all.
+
+    Args:
+        prompts: those that the CLIP encodes; none where they are not known.
+    """
+    notes = list(notes_on(source, target, kind, listed=listed))
+    own = _tokenizer()
+    reader = PromptTokenizer(own.tokenizer, pad_token=own.pad_token)
+    room = reader.context_length - 2
+    for field, name in ((SOURCE, plain(source)), (TARGET, plain(target or ""))):
+        if not name or any(note.field == field for note in notes):
+            continue
+        count = max(map(len, reader.word_ids_all(expand(PUBLISHED_TEMPLATES, name))))
+        if count > room:
+            notes.append(Note(field, TOO_LONG, {"count": str(count), "room": str(room)}))
+        elif field == SOURCE and prompts and not any(_named(prompt, name, reader) for prompt in prompts):
+            notes.append(Note(field, ABSENT, {"count": str(len(prompts))}))
+    return [note._asdict() for note in notes]
+
+
+def _named(prompt: str, name: str, reader: PromptTokenizer) -> bool:
+    """Whether a prompt names a concept; a prompt that cannot be read may."""
+    own = _tokenizer()
+    try:
+        given, names = tokenize_naming(own, prompt)
+    except PromptError:
+        return True
+    return names_subject(cut_prompt(prompt, given, names, own, None), name, reader)
+
+
+def _asked_tokens(body: bytes) -> dict[str, Any]:
     try:
         asked = json.loads(body)
         prompt, subject = asked["prompt"], asked["subject"]
@@ -96,15 +134,31 @@ def _asked(body: bytes) -> tuple[str, str]:
     if len(prompt) > LONGEST_PROMPT or len(subject) > LONGEST_SUBJECT:
         raise ValueError(f"a prompt has at most {LONGEST_PROMPT} characters here, a subject {LONGEST_SUBJECT}")
     # Lone surrogates are JSON, but no text that a tokenizer takes.
-    return _repaired(prompt), _repaired(subject)
+    return prompt_tokens(_repaired(prompt), _repaired(subject))
+
+
+def _asked_names(body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body)
+        names = asked["source"], asked["target"], asked["kind"]
+        listed, prompts = asked["listed"], asked["prompts"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ValueError('expected JSON with "source", "target", "kind", "listed" and "prompts"') from None
+    texts = [names[0], names[1] or "", names[2], *(prompts if isinstance(prompts, list) else [None])]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("source, target, kind and prompts are texts")
+    if len(prompts) > MOST_PROMPTS or max(map(len, texts)) > LONGEST_PROMPT:
+        raise ValueError(f"at most {MOST_PROMPTS} prompts are looked at, of {LONGEST_PROMPT} characters like the names")
+    source, target, kind, *read = map(_repaired, texts)
+    return {"notes": name_notes(source, None if names[1] is None else target, kind, listed is True, read)}
 
 
 def _repaired(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-async def answer_tokens(request: web.Request) -> web.Response:
-    """POST {"prompt", "subject"}: :func:`prompt_tokens`; 400 with a reason for anything else."""
+async def _answer(request: web.Request, work: Callable[[bytes], dict[str, Any]]) -> web.Response:
+    """What some work makes of a request's JSON; 400 with a reason where that cannot be."""
     if request.content_type != "application/json":
         return web.json_response({"problem": "expected application/json"}, status=400)
     body = await request.content.read(_LARGEST_BODY + 1)
@@ -113,16 +167,26 @@ async def answer_tokens(request: web.Request) -> web.Response:
     if len(body) > _LARGEST_BODY:
         return web.json_response({"problem": "the request is too large"}, status=400)
     try:
-        prompt, subject = _asked(body)
+        return web.json_response(await asyncio.to_thread(work, body))
     except ValueError as error:
         return web.json_response({"problem": str(error)}, status=400)
-    return web.json_response(await asyncio.to_thread(prompt_tokens, prompt, subject))
+
+
+async def answer_tokens(request: web.Request) -> web.Response:
+    """POST {"prompt", "subject"}: :func:`prompt_tokens`; 400 with a reason for anything else."""
+    return await _answer(request, _asked_tokens)
+
+
+async def answer_names(request: web.Request) -> web.Response:
+    """POST {"source", "target", "kind", "listed", "prompts"}: :func:`name_notes`; 400 with a reason for all else."""
+    return await _answer(request, _asked_names)
 
 
 def add_routes() -> None:
-    """Register the route with the running server, if there is one."""
+    """Register the routes with the running server, if there is one."""
     from server import PromptServer
 
     running = getattr(PromptServer, "instance", None)
     if running is not None:
         running.routes.post(TOKENS)(answer_tokens)
+        running.routes.post(NAMES)(answer_names)

@@ -3,6 +3,7 @@
 
 interface ComfyWidget {
     name: string;
+    label?: string;
     value?: unknown;
     serialize?: boolean;
     callback?: (value: unknown) => unknown;
@@ -15,6 +16,8 @@ interface ComfyWidget {
 interface ComfyInput {
     name: string;
     type: string | number;
+    label?: string;
+    localized_name?: string;
     link: number | null;
     widget?: { name: string };
 }
@@ -54,11 +57,16 @@ interface ComfyNode {
     outputs?: ComfyOutput[];
     widgets?: ComfyWidget[];
     properties: Record<string, unknown>;
+    size: [number, number];
+    setSize(size: [number, number]): void;
+    computeSize(): [number, number];
+    removeWidget(widget: ComfyWidget): void;
+    setDirtyCanvas?(foreground: boolean, background: boolean): void;
     // Of nodes that are the page's alone, such as reroutes and those that set and get.
     getInputLink?(slot: number): ComfyLink | null | undefined;
     resolveVirtualOutput?(slot: number): { node: ComfyNode; slot: number } | undefined;
     addDOMWidget(name: string, type: string, element: HTMLElement, options: {
-        serialize: boolean; hideOnZoom: boolean; hideInPanel: boolean; getMinHeight(): number;
+        serialize: boolean; hideOnZoom: boolean; hideInPanel: boolean; margin?: number; getMinHeight(): number; getMaxHeight?(): number;
     }): ComfyWidget;
 }
 
@@ -82,6 +90,9 @@ interface ComfyApp {
     ui?: {
         settings?: { addEventListener?(name: string, heard: (event: CustomEvent<{ value?: unknown }>) => void): void };
     };
+    // Ask the server again for all nodes' definitions, lists of files among them.
+    reloadNodeDefs?(): Promise<void>;
+    refreshComboInNodes?(): Promise<void>;
     registerExtension(extension: ComfyExtension): void;
 }
 
@@ -90,7 +101,7 @@ interface ComfyApi {
     fetchApi(path: string, options: RequestInit): Promise<Response>;
     addEventListener(
         name: "status", heard: (event: CustomEvent<{ exec_info?: { queue_remaining?: number } } | null>) => void): void;
-    addEventListener(name: "execution_error", heard: (event: CustomEvent<unknown>) => void): void;
+    addEventListener(name: "execution_error" | "execution_interrupted" | "diff_quickfix_trace", heard: (event: CustomEvent<unknown>) => void): void;
 }
 
 declare module "*/scripts/app.js" {

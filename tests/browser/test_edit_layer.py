@@ -119,7 +119,7 @@ def test_a_trace_of_a_model_that_is_no_longer_connected_sets_nothing(graph):
     page.wait(f"{stale} === ''")
     trace = page.run("(id) => window.app.graph.getNodeById(id).getInputNode(0).id", heat)
     page.connect(two, "CLIP", trace, "clip")
-    page.wait(f"{stale}.includes('Made with other settings')")
+    page.wait(f"{stale}.includes('Made before you changed trace')")
     # Still the edit of the model that was traced.
     press(page)
     assert layers(page, first, second) == [0, BEFORE]
@@ -129,7 +129,7 @@ def test_a_trace_of_a_model_that_is_no_longer_connected_sets_nothing(graph):
     assert "another model than the one connected now" in press(page)
     # The workflow keeps of which model the trace is.
     page.load(page.run("window.app.graph.serialize()"))
-    page.wait(f"{stale}.includes('Made with other settings')")
+    page.wait(f"{stale}.includes('Made before you changed trace')")
     assert "another model than the one connected now" in press(page)
     assert layers(page, second) == [BEFORE]
     page.shot("heatmap-stale")

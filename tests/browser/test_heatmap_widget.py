@@ -44,7 +44,8 @@ def cell_at(page, row, column):
         const {{ properties }} = {NODE};
         const state = checkedState(properties.diff_quickfix_heatmap);
         const width = Math.max(220, document.querySelector('{MAP}').clientWidth - 4);
-        const place = layout(parse(properties.diff_quickfix_heatmap_data), state, width);
+        const room = document.querySelector('{MAP}').clientHeight - 4;
+        const place = layout(parse(properties.diff_quickfix_heatmap_data), state, width, room);
         const line = place.lines.find((one) => one.row === row);
         const box = canvas.getBoundingClientRect();
         const scale = box.width / place.width;
@@ -136,6 +137,19 @@ def test_values_have_their_own_colors_and_rows_their_order(page, heatmap):
     choose(page, "value", "indirect effect")
     tops = {row: cell_at(page, row, 0)[1] for row in layers}
     assert sorted(layers, key=tops.get) == sorted(layers, key=lambda row: -float(effects[row]))
+    choose(page, "order of rows", "strongest of all kinds first")
+    page.wait(f"{KEPT}.order === 'strongest of all kinds first'")
+    tops = {row: cell_at(page, row, 0)[1] for row in range(18)}
+    assert sorted(tops, key=tops.get) == sorted(tops, key=lambda row: -float(effects[row]))
+    page.shot("heatmap-all-kinds")
+    # The ring of the keyboard's focus is covered by nothing, and rows fill their place.
+    page.run(f"document.querySelector('{MAP}').focus()")
+    page.press("ArrowDown")
+    ring = f"""(({{ outlineStyle, outlineOffset }}) => [outlineStyle, outlineOffset])(
+        getComputedStyle(document.querySelector('{MAP}')))"""
+    assert page.run(ring)[0] != "none" and float(page.run(ring)[1].removesuffix("px")) >= 0
+    filled = f"((map) => map.querySelector('canvas').offsetHeight / map.clientHeight)(document.querySelector('{MAP}'))"
+    assert 0.8 < page.run(filled) <= 1.01
 
 
 def show_payload(page, trace):
@@ -161,7 +175,10 @@ def test_the_site_is_copied_and_files_are_saved(page, heatmap, tmp_path):
     page.until(lambda: all(file.exists() for file in files))
     assert (tmp_path / "causal-heatmap.png").read_bytes().startswith(b"\x89PNG")
     texts = [element.text for element in xml.parse(tmp_path / "causal-heatmap.svg").getroot().iter() if element.text]
-    assert {"- self_attn", "gogh", "<padding>"} <= set(texts)
+    assert {"- self_attn", "gogh", "<padding>", "indirect effect (cosine)", "strongest"} <= set(texts)
+    assert any("van gogh" in text and "runs a cell" in text for text in texts)
+    # Light paper, though the page is dark.
+    assert 'fill="#ffffff"' in (tmp_path / "causal-heatmap.svg").read_text()[:400]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "causal-heatmap.csv").read_text())))
     trace = make_trace()
     assert len(rows) == len(trace.sites) * len(trace.columns)

@@ -12,7 +12,7 @@ START = ["node_views.js"]
 FILES = {
     "DiffQuickFix_CorruptPrompt": ({"subject_picker.mjs"}, f"document.querySelectorAll('{CHIPS}').length > 3"),
     "DiffQuickFix_Edit": (
-        {"asked.mjs", "edit_report.mjs", "report_model.mjs"},
+        {"edit_report.mjs", "report_actions.mjs", "report_model.mjs"},
         f"document.querySelector('{REPORT}')?.textContent.length > 5",
     ),
     "DiffQuickFix_CausalHeatmap": (
@@ -27,7 +27,10 @@ FILES = {
         f"document.querySelector('{MAP} canvas')?.height > 100",
     ),
 }
-SHARED = {"data.mjs", "dom.mjs", "node.mjs", "refusals.mjs", "texts.mjs", "wires.mjs"}
+SHARED = {
+    *("asked.mjs", "data.mjs", "dom.mjs", "name_notes.mjs", "node.mjs", "node_notes.mjs", "note_strip.mjs"),
+    *("refusals.mjs", "texts.mjs", "typed_names.mjs", "wires.mjs"),
+}
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_a_page_starts_with_one_small_script_and_each_view_is_loaded_with_the_fi
     page.add("KSampler")
     page.rest(1)
     assert loaded(page) == START
-    assert sum((PACK / "web" / file).stat().st_size for file in START) < 9_000
+    assert sum((PACK / "web" / file).stat().st_size for file in START) < 11_500
     before = names(START)
     for kind, (files, drawn) in FILES.items():
         page.add(kind, at=(60, 60), size=(560, 700))
@@ -73,7 +76,7 @@ def test_a_page_starts_with_one_small_script_and_each_view_is_loaded_with_the_fi
 
 def test_all_scripts_together_are_small():
     scripts = [*(PACK / "web").glob("*.js"), *(PACK / "web" / "lib").glob("*.mjs")]
-    assert len(scripts) >= 10 and sum(script.stat().st_size for script in scripts) < 115_000
+    assert len(scripts) >= 10 and sum(script.stat().st_size for script in scripts) < 150_000
 
 
 def test_what_arrives_before_its_view_is_shown_and_kept(fresh):

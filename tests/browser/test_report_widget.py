@@ -135,7 +135,7 @@ def test_the_report_is_there_after_a_reload_another_tab_and_undo(page):
 
 
 STALE = "document.querySelector('.diff-quickfix-stale')?.textContent"
-TOLD, SILENT = f"{STALE}?.includes('other settings')", f"{STALE} === ''"
+TOLD, SILENT = f"{STALE}?.includes('Made before you changed')", f"{STALE} === ''"
 
 
 def set_widgets(page, **values):
@@ -157,7 +157,7 @@ def test_a_report_that_was_made_with_other_settings_says_so(page):
     assert page.run(SILENT)
     for name, value in (("target", "drawing"), ("layer", 1), ("strength", 0.2), ("preserve", "a quiet lake\n")):
         set_widgets(page, **{name: value})
-        page.wait(TOLD)
+        page.wait(f"{STALE} === '\u21bb Made before you changed {name}; run again.'")
         set_widgets(page, **{name: settings[name]})
         page.wait(SILENT)
     # What feeds a widget is another setting; what the widget held before says nothing then.

@@ -71,6 +71,7 @@ class SweepOptions(TypedDict, total=False):
     Attributes:
         settings: what the trace is to say of how it was made; JSON values.
         progress: told after each batch.
+        partial: given, after each batch, a function that makes a trace of what is measured so far.
         checkpoint: a trace file that is kept up to date. When it exists and was made by the same plan, what it holds is
             not measured again; after an error or a cancel it holds what was finished.
         out_of_memory: errors after which fewer rows are painted at once.
@@ -80,6 +81,7 @@ class SweepOptions(TypedDict, total=False):
 
     settings: Mapping[str, Any]
     progress: Progress
+    partial: Callable[[Callable[[], CausalTrace]], None]
     checkpoint: Path | None
     out_of_memory: tuple[type[BaseException], ...]
     examples: int
@@ -117,6 +119,7 @@ def sweep(
     checkpoint, progress = options.get("checkpoint"), options.get("progress", lambda done, total, results: None)
     if checkpoint is not None and checkpoint.exists():
         board.resume(load_trace(checkpoint), checkpoint)
+    partial = options.get("partial", lambda trace: None)
     jobs = jobs_of(plan)
     total = len(cases) * len(plan.seeds) * len(jobs)
     lockstep = _Lockstep(plan, painter, first_layer, rows, options.get("out_of_memory", (torch.cuda.OutOfMemoryError,)))
@@ -138,6 +141,7 @@ def sweep(
                     _keep(kept, batch, results)
                 done += len(batch)
                 progress(done, total, results)
+                partial(board.trace)
                 save_now_and_then()
     trace = board.trace()
     cells = _strongest(trace, options.get("examples", 1))

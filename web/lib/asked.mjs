@@ -1,13 +1,15 @@
 // What a run was asked for: everything that feeds a node, noted when the page queues, so that a result can be told from
 // what the node would show now.
 import { api } from "../../../scripts/api.js";
+import { fieldsOf } from "./data.mjs";
 import { modelOf, placesOf, sourceOf, sourcesOf } from "./wires.mjs";
 
 /** @typedef {import("./wires.mjs").Place} Place */
 /** @typedef {import("./wires.mjs").Source} Source */
 /**
- * `fed` tells one content of all that feeds a node from another, `model` one model; null where it is not known.
- * @typedef {{fed: string, model: string | null}} Asked
+ * `fed` tells one content of all that feeds a node from another, `inputs` that of each input, `model` one model; null where it
+ * is not known.
+ * @typedef {{fed: string, inputs: Record<string, string>, model: string | null}} Asked
  */
 
 /** @param {unknown} value */
@@ -99,13 +101,29 @@ export function modelContent(place) {
 export function askedNow(node) {
     const known = new Map();
     const places = placesOf(node);
-    const fed = digest(places.map((place) => sourcesOf(place).map(([name, from]) => [name, content(from, known)])));
+    const each = places.map((place) => sourcesOf(place).map(([name, from]) => /** @type {[string, string]} */ ([name, content(from, known)])));
+    /** @type {Record<string, string>} */
+    const inputs = {};
+    for (const [name, told] of each.flat()) inputs[name] = `${inputs[name] ?? ""}${told} `;
+    const fed = digest(each);
     // The model of a trace is that of the node that made it.
     const models = new Set(places.map((place) => {
         const made = place.node.inputs?.some((slot) => slot.name === "trace") ? sourceOf(place, "trace") : place;
         return made && modelContent(made);
     }));
-    return { fed, model: models.size === 1 ? [...models][0] ?? null : null };
+    return { fed, inputs, model: models.size === 1 ? [...models][0] ?? null : null };
+}
+
+/**
+ * The inputs that are fed with something else than when a node was asked; null where they are fed with the same.
+ * @param {unknown} asked as a workflow keeps it: one of an earlier version has no inputs, and gives no names
+ * @param {Asked} now
+ */
+export function changedInputs(asked, now) {
+    const { fed, inputs } = fieldsOf(asked) ?? {};
+    if (typeof fed !== "string" || fed === now.fed) return null;
+    const before = fieldsOf(inputs);
+    return before ? [...new Set([...Object.keys(before), ...Object.keys(now.inputs)])].filter((name) => before[name] !== now.inputs[name]) : [];
 }
 
 /** @type {(node: ComfyNode) => string} */

@@ -1,11 +1,11 @@
 // The interactive heat map on "Causal Heatmap".
 import { api } from "../../../scripts/api.js";
-import { askedFor, askedNow, isStrange, noteQueued } from "./asked.mjs";
+import { askedFor, askedNow, changedInputs, isAwaited, isStrange, noteQueued } from "./asked.mjs";
 import { entriesOf, fieldsOf } from "./data.mjs";
 import { setLayer } from "./edit_layer.mjs";
 import { parse } from "./heatmap_payload.mjs";
 import { HeatmapView } from "./heatmap_view.mjs";
-import { keep } from "./node.mjs";
+import { keep, madeBefore } from "./node.mjs";
 import { t } from "./texts.mjs";
 
 const STATE = "diff_quickfix_heatmap";
@@ -34,12 +34,15 @@ export function make(node) {
     const display = (payload) => {
         view.show(parse(payload), textOf(fieldsOf(payload)?.refused) ?? t("The trace could not be read; run again."));
     };
+    /** What is said below a trace that is not whole. */
+    let running = "";
     return {
         root: view.root,
         queued: () => noteQueued(node),
         /** @type {(outputs: NonNullable<RunOutputs>, live: boolean) => void} */
         show(outputs, live) {
             if (isStrange(node, outputs, live)) return;
+            running = "";
             const [payload] = entriesOf(outputs[STATE]);
             // The page gives a result again when its workflow comes back into view.
             if (live || JSON.stringify(payload) !== JSON.stringify(node.properties[DATA])) node.properties[ASKED] = askedFor(node);
@@ -53,8 +56,23 @@ export function make(node) {
         /** @param {number} scale */
         look(scale) {
             view.scaled(scale);
-            const fed = textOf(asked()?.fed);
-            view.setStale(fed !== null && fed !== askedNow(node).fed);
+            const inputs = changedInputs(asked(), askedNow(node));
+            view.setStale(running || (inputs ? madeBefore(node, inputs) : ""));
+        },
+        /** @param {unknown} payload */
+        traced(payload) {
+            if (!isAwaited(node)) return;
+            if (payload === null && !running) return;
+            running = payload === null ? t("Cancelled: a part alone was traced. Run again to go on.") : t("Being traced: cells without a color are still to come.");
+            if (payload !== null) view.show(parse(payload), "");
+        },
+        /** @param {string} sentence */
+        refuse(sentence) {
+            if (!isAwaited(node)) return;
+            running = "";
+            delete node.properties[DATA];
+            node.properties[ASKED] = askedFor(node);
+            view.show(null, sentence);
         },
         dispose: () => view.dispose(),
     };

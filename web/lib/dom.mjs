@@ -30,8 +30,19 @@ const LOOK = {
     font: "12px/1.4 system-ui, sans-serif", color: "var(--input-text)", background: "var(--comfy-input-bg)",
     border: "1px solid var(--border-color)", borderRadius: "4px", padding: "1px 6px", cursor: "pointer", whiteSpace: "nowrap",
     // A target for fingers (WCAG 2.2, 2.5.8).
-    boxSizing: "border-box", minHeight: "24px", minWidth: "24px",
+    outlineOffset: "-2px", flex: "0 0 auto", boxSizing: "border-box", minHeight: "24px", minWidth: "24px",
 };
+
+/**
+ * Show where the keyboard is, whole: ComfyUI's page takes the browsers' own ring away.
+ * @template {HTMLElement} Made
+ * @param {Made} made
+ */
+function ringed(made) {
+    made.addEventListener("focus", () => { if (made.matches(":focus-visible")) made.style.outline = "2px solid #1e9bff"; });
+    made.addEventListener("blur", () => { made.style.outline = ""; });
+    return made;
+}
 
 /**
  * A small button that looks like the page.
@@ -40,7 +51,7 @@ const LOOK = {
  * @param {() => void} pressed
  */
 export function button(label, title, pressed) {
-    return element("button", { type: "button", title, "aria-label": title, style: LOOK, on: { click: pressed } }, label);
+    return ringed(element("button", { type: "button", title, "aria-label": title, style: LOOK, on: { click: pressed } }, label));
 }
 
 /**
@@ -50,7 +61,7 @@ export function button(label, title, pressed) {
  * @param {(value: string) => void} chosen
  */
 export function choice(label, options, chosen) {
-    const list = element("select", { "aria-label": label, title: label, style: LOOK });
+    const list = ringed(element("select", { "aria-label": label, title: label, style: LOOK }));
     list.append(...options.map(([value, text]) => element("option", { value }, text)));
     list.addEventListener("change", () => chosen(list.value));
     return list;

@@ -1,10 +1,11 @@
 // Reports on the nodes themselves: of nodes that edit with verdict, bars and the prompts that were hit most, of their
 // companions in words.
-import { askedFor, askedNow, isAwaited, isStrange, noteQueued } from "./asked.mjs";
+import { askedFor, askedNow, changedInputs, isAwaited, isStrange, noteQueued } from "./asked.mjs";
 import { entriesOf, fieldsOf, line } from "./data.mjs";
 import { button, element, farType } from "./dom.mjs";
-import { keep, setWidget, widgetOf } from "./node.mjs";
-import { named, parse, wayOf } from "./report_model.mjs";
+import { keep, madeBefore } from "./node.mjs";
+import { giveTarget, preserve, preserver } from "./report_actions.mjs";
+import { named, parse, rowsOf, wayOf } from "./report_model.mjs";
 import { t } from "./texts.mjs";
 import { isFed } from "./wires.mjs";
 
@@ -38,22 +39,17 @@ function bar({ name, value, good, filled, hint }) {
         element("span", { style: { flex: "0 0 58px", textAlign: "right", fontVariantNumeric: "tabular-nums" } }, percent));
 }
 
-/**
- * Add a prompt to the node's preserve lines, once; returns what happened.
- * @param {ComfyNode} node
- * @param {string} prompt
- */
-function preserve(node, prompt) {
-    if (isFed(node, "preserve")) return t("preserve is fed by a link; add the prompt there.");
-    const text = String(widgetOf(node, "preserve")?.value ?? "");
-    const lines = text.split("\n").map((one) => one.trim()).filter(Boolean);
-    if (lines.includes(prompt)) return t("{prompt} is among the preserved prompts already.", { prompt });
-    if (!setWidget(node, "preserve", [...lines, prompt].join("\n"))) return t("This node has no preserve widget.");
-    return t("Added {prompt}; run again to see what it costs.", { prompt });
-}
+/** @param {(Node | string)[]} cells */
+const rowOf = (...cells) => element("div", { style: { display: "flex", gap: "6px", alignItems: "center", margin: "1px 0" } }, ...cells);
+/** @param {string} text */
+const words = (text) => element("span", { style: { flex: "1 1 auto", overflowWrap: "anywhere" } }, text);
+/** @type {(value: number, digits: number) => HTMLElement} */
+const percent = (value, digits) => element("span", {
+    style: { flex: "0 0 58px", textAlign: "right", fontVariantNumeric: "tabular-nums", whiteSpace: "nowrap" },
+}, `${(100 * value).toFixed(digits)} %`);
 
 /**
- * Prompts or names that were hit, each with a button that preserves it.
+ * Prompts or names that were hit, each with a button that preserves it where the edit was made.
  * @param {ComfyNode} node
  * @param {string} title
  * @param {import("./report_model.mjs").Hit[]} hits
@@ -61,12 +57,26 @@ function preserve(node, prompt) {
 function hitList(node, title, hits) {
     if (!hits.length) return [];
     const said = element("div", { "aria-live": "polite" });
-    const keeps = widgetOf(node, "preserve");
-    const rows = hits.map(({ text, drift }) => element("div", { style: { display: "flex", gap: "6px", alignItems: "center" } },
-        element("span", { style: { flex: "1 1 auto", overflowWrap: "anywhere" } }, text),
-        element("span", { style: { fontVariantNumeric: "tabular-nums", whiteSpace: "nowrap" } }, `${(100 * drift).toFixed(2)} %`),
-        ...(keeps ? [button(t("add to preserve"), t('keep "{prompt}" as it is', { prompt: text }), () => { said.textContent = preserve(node, text); })] : [])));
+    const keeper = preserver(node);
+    const rows = hits.map(({ text, drift }) => rowOf(words(text), percent(drift, 2), ...(keeper ? [
+        button(t("add to preserve"), t('keep "{prompt}" as it is', { prompt: text }), () => { said.textContent = preserve(keeper, text); })] : [])));
     return [element("div", {}, title), ...rows, said];
+}
+
+/**
+ * Candidates for a target, each with a button that gives it to the node that edits.
+ * @param {ComfyNode} node
+ * @param {import("./report_model.mjs").Rows} found
+ */
+function targetList(node, { source, targets }) {
+    if (!targets.length) return [];
+    const said = element("div", { "aria-live": "polite" });
+    const head = [t("removal"), t("drift")].map((name) => element("span", { style: { flex: "0 0 58px", textAlign: "right" } }, name));
+    const use = t("use");
+    const rows = targets.map(({ target, removal, drift }) => rowOf(words(target), percent(removal, 0), percent(drift, 2),
+        button(use, t('make "{target}" the target', { target }), () => { said.textContent = giveTarget(node, source, target); })));
+    const room = element("span", { "aria-hidden": "true", style: { visibility: "hidden" } }, button(use, use, () => {}));
+    return [rowOf(words(t("target")), ...head, room), ...rows, said];
 }
 
 /**
@@ -100,16 +110,21 @@ function refusalLine(sentence) {
     }, sentence);
 }
 
-/** The report in full: verdict, bars, prompts that were hit, words; without measures, the words. */
 /**
+ * The report in full: verdict, bars, prompts that were hit, words; without measures its first line, rows and words.
  * @param {ComfyNode} node
  * @param {string} text
  * @param {Report | null} model
+ * @param {import("./report_model.mjs").Rows | null} rows
  */
-function full(node, text, model) {
+function full(node, text, model, rows) {
     const plain = element("pre", { style: { margin: "0", whiteSpace: "pre-wrap", font: MONO } }, text.slice(0, LONGEST));
-    if (!model) return [plain];
+    if (!model && !rows) return [plain];
     const details = element("details", {}, element("summary", { style: { cursor: "pointer" } }, t("the report in words")), plain);
+    if (!model || rows) {
+        const first = element("div", { style: { fontWeight: "bold" } }, line(text.split("\n", 1)[0], 300));
+        return [first, ...(rows ? [...hitList(node, t("Hit most:"), rows.hits), ...targetList(node, rows)] : []), details];
+    }
     const way = wayOf(text);
     return [
         ...verdictLines(model), ...(way ? [element("div", {}, way)] : []), ...model.measures.map(bar),
@@ -119,13 +134,13 @@ function full(node, text, model) {
 }
 
 /**
- * Whether a widget of the node says another thing than it did in a run.
+ * The widgets of a node that say another thing than they did in a run.
  * @param {ComfyNode} node
  * @param {Record<string, unknown>} settings
  */
 function changed(node, settings) {
-    return (node.widgets ?? []).some(({ name, value }) => (
-        Object.hasOwn(settings, name) && settings[name] !== value && !isFed(node, name)));
+    return (node.widgets ?? []).filter(({ name, value }) => (
+        Object.hasOwn(settings, name) && settings[name] !== value && !isFed(node, name))).map(({ name }) => name);
 }
 
 /**
@@ -163,8 +178,8 @@ export function make(node) {
     }, body, stale);
     /** Text, measures, settings: a server may send the text alone. @type {unknown[]} */
     let shown = [];
-    /** What the run was asked for. @type {string | null} */
-    let fed = null;
+    /** What the run was asked for. @type {unknown} */
+    let asked = null;
     /** Why the last run ended; "" where it did not. */
     let refusal = "";
     /** @type {number | null} */
@@ -178,7 +193,7 @@ export function make(node) {
         const [text, measures] = shown;
         if (typeof text !== "string") return;
         const model = parse(measures);
-        body.replaceChildren(...(far ? brief(text, model) : full(node, text, model)));
+        body.replaceChildren(...(far ? brief(text, model) : full(node, text, model, rowsOf(measures))));
     }
 
     /** @param {unknown[]} report */
@@ -191,9 +206,10 @@ export function make(node) {
     }
 
     function compare() {
-        const words = far ? "\u21bb" : `\u21bb ${t("Made with other settings; run again.")}`;
-        const other = changed(node, fieldsOf(shown[2]) ?? {}) || (fed !== null && fed !== askedNow(node).fed);
-        const said = other ? words : "";
+        const settings = changed(node, fieldsOf(shown[2]) ?? {});
+        const inputs = changedInputs(asked, askedNow(node));
+        const names = settings.length || inputs ? [...settings, ...inputs ?? []] : null;
+        const said = names ? far ? "\u21bb" : `\u21bb ${madeBefore(node, names)}` : "";
         if (stale.textContent === said) return;
         stale.textContent = said;
         stale.style.padding = said ? "2px 0 6px" : "0";
@@ -210,8 +226,8 @@ export function make(node) {
             const report = [text, measures, settings];
             if (typeof text !== "string") return;
             // The page gives a result again when its workflow comes back into view.
-            if (live || JSON.stringify(report) !== JSON.stringify(shown)) ({ fed } = askedFor(node));
-            keep(node, DATA, { node: String(node.id), report, fed });
+            if (live || JSON.stringify(report) !== JSON.stringify(shown)) asked = askedFor(node);
+            keep(node, DATA, { node: String(node.id), report, ...fieldsOf(asked) });
             show(report);
             compare();
         },
@@ -220,7 +236,7 @@ export function make(node) {
             if (!isAwaited(node)) return;
             // What was said of an earlier run is no longer true, here or in the file.
             delete node.properties[DATA];
-            ({ fed } = askedFor(node));
+            asked = askedFor(node);
             shown = ["", null, Object.fromEntries((node.widgets ?? []).map(({ name, value }) => [name, value]))];
             refusal = sentence.slice(0, LONGEST);
             draw();
@@ -237,7 +253,7 @@ export function make(node) {
                 delete node.properties[DATA];
                 return;
             }
-            fed = typeof kept.fed === "string" ? kept.fed : null;
+            asked = { fed: kept.fed, inputs: kept.inputs, model: kept.model };
             show(kept.report.slice(0, 3));
         },
         /** @param {number} scale */

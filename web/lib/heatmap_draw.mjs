@@ -1,6 +1,6 @@
 // The heat map's geometry and its drawing. One drawing for the screen and for SVG: it is given a pen.
 import { arrange, at, bestCell, extent, format, valueOf } from "./heatmap_model.mjs";
-import { t } from "./texts.mjs";
+import { ORDERS } from "./heatmap_payload.mjs";
 
 /** @typedef {import("./heatmap_payload.mjs").Cell} Cell */
 /** @typedef {import("./heatmap_payload.mjs").Model} Model */
@@ -24,8 +24,10 @@ const SIGNED = [
     "#2d004b", "#542788", "#8073ac", "#b2abd2", "#d8daeb", "#f7f7f7", "#fee0b6", "#fdb863", "#e08214", "#b35806",
     "#7f3b08",
 ];
-const OUTLINE = "#e3003a";
+export const OUTLINE = "#e3003a";
+// A row's height, and how much higher one grows to fill its place.
 const ROW = 18;
+const TALLEST_ROW = 40;
 const HEADER = 18;
 const BAR = 54;
 const LEGEND = 34;
@@ -57,12 +59,16 @@ function mix(colors, share) {
  * @param {Model} model
  * @param {State} state
  * @param {number} width
+ * @param {number} [room] the height that rows grow to fill
  * @returns {Layout}
  */
-export function layout(model, state, width) {
+export function layout(model, state, width, room = 0) {
     const groups = arrange(model, state);
-    const tall = Math.min(ROW * state.zoom, TALLEST / model.sites.length);
-    const left = Math.min(150, 16 + LETTER * Math.max(...model.sites.map((name) => shortName(name).length)));
+    const count = groups.reduce((sum, { rows, folded }) => sum + (folded ? 0 : rows.length), 0);
+    const others = TURNED_HEAD + LEGEND + groups.length * (HEADER + 6);
+    const row = Math.min(TALLEST_ROW, Math.max(ROW, Math.floor((room - others) / Math.max(1, count))));
+    const tall = Math.min(row * state.zoom, TALLEST / model.sites.length);
+    const left = Math.min(190, 16 + LETTER * Math.max(...model.sites.map((name) => labelOf(name, state).length)));
     const wide = Math.max(12, (width - left - BAR) / model.columns.length) * state.zoom;
     const across = Math.min(left + wide * model.columns.length, TALLEST);
     const cell = (across - left) / model.columns.length;
@@ -72,8 +78,10 @@ export function layout(model, state, width) {
     const lines = [];
     let top = head;
     for (const { kind, rows: inside, folded } of groups) {
-        lines.push({ kind, top, height: HEADER, folded });
-        top += HEADER;
+        if (kind !== null) {
+            lines.push({ kind, top, height: HEADER, folded });
+            top += HEADER;
+        }
         if (folded) continue;
         for (const row of inside) {
             lines.push({ row, top, height: tall });
@@ -120,13 +128,21 @@ function shortName(site) {
     return (parts.length > 2 ? parts.slice(1, -1).join(".") : site).slice(0, 22);
 }
 
+/**
+ * A row's label: without its kind where a header tells that.
+ * @type {(site: string, state: State) => string}
+ */
+function labelOf(site, { order }) {
+    return order === ORDERS[2] ? `${shortName(site)} ${site.split(".").at(-1)}`.slice(0, 28) : shortName(site);
+}
+
 /** @type {(value: number, range: Range) => string} */
 function color(value, { low, high, diverging }) {
     return mix(diverging ? SIGNED : CIVIDIS, (value - low) / (high - low || 1));
 }
 
 /** @type {(pen: Pen, box: [number, number, number, number], value: number, weak: boolean, range: Range, theme: Theme) => void} */
-function drawCell(pen, box, value, weak, range, theme) {
+export function drawCell(pen, box, value, weak, range, theme) {
     const [x, y, w, h] = box;
     if (Number.isNaN(value)) return pen.frame(x + 0.5, y + 0.5, w - 1, h - 1, theme.faint, 0.5);
     pen.fill(x, y, w - 1, h - 1, color(value, range));
@@ -143,8 +159,8 @@ function drawBar(pen, place, range, theme) {
     for (let i = 0; i < height; i += 2) {
         pen.fill(x, place.head + i, 10, 2.5, mix(range.diverging ? SIGNED : CIVIDIS, 1 - i / height));
     }
-    pen.text(format(range.high).slice(0, 6), x - 8, place.head + height + 12, theme, { size: 10 });
-    pen.text(t("to {low}", { low: format(range.low).slice(0, 6) }), x - 8, place.head + height + 24, theme, { size: 10 });
+    pen.text(format(range.high).slice(0, 6), x + 12, place.head + 8, theme, { size: 10 });
+    pen.text(format(range.low).slice(0, 6), x + 12, place.head + height, theme, { size: 10 });
 }
 
 /** @type {(pen: Pen, model: Model, state: State, place: Layout, theme: Theme, marks: Marks) => void} */
@@ -166,11 +182,11 @@ function drawCells(pen, model, state, place, theme, { focus, pinned }) {
     }
 }
 
-/** @type {(pen: Pen, model: Model, place: Layout, theme: Theme) => void} */
-function drawRows(pen, model, place, theme) {
+/** @type {(pen: Pen, model: Model, state: State, place: Layout, theme: Theme) => void} */
+function drawRows(pen, model, state, place, theme) {
     for (const { row, kind, top, height, folded } of place.lines) {
         if (kind !== undefined) pen.text(`${folded ? "+" : "-"} ${kind}`, 4, top + 13, theme, { bold: true });
-        else if (row !== undefined && height >= 9) pen.text(shortName(model.sites[row] ?? ""), place.left - 6, top + height / 2 + 4, theme, { right: true });
+        else if (row !== undefined && height >= 9) pen.text(labelOf(model.sites[row] ?? "", state), place.left - 6, top + height / 2 + 4, theme, { right: true });
     }
 }
 
@@ -196,7 +212,7 @@ function drawColumns(pen, model, place, theme) {
  */
 export function draw(pen, model, state, place, theme, marks, parts = PARTS) {
     if (parts.includes("cells")) drawCells(pen, model, state, place, theme, marks);
-    if (parts.includes("rows")) drawRows(pen, model, place, theme);
+    if (parts.includes("rows")) drawRows(pen, model, state, place, theme);
     if (parts.includes("columns")) drawColumns(pen, model, place, theme);
     if (parts.includes("bar")) drawBar(pen, place, extent(model, state.value), theme);
 }

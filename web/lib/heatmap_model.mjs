@@ -65,9 +65,10 @@ export function picturesFor(model, cell) {
 }
 
 /**
- * Rows by kind, each kind's rows in the chosen order.
+ * Rows by kind, each kind's rows in the chosen order; all rows as one group without a kind where they are sorted over all kinds.
  * @param {Model} model
  * @param {State} state
+ * @returns {{kind: string | null, rows: number[], folded: boolean}[]}
  */
 export function arrange(model, { value, order, folded }) {
     /** @type {Map<string, number[]>} */
@@ -76,9 +77,12 @@ export function arrange(model, { value, order, folded }) {
     const strengths = model[OF_VALUE[value]].map((cells) => Math.max(...cells.map((one) => (Number.isNaN(one) ? -Infinity : one))));
     /** @param {number} row */
     const strength = (row) => strengths[row] ?? -Infinity;
+    /** @type {(rows: number[]) => number[]} */
+    const sorted = (rows) => [...rows].sort((a, b) => strength(b) - strength(a) || a - b);
+    if (order === ORDERS[2]) return [{ kind: null, rows: sorted(model.sites.map((_, row) => row)), folded: false }];
     return [...groups].map(([kind, rows]) => ({
         kind,
-        rows: order === ORDERS[1] ? [...rows].sort((a, b) => strength(b) - strength(a) || a - b) : rows,
+        rows: order === ORDERS[1] ? sorted(rows) : rows,
         folded: folded.includes(kind),
     }));
 }

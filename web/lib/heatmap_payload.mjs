@@ -3,7 +3,7 @@ import { entriesOf, fieldsOf, line, number } from "./data.mjs";
 import { term } from "./texts.mjs";
 
 export const VALUES = /** @type {const} */ ([term("indirect effect"), term("recovery"), term("significance")]);
-export const ORDERS = /** @type {const} */ ([term("as in the model"), term("strongest first")]);
+export const ORDERS = /** @type {const} */ ([term("as in the model"), term("strongest first"), term("strongest of all kinds first")]);
 export const ZOOMS = [1, 1.5, 2, 3, 4];
 const AXES = /** @type {const} */ ([term("token"), term("step")]);
 export const MATRICES = /** @type {const} */ (["effect", "recovery", "restored", "low", "high", "significance", "beats_control"]);

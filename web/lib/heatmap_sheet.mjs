@@ -26,7 +26,7 @@ const OVERHANG = 110;
 const NARROWEST = 220;
 
 /** @param {Element} node */
-export function themeOf(node) {
+function themeOf(node) {
     const css = getComputedStyle(node);
     /** @type {(name: string, otherwise: string) => string} */
     const color = (name, otherwise) => css.getPropertyValue(name).trim() || otherwise;
@@ -59,7 +59,7 @@ export class Sheet {
             this.canvas, this.labels.rows, this.labels.columns, this.corner);
         this.root = element("div", {
             tabindex: "0", role: "application", "aria-roledescription": t("heat map"), "aria-label": t(HELP), class: "diff-quickfix-heatmap",
-            style: { flex: "1 1 120px", overflow: "auto", minHeight: "120px", outlineOffset: "-2px" }, on: heard,
+            style: { flex: "1 1 120px", overflow: "auto", minHeight: "120px", margin: "2px", outlineOffset: "0" }, on: heard,
         }, grid);
     }
 
@@ -73,7 +73,7 @@ export class Sheet {
      */
     place(model) {
         const { state, far } = this.shown;
-        return far ? farLayout(model, state, this.width(), this.root.clientHeight - 4) : layout(model, state, this.width());
+        return far ? farLayout(model, state, this.width(), this.root.clientHeight - 4) : layout(model, state, this.width(), this.root.clientHeight - 4);
     }
 
     paint() {

@@ -5,7 +5,7 @@ import { saveCsv, savePng, saveSvg } from "./heatmap_files.mjs";
 import { bestCell, facts, format, has, valueOf } from "./heatmap_model.mjs";
 import { ORDERS, VALUES, ZOOMS, checkedState } from "./heatmap_payload.mjs";
 import { PinnedPanel } from "./heatmap_pinned.mjs";
-import { Sheet, themeOf } from "./heatmap_sheet.mjs";
+import { Sheet } from "./heatmap_sheet.mjs";
 import { t } from "./texts.mjs";
 
 /** @typedef {import("./heatmap_payload.mjs").Cell} Cell */
@@ -71,8 +71,8 @@ export class HeatmapView {
             button("-", t("zoom out"), () => this.zoom(-1)), button("+", t("zoom in"), () => this.zoom(1)),
             button(t("copy site"), t("copy the name of the cell's site"), () => this.copySite()),
             button(t("edit this layer"), t("set this layer on the connected Diff-QuickFix Edit"), () => this.setLayer()),
-            button("PNG", t("save as PNG"), () => this.model && savePng(this.model, this.state, this.sheet.width(), themeOf(this.root))),
-            button("SVG", t("save as SVG"), () => this.model && saveSvg(this.model, this.state, this.sheet.width(), themeOf(this.root))),
+            button("PNG", t("save as PNG"), () => this.model && savePng(this.model, this.state, this.sheet.width())),
+            button("SVG", t("save as SVG"), () => this.model && saveSvg(this.model, this.state, this.sheet.width())),
             button("CSV", t("save the numbers as a table"), () => this.model && saveCsv(this.model)));
     }
 
@@ -92,11 +92,11 @@ export class HeatmapView {
 
     /**
      * Say, or stop saying, that what is shown was made with other settings or of another model.
-     * @param {boolean} stale
+     * @param {string} why "" where it was not
      */
-    setStale(stale) {
-        const said = this.far ? "\u21bb" : `\u21bb ${t("Made with other settings; run again.")}`;
-        const words = stale && this.model ? said : "";
+    setStale(why) {
+        const said = this.far ? "\u21bb" : `\u21bb ${why}`;
+        const words = why && this.model ? said : "";
         if (this.stale.textContent !== words) this.stale.textContent = words;
     }
 

@@ -1,4 +1,5 @@
 // A node's widgets, and what it keeps with the workflow.
+import { t } from "./texts.mjs";
 
 // Larger values are not kept in the workflow; they come back when the node runs again.
 const MOST_KEPT = 150_000;
@@ -21,6 +22,26 @@ export function keep(node, property, value) {
  */
 export function widgetOf(node, name) {
     return node.widgets?.find((one) => one.name === name);
+}
+
+/**
+ * What the page calls an input or a widget of a node.
+ * @param {ComfyNode} node
+ * @param {string} name
+ */
+export function labelOf(node, name) {
+    const slot = node.inputs?.find((one) => one.name === name);
+    return widgetOf(node, name)?.label || slot?.label || slot?.localized_name || name;
+}
+
+/**
+ * That what a node shows was made before something was changed.
+ * @param {ComfyNode} node
+ * @param {string[]} names of its inputs and widgets; none where they are not known
+ */
+export function madeBefore(node, names) {
+    if (!names.length) return t("Made with other settings; run again.");
+    return t("Made before you changed {names}; run again.", { names: [...new Set(names)].map((name) => labelOf(node, name)).join(", ") });
 }
 
 /**

@@ -30,6 +30,7 @@ const HINTS = {
 
 const MEASURES = 12;
 const HITS = 8;
+const ROWS = 60;
 const REASONS = 16;
 const LONGEST = 1000;
 
@@ -38,6 +39,8 @@ const LONGEST = 1000;
  * @typedef {{name: string, value: number, good: boolean, filled: number, hint: string}} Measure
  */
 /** @typedef {{text: string, drift: number}} Hit */
+/** A candidate of Find Target. @typedef {{target: string, removal: number, drift: number}} Candidate */
+/** What can be acted on in a report that measures no edit. @typedef {{hits: Hit[], source: string, targets: Candidate[]}} Rows */
 /** @typedef {{verdict: string, tone: string, lambda: string, measures: Measure[], worst: Hit[], neighbours: Hit[]}} Report */
 
 /**
@@ -100,6 +103,23 @@ function hit(entry) {
 
 /** @param {unknown} entries */
 const hits = (entries) => entriesOf(entries, HITS).flatMap(hit);
+
+/**
+ * The hits of a radar, or the candidates of a ranking of targets; null where there are neither.
+ * @param {unknown} given
+ * @returns {Rows | null}
+ */
+export function rowsOf(given) {
+    const payload = fieldsOf(given);
+    const found = entriesOf(payload?.hits, ROWS).flatMap(hit);
+    const targets = entriesOf(payload?.targets, ROWS).flatMap((entry) => {
+        const [target, removal, drift] = entriesOf(entry);
+        const shares = [share(removal), share(drift)];
+        return typeof target === "string" && shares[0] != null && shares[1] != null
+            ? [{ target: line(target, 200), removal: shares[0], drift: shares[1] }] : [];
+    });
+    return found.length || targets.length ? { hits: found, targets, source: line(payload?.source, 200) } : null;
+}
 
 /**
  * A reason for the verdict in the page's language; null for what is none.

@@ -178,6 +178,8 @@ export function make(node) {
 
     return {
         root,
+        /** @param {string} sentence */
+        refuse: (sentence) => say(sentence, true),
         restore: () => follow(0),
         look: () => follow(),
         dispose: () => clearTimeout(timer),

@@ -136,6 +136,22 @@ export function sourcesOf(place) {
     });
 }
 
+/**
+ * Whether a node feeds another, through any others.
+ * @param {Place} place
+ * @param {ComfyNode} node
+ * @param {Set<ComfyNode>} [seen]
+ * @returns {boolean}
+ */
+export function isBehind(place, node, seen = new Set()) {
+    return sourcesOf(place).some(([, from]) => {
+        if (from.node === node) return true;
+        if (seen.has(from.node)) return false;
+        seen.add(from.node);
+        return isBehind(from, node, seen);
+    });
+}
+
 const CLIP = "CLIP";
 
 /**

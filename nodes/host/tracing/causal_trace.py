@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -11,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import comfy.utils
+import folder_paths
 import latent_preview
 import torch
 
 from ....families.sites import Site, select, windows
 from ....families.transformer import image_sites
 from ....tracing.results.examples import examples_of
+from ....tracing.results.trace import CausalTrace
 from ....tracing.runs.lockstep import Score, Sweep, sweep
 from ....tracing.runs.plan import Plan
 from ....tracing.scores.latent import LATENT_DISTANCE, latent_distance
+from ..files import SUFFIX
+from ..heatmap import send_partial
 from ..identity import clip_parts, identities, patcher_parts, vae_parts
 from ..objects import Clip, Conditioning, ImageScorer, Latent, Model, Vae
 from ..progress import duration, say
@@ -31,6 +37,8 @@ from .sampling import InitialLatent, SamplerSettings, make_painter, pictures_of
 
 log = logging.getLogger("diff_quickfix")
 
+# When the page is first shown what is traced so far, and how often at most.
+_FIRST_PARTIAL_S, _PARTIAL_S = 1.0, 2.0
 # Pictures painted at once. More cost memory and gain little on the machines that need the gain.
 DEFAULT_ROWS = 12
 
@@ -191,6 +199,7 @@ def _run(
         "size": list(latent.image.shape[2:]),
         "made_with": _made_with(inputs, prompts, latent, checkpoint),
     }
+    own = checkpoint or _kept_for_now(prompts, plan, kept)
     done = sweep(
         [one.case for one in prompts],
         plan,
@@ -201,11 +210,42 @@ def _run(
         score_name=LATENT_DISTANCE if scorer is None else scorer.name,
         settings=kept,
         progress=_progress(model),
-        checkpoint=checkpoint,
+        partial=_partial(),
+        checkpoint=own,
         examples=settings.pictures,
     )
+    if checkpoint is None:
+        own.unlink(missing_ok=True)
     pictures = pictures_of(inputs.vae, done.examples)
     return replace(done, trace=replace(done.trace, examples=examples_of(done.cells, pictures))), pictures
+
+
+def _kept_for_now(prompts: Sequence[CorruptedPrompt], plan: Plan, settings: Mapping[str, Any]) -> Path:
+    """The file that keeps what is finished of a trace without a checkpoint, until ComfyUI is started again. Its name is of
+    the settings and of all that the scores depend on, so that the same trace alone goes on with it."""
+    named = [plan.component, plan.names(), plan.columns, plan.seeds, plan.draws, plan.controls, repr(plan.steps)]
+    told = [*named, [(one.case.prompt, one.subject) for one in prompts], settings]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    folder = Path(folder_paths.get_temp_directory()) / "diff_quickfix"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{digest[:32]}{SUFFIX}"
+
+
+def _partial() -> Callable[[Callable[[], CausalTrace]], None]:
+    """Shows what is traced so far on the page's heat maps, now and then."""
+    next_time = time.monotonic() + _FIRST_PARTIAL_S
+
+    def show(trace: Callable[[], CausalTrace]) -> None:
+        nonlocal next_time
+        started = time.monotonic()
+        if started < next_time:
+            return
+        send_partial(trace())
+        ended = time.monotonic()
+        # Never more than a twentieth of the time.
+        next_time = ended + max(_PARTIAL_S, 20 * (ended - started))
+
+    return show
 
 
 def _made_with(
