@@ -203,9 +203,9 @@ class CausalTraceUNet(Node):
             category="Diff-QuickFix/trace",
             search_aliases=["causal tracing", "locate knowledge", "interpret", "interpretability"],
             description=(
-                "Which layer of the image model, UNet or transformer, and at which steps, carries the subject? Restores "
-                "every site in turn from the clean run, which rides along in the same batch, and measures how much of "
-                "the picture comes back."
+                "Which layer of the image model, UNet or transformer, and at which steps, carries the subject? "
+                "Restores every site in turn from the clean run, which rides along in the same batch, and measures how "
+                "much of the picture comes back."
             ),
             inputs=[
                 *_sweep_inputs(IMAGE_KINDS, "cross_attn"),

@@ -22,8 +22,8 @@ class Location:
     Attributes:
         site: its name.
         kind: its kind.
-        layer: the first number in its name that stands for itself: the layer of a text encoder, the block of an image model;
-            -1 for a pooled vector, which has none.
+        layer: the first number in its name that stands for itself: the layer of a text encoder, the block of an image
+            model; -1 for a pooled vector, which has none.
         column: the token or step window at which it is strongest.
         effect: its average indirect effect.
         recovery: that effect as a share of the mean total effect.
@@ -77,7 +77,7 @@ class BestCell:
 
 
 def layer_of(site: str) -> int | None:
-    """The layer that a site of the text encoder belongs to; None for windows of sites and for sites of an image model."""
+    """The layer that a site of the text encoder belongs to; None for windows of sites and for an image model's sites."""
     found = re.fullmatch(r"text\.(\d{1,4})\.\w+", site)
     return int(found.group(1)) if found else None
 

@@ -19,8 +19,8 @@ WRAPPER = "DiffQuickFix_trace"
 # Keys of transformer_options, by which what a guider knows reaches the image model.
 _PROMPT, _PARTS = "DiffQuickFix_prompt", "DiffQuickFix_parts"
 _UNKNOWN = (
-    "Another node runs the image model outside the guider's prediction, where it is not known which conditioning is the "
-    "prompt's. Take that node away, or set branch to both."
+    "Another node runs the image model outside the guider's prediction, where it is not known which conditioning is "
+    "the prompt's. Take that node away, or set branch to both."
 )
 
 

@@ -239,7 +239,8 @@ def _fixed(patches: Sequence[Patch], rows: int) -> Callable[[int], Sequence[Patc
     def patches_of(size: int) -> Sequence[Patch]:
         if size != rows:
             raise InterventionError(
-                f"The image model was given {size} rows a conditioning; expected {rows}. Another node changes the batch."
+                f"The image model was given {size} rows a conditioning; expected {rows}. Another node changes the "
+                "batch."
             )
         return patches
 

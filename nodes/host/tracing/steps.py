@@ -64,8 +64,8 @@ def _require_part(sigmas: torch.Tensor, whole: torch.Tensor) -> None:
     run, levels = sigmas.flatten().double().cpu(), whole.flatten().double().cpu()
     if len(levels) < 2 or not _monotone(levels):
         raise InterventionError(
-            f"The schedule given to Restore Layer State (Image Model) has {len(levels)} noise levels that do not fall or rise "
-            "all the way; steps cannot be counted in it. Connect the SIGMAS of a scheduler."
+            f"The schedule given to Restore Layer State (Image Model) has {len(levels)} noise levels that do not fall "
+            "or rise all the way; steps cannot be counted in it. Connect the SIGMAS of a scheduler."
         )
     near = ((run[:, None] - levels[None]).abs() <= _CLOSE * levels.max()).any(1)
     if bool(near.all()) and (len(run) < 2 or _rises(run) == _rises(levels)):
