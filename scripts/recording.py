@@ -113,9 +113,8 @@ def main() -> int:
         film = record(page)
     path = ROOT / "docs" / f"{TEMPLATE}-film.webp"
     quality = film.write(path)
-    print(
-        f"{path.name}: {len(film.frames)} pictures, {sum(film.times) / 1000:.0f} s, {path.stat().st_size:,} bytes, {quality}"
-    )
+    size = f"{path.stat().st_size:,} bytes at quality {quality}"
+    print(f"{path.name}: {len(film.frames)} pictures, {sum(film.times) / 1000:.0f} s, {size}")
     return 0
 
 

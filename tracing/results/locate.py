@@ -77,7 +77,7 @@ class BestCell:
 
 
 def layer_of(site: str) -> int | None:
-    """The layer that a site of the text encoder belongs to; None for windows of sites and for an image model's sites."""
+    """The layer that a site of the text encoder belongs to; None for windows of sites and sites of an image model."""
     found = re.fullmatch(r"text\.(\d{1,4})\.\w+", site)
     return int(found.group(1)) if found else None
 
