@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..tracing.results.sign_flips import judge_cells
+from ..tracing.results.sign_flips import cell_wise_p, judge_cells, paired_differences, q_values
 from ..tracing.results.statistics import mean_interval
 
 LEVEL = 0.95
@@ -133,6 +133,22 @@ def found(population: Population, shape: Shape, size: float, traces: int) -> flo
     return claimed / traces
 
 
+def discoveries(population: Population, shape: Shape, size: float, traces: int) -> tuple[float, float]:
+    """Of cells claimed by q <= 1 - :data:`LEVEL`: the mean share of a trace's claims that are false, 0 where it has
+    none; and the share of three planted effects that are claimed, as in :func:`found`. ``size`` 0: none is planted."""
+    rng = np.random.default_rng(3)
+    false = claimed = 0.0
+    for _ in range(traces):
+        effects, controls = made_up(population, shape, rng)
+        planted = 3 if size else 0
+        effects[..., :planted, 0] += size * rng.uniform(0.5, 1.5, size=(shape.prompts, 1, 1, planted))
+        differences = paired_differences(torch.from_numpy(effects), torch.from_numpy(controls))
+        claims = q_values(cell_wise_p(differences)).flatten() <= 1 - LEVEL
+        false += float(claims[planted:].sum() / max(1, int(claims.sum())))
+        claimed += float(claims[:planted].double().mean()) if planted else 0.0
+    return false / traces, claimed / traces
+
+
 def coverage(population: Population, prompts: int, intervals: int) -> tuple[float, float]:
     """Share of intervals that hold the true mean, and their median width in standard errors of values of spread 1."""
     rng = np.random.default_rng(2)
@@ -169,6 +185,14 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         _table(["cells", *(f"{count} prompts, {size:g}" for count in (6, 10, 40) for size in sizes)], rows), flush=True
     )
+
+    print(f"\nFalse among cells of q <= 5 %, and planted effects found so; {few} traces of 60 cells each:\n")
+    rows = []
+    for name, population in POPULATIONS.items():
+        pairs = [discoveries(population, Shape(count), size, few) for count in (10, 40) for size in (0.0, 1.0, 2.0)]
+        rows.append([name, *(f"{false:.1%}; {hit:.0%}" for false, hit in pairs)])
+    heads = [f"{count} prompts, {size:g}" for count in (10, 40) for size in (0.0, 1.0, 2.0)]
+    print(_table(["cells", *heads], rows), flush=True)
 
     print(f"\nCoverage of the 95 % interval; {options.intervals} each:\n")
     rows = []

@@ -80,6 +80,8 @@ def type_into(page: ComfyPage, film: Film, name: str, text: str) -> None:
 
 
 def record(page: ComfyPage) -> Film:
+    # Numbers in the corner that change from frame to frame.
+    page.run("window.app.extensionManager.setting.set('Comfy.Graph.CanvasInfo', false).then(() => true)")
     page.load(templates.read(TEMPLATE))
     page.rest(2)
     page.view(**page.run(_STAGE, NODE, SHEET, _LEFT, _TOP, WIDTH, HEIGHT))
@@ -95,8 +97,8 @@ def record(page: ComfyPage) -> Film:
     ends = time.monotonic() + 600
     while page.run(left) and time.monotonic() < ends:
         page.settle()
-        film.take(150)
-        page.rest(0.3)
+        film.take(200)
+        page.rest(0.8)
     page.rest(2)
     film.take(5000)
     return film

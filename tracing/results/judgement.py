@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from .sign_flips import LEAST_PROMPTS, SMALLEST_SHARE, judge_cells, paired_differences, significance
+from .sign_flips import (
+    LEAST_PROMPTS,
+    SMALLEST_SHARE,
+    cell_wise_p,
+    judge_cells,
+    paired_differences,
+    q_values,
+    significance,
+)
 from .statistics import mean_interval, prompt_means
 from .trace import CausalTrace
 
@@ -23,6 +31,9 @@ class Judgement:
             prompt.
         significance: from 1 or -1 on, a cell differs from the control (see :func:`~.sign_flips.significance`); NaN
             where not judged.
+        p: of each cell for itself (see :func:`~.sign_flips.cell_wise_p`); NaN where not judged.
+        q: the same, adjusted so that of all cells of a q of at most 5 % one in twenty is a false one (see
+            :func:`~.sign_flips.q_values`). A verdict is stricter: there no cell of twenty traces is.
         verdict: 1 where a cell brings back more than the control, -1 where less, 0 where neither, NaN where not judged
             (see :func:`~.sign_flips.judge_cells`).
         hatched: what a drawing marks as no finding: judged cells with verdict 0. Where nothing can be judged, cells
@@ -34,6 +45,8 @@ class Judgement:
     low: torch.Tensor
     high: torch.Tensor
     significance: torch.Tensor
+    p: torch.Tensor
+    q: torch.Tensor
     verdict: torch.Tensor
     hatched: torch.Tensor
     prompts: int
@@ -82,6 +95,8 @@ def judge(trace: CausalTrace, *, level: float = 0.95, smallest: float = SMALLEST
         low,
         high,
         significance(differences, level=level),
+        p := cell_wise_p(differences),
+        q_values(p),
         verdict,
         hatched,
         int(differences.isfinite().any((1, 2)).sum()),

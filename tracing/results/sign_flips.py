@@ -67,6 +67,44 @@ def family_wise_p(differences: torch.Tensor) -> torch.Tensor:
     return p.reshape(differences.shape[1:])
 
 
+def cell_wise_p(differences: torch.Tensor) -> torch.Tensor:
+    """Two-sided p-values of each cell for itself: units x cells (P, ...) to (...).
+
+    The statistic and the flips are those of :func:`family_wise_p`. A cell's p-value is the share of all flips of all
+    cells whose statistic reaches the cell's own: one cell's flips alone are too few for a small one (of ten prompts one
+    in 512). Cells with an effect are among them, which makes the others' values rather too large. NaN where fewer than
+    ``LEAST_PROMPTS`` prompts have a difference.
+    """
+    flat = differences.flatten(1).double()
+    judged = flat.isfinite().sum(0) >= LEAST_PROMPTS
+    p = torch.full((flat.shape[1],), torch.nan)
+    if judged.any():
+        cells = _scaled(flat[:, judged].nan_to_num(0.0)).T.numpy()
+        flips = _sign_flips(len(flat))
+        observed = np.abs(cells.sum(1))
+        reached = np.zeros(len(cells))
+        for part in np.array_split(flips, -(-len(flips) * len(cells) // _CHUNK)):
+            statistics = np.sort(np.abs(cells @ part.T), axis=None)
+            reached += statistics.size - np.searchsorted(statistics, observed - 1e-9)
+        p[judged] = torch.from_numpy(reached / (len(flips) * len(cells))).float()
+    return p.reshape(differences.shape[1:])
+
+
+def q_values(p: torch.Tensor) -> torch.Tensor:
+    """Benjamini and Hochberg's adjusted p-values (1995): claiming all cells of q <= 0.05, one in twenty of the claims
+    is false on average. (...) to (...); NaN stays and counts for none."""
+    known = p.isfinite()
+    values, order = p[known].double().sort()
+    ranks = torch.arange(1, len(values) + 1)
+    # A cell is never less sure than a weaker one.
+    adjusted = (values * len(values) / ranks).flip(0).cummin(0).values.flip(0).clamp_max(1.0) if len(values) else values
+    q = torch.full_like(p, torch.nan)
+    found = torch.empty_like(adjusted)
+    found[order] = adjusted
+    q[known] = found.to(p.dtype)
+    return q
+
+
 def significance(differences: torch.Tensor, *, level: float = 0.95) -> torch.Tensor:
     """How improbable each cell is without an effect, as a signed power of the error rate: (P, ...) to (...).
 
@@ -106,8 +144,7 @@ def judge_cells(
 
 def _step_down(differences: torch.Tensor) -> torch.Tensor:
     """Family-wise p-values of units x cells; 0 stands for what was not measured."""
-    size = differences.square().sum(0).sqrt()
-    scaled = differences / (size + size.median()).clamp_min(torch.finfo(torch.float64).tiny)
+    scaled = _scaled(differences)
     order = scaled.sum(0).abs().argsort()
     # Cells from the weakest to the strongest, then flips: numpy runs along rows several times as fast as torch.
     ranked = scaled.T[order].numpy()
@@ -121,6 +158,12 @@ def _step_down(differences: torch.Tensor) -> torch.Tensor:
     # A cell is never more significant than a stronger one.
     p = np.maximum.accumulate(reached[::-1])[::-1] / len(flips)
     return torch.from_numpy(p / _SPENT).clamp_max(1.0).float()[order.argsort()]
+
+
+def _scaled(differences: torch.Tensor) -> torch.Tensor:
+    """Differences whose sums are the cells' statistics."""
+    size = differences.square().sum(0).sqrt()
+    return differences / (size + size.median()).clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def _sign_flips(units: int) -> np.ndarray:

@@ -8,9 +8,18 @@ import torch
 from diff_quickfix.tracing.results.comparison import rank_correlation
 from diff_quickfix.tracing.results.judgement import judge
 from diff_quickfix.tracing.results.locate import best_cell, locate
-from diff_quickfix.tracing.results.sign_flips import LEAST_PROMPTS, family_wise_p, judge_cells, paired_differences
+from diff_quickfix.tracing.results.sign_flips import (
+    LEAST_PROMPTS,
+    cell_wise_p,
+    family_wise_p,
+    judge_cells,
+    paired_differences,
+    q_values,
+)
 from diff_quickfix.tracing.results.statistics import mean_interval
 from diff_quickfix.tracing.results.trace import CausalTrace
+from hypothesis import given
+from hypothesis import strategies as st
 from noise_traces import make
 
 
@@ -142,6 +151,58 @@ def test_the_p_values_are_those_of_the_description(seed):
     values = torch.randn(7, 5, generator=rng, dtype=torch.float64) * torch.tensor([1, 3, 1, 0.2, 1])
     values += torch.tensor([0, 4, 1.5, 0.1, -1.5])
     assert family_wise_p(values).tolist() == pytest.approx(stepped_down(values), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cells_own_p_value_is_its_share_of_flips(seed):
+    """Oracle: the statistics of every flip of every cell, one after another."""
+    values = torch.randn(7, 5, generator=torch.Generator().manual_seed(seed)).double() + torch.linspace(0, 2, 5)
+    size = values.square().sum(0).sqrt()
+    flips = torch.tensor(list(itertools.product((1.0, -1.0), repeat=7)), dtype=torch.float64)
+    every = (flips @ (values / (size + size.median()))).abs()
+    wanted = [float((every >= one - 1e-9).double().mean()) for one in every[0]]
+    assert cell_wise_p(values).tolist() == pytest.approx(wanted, abs=1e-6)
+    torch.testing.assert_close(cell_wise_p(1e-6 * values), cell_wise_p(values))
+    assert cell_wise_p(values[:5]).isnan().all()
+
+
+@given(st.lists(st.floats(0.001, 1.0), min_size=1, max_size=30))
+def test_q_values_are_benjamini_and_hochbergs(values):
+    """Oracle: their procedure. At a level all up to the largest i with p(i) <= i / m * level are claimed, and a cell's
+    q is the smallest level at which it is."""
+    p = torch.tensor(values, dtype=torch.float64)
+    q, m = q_values(p), len(values)
+    ordered = sorted(values)
+    for level in (0.01, 0.05, 0.2, 0.5, 0.9):
+        ends = [one for rank, one in enumerate(ordered, 1) if one <= rank / m * level + 1e-12]
+        claimed = p <= max(ends, default=0.0)
+        assert torch.equal(q <= level + 1e-12, claimed)
+    gaps = torch.cat([p, torch.tensor([torch.nan], dtype=p.dtype)])
+    assert torch.equal(q_values(gaps)[:-1], q) and q_values(gaps)[-1].isnan()
+    assert q_values(gaps[-1:]).isnan().all() and (q >= p - 1e-12).all()
+
+
+@pytest.mark.parametrize("size", [0.0, 2.0])
+def test_few_claims_by_q_are_false(size):
+    """Simulated: without an effect one trace in twenty has a claim at most, and with some one claim in twenty is
+    false."""
+    rng, traces, planted = torch.Generator().manual_seed(8), 120, 3 if size else 0
+    false = found = 0.0
+    for _ in range(traces):
+        effects, controls = without_effect(normal, rng)
+        effects[..., :planted, 0] += size
+        claims = q_values(cell_wise_p(paired_differences(effects, controls))).flatten() <= 0.05
+        false += float(claims[planted:].sum() / claims.sum().clamp_min(1)) / traces
+        found += float(claims[:planted].double().sum()) / traces
+    assert false <= 0.05 + 2 * (0.05 * 0.95 / traces) ** 0.5
+    assert found > 2 if size else found == 0
+
+
+def test_claims_of_all_cells_together_are_claims_by_q():
+    trace = make(prompts=12, planted=(2, 1))
+    found = judge(trace)
+    assert (found.q[found.verdict == 1] <= 0.05).all() and (found.p <= found.q).all()
+    assert judge(make(prompts=5)).p.isnan().all()
 
 
 def test_drawn_flips_hold_the_observed_signs_too():
