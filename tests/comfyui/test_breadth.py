@@ -128,25 +128,28 @@ def test_another_clip_makes_its_own_sums_and_leaves_the_others(sdxl, remove, use
 
 def test_cancel_in_the_middle_of_a_list_leaves_nothing(part, sdxl, remove, user_folder, monkeypatch):
     import comfy.model_management as management
-    import comfy.utils
 
-    seen, said = [], []
+    said, module = [], part("quickfix.breadth")
+    summed = module.symmetric_product
+
+    def cancelled(keys):
+        said.append(len(keys))
+        management.interrupt_current_processing(len(said) == 3)
+        return summed(keys)
+
     monkeypatch.setattr(part("nodes.host.breadth"), "say", said.append)
-
-    def cancel(done, total, *_, **__):
-        seen.append((done, total))
-        management.interrupt_current_processing(done >= 4)
-
-    monkeypatch.setattr(part("quickfix.breadth"), "_BATCH", 2)
-    comfy.utils.set_progress_bar_global_hook(cancel)
+    monkeypatch.setattr(module, "symmetric_product", cancelled)
+    monkeypatch.setattr(module, "_BATCH", 2)
     try:
         with pytest.raises(management.InterruptProcessingException):
             remove(sdxl)
     finally:
-        comfy.utils.set_progress_bar_global_hook(None)
         management.interrupt_current_processing(False)
-    assert [done for done, _ in seen] == [0, 2, 4] and seen[0][1] > 4 and not user_folder()
-    assert said == [f"reading {seen[0][1]} captions of names, once for this text encoder"]
+    # Told before the first captions are read, and ended after the second ones, of ten.
+    first, *read = said
+    assert first.startswith("reading ") and first.endswith(" captions of names, once for this text encoder")
+    assert len(read) == 2 and not user_folder()
+    monkeypatch.setattr(module, "symmetric_product", summed)
     assert remove(sdxl)[2].settings.breadth == SHORT and len(user_folder()) == 1
 
 

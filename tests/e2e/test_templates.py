@@ -71,7 +71,7 @@ def test_remove_a_concept(server, template, architecture):
     before, after = (reader.read(as_tensor(np.stack(column)))["style"] for column in columns_of(sheet, 4, 128))
     assert before.count(EDITED) >= 3 and EDITED not in after
     text, report = outputs[at["DiffQuickFix_RemoveConcept"]]["diff_quickfix_report"][:2]
-    assert text.startswith("edited: the image model") and report["doors"] > 1
+    assert text.startswith("edited: the image model") and report["doors"] > 1 and report["breadth"]["list"] == "short-1"
     (changes,) = outputs[at[templates.SHEET]]["diff_quickfix_report"]
     assert changes.startswith('Beside "before", the 4 pictures changed by ') and changes.count("% changed;") == 4
 
@@ -288,7 +288,7 @@ def test_another_familys_version_paints(server, template, model_files, suffix, f
     name = f"remove-a-concept{suffix}"
     at, changed = titled(name), {}
     for strength in (1.0, 0.0):
-        outputs = server.run(small(template(name), strength=strength))
+        outputs = server.run(small(template(name), strength=strength, breadth="none"))
         (changed[strength],) = outputs[at[templates.SHEET]]["diff_quickfix_report"]
         text, report = outputs[at["DiffQuickFix_RemoveConcept"]]["diff_quickfix_report"][:2]
         assert text.startswith(f"edited: the image model ({family}") and report["doors"] >= 1

@@ -149,7 +149,7 @@ def test_what_a_way_does_not_have_is_refused_before_work(checkpoint, shell, monk
 
 @pytest.mark.parametrize("way", ["image-model", "text-encoder"])
 def test_a_list_of_names_guards_where_it_is_chosen(checkpoint, shell, way):
-    """Of the list this model knows one caption: the edit is another one, and its file says which list guarded."""
+    """The edit is another one, and its report and its file say which list guarded."""
     edits = {}
     for breadth in ("none", "short"):
         code, out, err = shell(
@@ -157,7 +157,9 @@ def test_a_list_of_names_guards_where_it_is_chosen(checkpoint, shell, way):
         )
         assert code == 0, err
         edits[breadth] = load_edit(f"{breadth}.safetensors")
-        assert ("guarded by breadth: 1 captions of 1 names" in out) == (breadth == "short")
+        told = edits[breadth].report.breadth
+        assert (told is not None) == ("guarded by breadth: " in out) == (breadth == "short")
+    assert f"{told.captions} captions of {told.names} names" in out and told.left_out == ("Vincent van Gogh",)
     assert edits["short"].settings.breadth == "short-1" and not edits["none"].settings.breadth
     assert not torch.allclose(edits["short"].delta(), edits["none"].delta(), rtol=1e-3)
     code, out, err = shell("edit", checkpoint, *VAN_GOGH, "--breadth", "all")
