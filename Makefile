@@ -7,7 +7,7 @@ IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 CHECKED = $(PYTHON) scripts/bootstrap.py run --typescript
 
-.PHONY: help demo test test-unit test-comfy test-device test-e2e test-browser lint bench bench-doors bench-trace bench-statistics study study-edits study-doors study-gallery train-reader train clean
+.PHONY: help demo test test-unit test-comfy test-device test-large test-e2e test-browser lint bench bench-doors bench-trace bench-statistics study study-edits study-doors study-gallery train-reader train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test-comfy: ## inside a real ComfyUI, in process
 
 test-device: ## on a pretended accelerator
 	@$(IN) python -m pytest tests/device
+
+test-large: ## SDXL at its real size, in a real ComfyUI: no part of make test; 9 GB of memory, minutes to an hour
+	@$(IN) python -m pytest tests/large
 
 test-e2e: ## the stock server over HTTP
 	@$(IN) python -m pytest tests/e2e

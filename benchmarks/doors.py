@@ -9,23 +9,20 @@ Both real-size CLIP towers and all 140 keys and values of the UNet's cross-atten
 
 for one matrix after the other with a dense inverse each, in fp32, from states that the whole encoders give for all 77
 positions of each caption. It gets the same pairs, the same preserved prompts and the same lambda, and its sums as one
-product, which released code adds up state by state. Both are compared with its solution in fp64. Then the doors of
-Flux.1 (4096 wide) and of Flux.2 (15360) are solved with the states given. Memory is what the program takes beyond all
-that it held before, of which it may use again what was freed.
+product, which released code adds up state by state. Both are compared with its solution in fp64. The same for a guarded
+edit, and, ours alone, for a list of concepts at once. Then the doors of Flux.1 (4096 wide) and of Flux.2 (15360) are
+solved with the states given, beside a dense or dual solve in fp64. Memory is what the program takes beyond all that it
+held before, of which it may use again what was freed.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import gc
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,11 +35,13 @@ from ..quickfix.encoder.prompt_states import READINGS, Stream
 from ..quickfix.encoder.states import StateTower
 from ..quickfix.guard import build_guard
 from ..quickfix.measure.stopwatch import Stopwatch
-from ..quickfix.solver.closed_form import preserved_gram, solve_residuals
+from ..quickfix.solver.closed_form import solve_residuals
+from ..quickfix.solver.preserved import PreservedRows
 from ..quickfix.stream import gather_pairs, tokenize_pairs
 from ..text.prompts import PromptTokenizer
 from ..text.vocabulary import clip_tokenizer
 from .edit import VAN_GOGH, styles
+from .memory import Peak
 
 # Width, layers, activation and padding of SDXL's two encoders, and the width of its pooled vector.
 TOWERS = ((768, 12, "quick_gelu", 49407), (1280, 32, "gelu", 0))
@@ -57,9 +56,11 @@ BLOCKS = (
 PLAIN = dataclasses.replace(DOORS, preserve=())
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
 # Doors that read wide states: the family, the width of the states and of the door's output, pairs, and numbers of
-# preserved states. Flux.1 pairs whole captions with their padding, Flux.2 the last subject tokens. States preserved
-# softly are summed up to a matrix as wide as the states on both sides: too much for Flux.2.
-WIDE = (("Flux.1", 4096, 3072, 4 * 256, (0, 2000)), ("Flux.2", 15360, 6144, 4, (0,)))
+# preserved states, the last of which a guard's 30 prompts have. Flux.1 pairs whole captions with their padding, Flux.2
+# the last subject tokens. As in a guard, fewer preserved states than they are wide stay rows.
+WIDE = (("Flux.1", 4096, 3072, 4 * 256, (0, 2000)), ("Flux.2", 15360, 6144, 4, (0, 2000)))
+# Rows of a wide door's update that are compared with fp64; lambda, and how much what is preserved counts.
+COMPARED, LAM, BETA = 64, 1e-3, 3.0
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -97,46 +98,6 @@ def random_tower(width: int, layers: int, activation: str, seed: int) -> TextTow
             weights[f"encoder.layers.{layer}.{norm}.weight"] = torch.ones(width)
             weights[f"encoder.layers.{layer}.{norm}.bias"] = torch.zeros(width)
     return TextTower.from_weights(weights, heads=width // 64, activation=activation)
-
-
-@dataclass
-class Peak:
-    """The most memory that a piece of work takes beyond what was there before it, in MiB."""
-
-    mib: float = 0.0
-    _before: float = field(default=0.0, repr=False)
-
-    def __enter__(self) -> Peak:
-        gc.collect()
-        # Sets the kernel's record of the peak back to what is in use now.
-        self._exact = _write("/proc/self/clear_refs", "5")
-        self._before = _peak()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.mib = _peak() - self._before
-
-    def text(self) -> str:
-        """The number; "at most" where the system keeps one record for the whole program."""
-        return f"{self.mib:.0f}" if self._exact else f"{self.mib:.0f} (beyond all work before)"
-
-
-def _write(path: str, text: str) -> bool:
-    try:
-        Path(path).write_text(text, encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _peak() -> float:
-    """The peak of the resident set in MiB."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return next(float(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 @dataclass(frozen=True)
@@ -310,15 +271,33 @@ def wide_door(
     for count in preserved:
         with Peak() as peak:
             started = clock()
-            gram = preserved_gram(kept[:count], 3.0)
-            update = solve_residuals(keys, wanted - keys, lam=1e-3, kept=gram)
+            preserve = PreservedRows.of(kept[:count], BETA) if count else None
+            update = solve_residuals(keys, wanted - keys, lam=LAM, kept=preserve)
             solved = clock()
-            weight @ update.up
+            up = weight @ update.up
             done = clock()
+        error = wide_error(weight[:COMPARED], keys, wanted - keys, kept[:count], LowRank(up[:COMPARED], update.down))
         yield (
             f"  {count} preserved: solve {solved - started:.2f} s, factors {done - solved:.2f} s, rank {update.rank}, "
-            f"memory {peak.text()} MiB; one {width} x {width} matrix in fp64 has {width * width / 2**17:.0f} MiB"
+            f"memory {peak.text()} MiB, error to fp64 {error:.1e}; one {width} x {width} matrix in fp64 has "
+            f"{width * width / 2**17:.0f} MiB"
         )
+
+
+def wide_error(
+    weight: torch.Tensor, keys: torch.Tensor, residuals: torch.Tensor, kept: torch.Tensor, found: LowRank
+) -> float:
+    """Relative error of some rows of a door's update, to those of one solve in fp64 by LU factors.
+
+    With E the keys and the preserved states, the latter times the root of their weight, and R the residuals, zero for
+    what is preserved, the update of a weight W is W R^T (lam I + E E^T)^-1 E.
+    """
+    every = torch.cat((keys.double(), kept.double() * BETA**0.5))
+    inner = every @ every.T
+    inner.diagonal().add_(LAM)
+    wanted = torch.cat((residuals.double() @ weight.double().T, every.new_zeros(len(kept), len(weight))))
+    exact = torch.linalg.solve(inner, wanted).T @ every
+    return float((found.up.double() @ found.down.double() - exact).norm() / exact.norm())
 
 
 def sdxl(repeats: int, clock: Callable[[], float], matrices: int) -> Bench:
@@ -347,7 +326,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--beside", action="store_true", help="UCE's procedure for the list, too (an hour)")
     parser.add_argument("--concepts", type=int, default=100, help="the length of the list")
     parser.add_argument(
-        "--parts", nargs="+", choices=("one", "guarded", "later", "many", "wide"), default=["one", "many", "wide"]
+        "--parts",
+        nargs="+",
+        choices=("one", "guarded", "later", "many", "wide"),
+        default=["one", "guarded", "many", "wide"],
     )
     options: Any = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

@@ -157,7 +157,8 @@ def _text_tower(encoder: nn.Module, reading: RowReading, family: Family) -> Deco
     own = WeightsBelow(weights, starts[0])
     for name, weight in own.items():
         _require_numbers(weight, f"{type(encoder).__name__}.{starts[0]}{name}")
-    config, device = encoder.config.to_dict(), device_of_most(own.values())
+    settings: Any = encoder.config
+    config, device = settings.to_dict(), device_of_most(own.values())
     return (
         T5Tower.of(own, config, device) if reading.kind == "t5" else DecoderTower.of(own, config, reading.theta, device)
     )

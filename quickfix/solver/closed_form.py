@@ -138,7 +138,7 @@ def solve_residuals(
 def _dual(a: torch.Tensor, r: torch.Tensor, preserved: torch.Tensor, lam: float) -> LowRank:
     """The update of keys a (n, d) and residuals r in rows, with preserved rows (m, d), by a system of n + m."""
     every = torch.cat((a, preserved))
-    inner = every @ every.T
+    inner = symmetric_product(every.T)
     inner.diagonal().add_(lam)
     first = torch.eye(len(every), len(a), dtype=a.dtype, device=a.device)
     # The preserved rows have no residual: of the inverse, the keys' columns are all that counts.

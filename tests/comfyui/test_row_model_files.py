@@ -66,7 +66,8 @@ def test_states_out_of_files_are_comfyuis(saved, comfyui, pack, inference):
         torch.testing.assert_close(states.pooled(PROMPTS), wanted.pooled(PROMPTS), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("saved", ["qwen-image", "krea2", "pixart", "sd3"], indirect=True)
+# Stable Diffusion 3 takes a minute here: T5 is as wide as in life.
+@pytest.mark.parametrize("saved", ["qwen-image", "krea2", "pixart"], indirect=True)
 def test_the_stock_loader_takes_the_shells_lora(saved, comfyui, run, inference, folders):
     """It changes the doors and nothing else, each by what the edit of ComfyUI's own node adds to it."""
     from diff_quickfix.cli import main
