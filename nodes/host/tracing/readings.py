@@ -219,5 +219,5 @@ def _label(encoder: TracedEncoder, token: int) -> str:
     text = inner.decode([token]) if hasattr(inner, "decode") else ""
     if not text.strip() or "\ufffd" in text:
         text = str(getattr(encoder.own, "inv_vocab", {}).get(token, token))
-    shown = text.strip().strip(_SPACES) or repr(text)
+    shown = text.strip().strip(_SPACES) or "<space>"
     return shown if shown.isprintable() else repr(shown)
