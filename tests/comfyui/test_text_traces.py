@@ -46,8 +46,8 @@ def tracing(pack):
     from pack_under_test.nodes.host.tracing import corrupted
     from pack_under_test.tracing.runs.cases import Restoration
 
-    def corrupt(clip, **settings):
-        return corrupted.corrupt_prompt(clip, PROMPT, "van gogh", corrupted.CorruptionSettings(**settings))
+    def corrupt(clip, prompt=PROMPT, **settings):
+        return corrupted.corrupt_prompt(clip, prompt, "van gogh", corrupted.CorruptionSettings(**settings))
 
     return corrupt, Restoration
 
@@ -69,8 +69,8 @@ def module_of(clip, child, shape, layer, kind):
     }[kind]
 
 
-def stock(clip):
-    return clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT), show_pbar=False)
+def stock(clip, prompt=PROMPT):
+    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt), show_pbar=False)
 
 
 def by_hand(clip, shares, put_back=None):
@@ -178,28 +178,36 @@ def test_a_restored_state_is_what_a_plain_hook_puts_back(name, tracing):
         assert_alike([(states[row : row + 1], own)], wanted)
         moved += not torch.allclose(states[row], states[0], atol=1e-3)
     # The last layers' feed the pooled vector alone, or nothing, at a clip skip.
-    assert moved > 8
+    assert moved > 4
     assert hooks_of(clip.cond_stage_model) == 0
     assert "encode_token_weights" not in vars(clip.cond_stage_model)
     assert not any("encode" in vars(getattr(clip.cond_stage_model, child)) for child, _ in encoders.values())
 
 
+def weighted_and_long(name):
+    """The prompt, one whose words are weighed, and one that CLIP reads in two parts."""
+    return [PROMPT, PROMPT.replace("red star", "(red star:1.4)"), *["red circle, " * 40 + PROMPT] * (name == "sdxl")]
+
+
 def test_everything_restored_is_the_clean_prompt_to_the_bit(name, tracing):
     corrupt, restoration = tracing
     clip = clip_named(name)
-    corrupted = corrupt(clip)
-    names = tuple(site.name for site in corrupted.sites)
-    made = corrupted.encoding.conditioning(corrupted.encode([restoration(None), restoration(0), restoration(0, names)]))
-    for (states, options), (plain, more) in zip(made, stock(clip), strict=True):
-        assert torch.equal(states[2], states[0]) and not torch.equal(states[1], states[0])
-        torch.testing.assert_close(states[:1], plain, atol=3e-5, rtol=1e-4)
-        assert set(options) == set(more)
-        for key, value in more.items():
-            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 1:
-                assert torch.equal(options[key][2], options[key][0])
-                torch.testing.assert_close(options[key][:1], value, atol=3e-5, rtol=1e-4)
-            elif isinstance(value, torch.Tensor):
-                assert torch.equal(options[key], value)
+    for prompt in weighted_and_long(name):
+        corrupted = corrupt(clip, prompt)
+        names = tuple(site.name for site in corrupted.sites)
+        made = corrupted.encoding.conditioning(
+            corrupted.encode([restoration(None), restoration(0), restoration(0, names)])
+        )
+        for (states, options), (plain, more) in zip(made, stock(clip, prompt), strict=True):
+            assert torch.equal(states[2], states[0]) and not torch.equal(states[1], states[0])
+            torch.testing.assert_close(states[:1], plain, atol=3e-5, rtol=1e-4)
+            assert set(options) == set(more)
+            for key, value in more.items():
+                if isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 1:
+                    assert torch.equal(options[key][2], options[key][0])
+                    torch.testing.assert_close(options[key][:1], value, atol=3e-5, rtol=1e-4)
+                elif isinstance(value, torch.Tensor):
+                    assert torch.equal(options[key], value)
 
 
 @pytest.mark.newest
@@ -314,7 +322,7 @@ def test_padding_in_the_midst_of_a_template_is_no_text(tracing):
     from pack_under_test.nodes.host.tracing import encoders, readings
 
     clip = clip_named("longcat")
-    (encoder,) = encoders.open_encoders(clip)
+    (encoder,) = encoders.open_encoders(clip, PROMPT)
     reading = readings.read_prompt(clip, encoder, PROMPT, "van gogh")
     assert "".join(reading.labels[place] for place in reading.subject) == "vangogh"
     found = reading.places()
@@ -415,7 +423,7 @@ def test_encoders_of_other_tokens_share_places_only(trace_states):
     # CLIP-L's earlier tokens never see the subject: nothing to restore. T5's first state is the one that is read.
     assert not values["text.l.0.hidden"].isfinite() and abs(float(values["text.t5.1.hidden"])) < 1e-5
     tokens = trace_states(clip, lambda entry: entry[0][:, 0], sites="text.t5.*", controls=0)
-    assert tokens.columns[0] == "a" and "van" in tokens.columns and tokens.restored.isfinite().all()
+    assert tokens.columns.index("photo") < tokens.columns.index("van") and tokens.restored.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -457,28 +465,36 @@ def test_shapes_xl_is_traced_over_both_its_towers(nodes, run):
     import nodes as stock_nodes
 
     model, clip, vae = run("LoadShapesDemo", variant="Shapes XL").args
-    text = "a red star on grass, in the style of gustav klimt"
+    text, words = "a red star on grass, in the style of gustav klimt", "frank stella"
+    negative = stock_nodes.CLIPTextEncode().encode(clip, "")[0]
+    latent = {"samples": torch.zeros(1, 16, 16, 16)}
     inputs = sweep_inputs(
         (model, clip, vae),
         prompts=text.replace("gustav klimt", "[gustav klimt]"),
-        latent={"samples": torch.zeros(1, 16, 16, 16)},
-        negative=stock_nodes.CLIPTextEncode().encode(clip, "")[0],
+        latent=latent,
+        negative=negative,
         kind="all",
-        sites="text.?.0.self_attn, text.?.[0-9].hidden, text.g.pooled",
-        replaced_by="frank stella",
-        steps=4,
+        sites="text.?.0.self_attn, text.g.pooled",
+        replaced_by=words,
+        steps=3,
         cfg=5.0,
         controls=0,
-        pictures=2,
+        columns="tokens",
     )
-    trace, pictures = nodes["DiffQuickFix_CausalTraceText"].execute(**inputs, columns="places").args
-    assert {"text.l.0.self_attn", "text.g.0.self_attn", "text.g.pooled"} < set(trace.sites)
-    assert pictures.shape == (4, 128, 128, 3) and float(trace.total_effects()) > 0.05
-    latent = {"samples": torch.zeros(1, 16, 16, 16)}
-    for place, prompt in enumerate((text, text.replace("gustav klimt", "frank stella"))):
-        positive = stock_nodes.CLIPTextEncode().encode(clip, prompt)[0]
-        made = stock_nodes.common_ksampler(model, 0, 4, 5.0, "ddim", "normal", positive, inputs["negative"], latent)[0]
-        torch.testing.assert_close(pictures[place], vae.decode(made["samples"])[0], atol=2e-3, rtol=1e-2)
-    everywhere = trace.columns.index("all")
-    best = trace.restored[0, 0, 0, :, everywhere].nan_to_num(-9).max()
-    assert best > trace.corrupted[0, 0, 0]
+    trace, pictures = nodes["DiffQuickFix_CausalTraceText"].execute(**inputs).args
+    assert trace.sites == ("text.l.0.self_attn", "text.g.0.self_attn", "text.g.pooled")
+    assert pictures.shape == (3, 128, 128, 3) and float(trace.total_effects()) > 0.05
+    pooled = trace.restored[0, 0, 0, 2]
+    assert [column for column, value in zip(trace.columns, pooled, strict=True) if value.isfinite()] == ["<end>"]
+    hidden, clean, corruption = run("CorruptPrompt", clip, text, "gustav klimt", 3.0, 0, words).args
+    stock_states = stock_nodes.CLIPTextEncode().encode(clip, text)[0]
+    torch.testing.assert_close(clean[0][0], stock_states[0][0], atol=2e-5, rtol=1e-4)
+    restored = run("RestoreTextState", corruption, 0, "pooled", "all", "g").args[0]
+    reference, other, put_back = (
+        stock_nodes.common_ksampler(model, 0, 3, 5.0, "ddim", "normal", positive, negative, latent)[0]["samples"]
+        for positive in (stock_states, hidden, restored)
+    )
+    for place, made in enumerate((reference, other)):
+        torch.testing.assert_close(pictures[place], vae.decode(made)[0], atol=2e-3, rtol=1e-2)
+    score = -float((put_back - reference).square().mean().sqrt())
+    assert score == pytest.approx(float(pooled[pooled.isfinite()]), rel=2e-2)

@@ -59,10 +59,10 @@ def only_encoder(clip: Clip) -> tuple[str, Any]:
     names = _modules(clip)
     if len(names) != 1 or names[0] not in _CAUSAL:
         raise UnsupportedEncoderError(
-            f"This CLIP cannot be traced by Diff-QuickFix: found {_found(clip)}, expected one CLIP text encoder ("
+            f"This CLIP has not the one text encoder that is read here: found {_found(clip)}, expected one CLIP text "
+            "encoder ("
             + ", ".join(f"{name} of {family}" for name, family in _CAUSAL.items())
-            + "). Models with several encoders or with T5 (SDXL, SD3, Flux) hold no single causal state in the text "
-            "encoder. Connect the CLIP of a Stable Diffusion 1.x or 2.x checkpoint."
+            + "). Connect the CLIP of a Stable Diffusion 1.x or 2.x checkpoint."
         )
     return names[0], getattr(clip.cond_stage_model, names[0])
 

@@ -118,6 +118,12 @@ def trace_text(
         raise ValueError(
             f"Got {len(corrupted)} prompts; their tokens are not the same. Choose columns: places, or trace one prompt."
         )
+    encoders = [[reading.encoder.name for reading in one.readings] for one in corrupted]
+    if any(one != encoders[0] for one in encoders):
+        raise ValueError(
+            f"The prompts are read by different text encoders ({'; '.join(', '.join(one) for one in encoders)}). Trace "
+            "those apart, or choose one encoder that reads all of them."
+        )
     chosen = {site.encoder for site in select(corrupted[0].sites, kinds=settings.kinds, names=settings.sites)}
     made = token_columns(corrupted[0], chosen) if columns == "tokens" else place_columns(corrupted, chosen)
     plan = _plan(settings, "text", corrupted[0].sites, made.labels)

@@ -164,7 +164,7 @@ def corrupt_prompt(
         CorruptionError: the noise is empty, or the replacing words have more tokens than the subject.
     """
     settings = settings or CorruptionSettings()
-    encoders = open_encoders(clip, settings.encoder)
+    encoders = open_encoders(clip, prompt, settings.encoder)
     if any(encoder.stack.shape != "clip" for encoder in encoders):
         prompt = unicodedata.normalize("NFC", prompt)
     readings = tuple(read_prompt(clip, one, prompt, subject, settings.replaced_by) for one in encoders)
@@ -181,7 +181,8 @@ def corrupt_prompt(
         )
         encoder = reading.encoder
         shares.append(Share(encoder.name, corruption, encoder.stack.entry, reading.chunks, reading.chunk))
-    first, encoding = shares[0], Encoding.of(clip, prompt, encoders)
+    first = shares[0]
+    encoding = Encoding.of(clip, prompt, encoders, every=settings.encoder == ALL_ENCODERS)
     case = Case(
         prompt,
         subject,

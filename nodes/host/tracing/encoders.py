@@ -66,10 +66,11 @@ class TracedEncoder:
         return embeddings.float().cpu()
 
 
-def open_encoders(clip: Clip, choice: str = ALL_ENCODERS) -> tuple[TracedEncoder, ...]:
-    """The text encoders of a CLIP, or one of them.
+def open_encoders(clip: Clip, prompt: str, choice: str = ALL_ENCODERS) -> tuple[TracedEncoder, ...]:
+    """The text encoders of a CLIP that have tokens for a prompt, or one of them.
 
     Args:
+        prompt: HunyuanImage's ByT5 reads quoted words alone.
         choice: a name of :data:`~.families.text_stacks.ENCODER_NAMES`, or :data:`ALL_ENCODERS`.
 
     Raises:
@@ -89,7 +90,15 @@ def open_encoders(clip: Clip, choice: str = ALL_ENCODERS) -> tuple[TracedEncoder
         raise UnsupportedEncoderError(
             f"This CLIP has no text encoder {choice!r}: found {there}. Choose one of these, or {ALL_ENCODERS!r}."
         )
-    return tuple(_opened(clip, name, child, module) for name, child, module in asked)
+    streams = tuple(clip.tokenize(prompt))
+    opened = (_opened(clip, streams, *one) for one in asked)
+    found = tuple(one for one in opened if one is not None)
+    if not found:
+        raise UnsupportedEncoderError(
+            f"The text encoder {asked[0][1]} of this CLIP has no tokens for the prompt {prompt!r}: found tokens for "
+            f"{', '.join(streams) or 'none'}. It does not read this prompt; choose another encoder."
+        )
+    return found
 
 
 def _modules(clip: Clip) -> list[tuple[str, Any]]:
@@ -108,16 +117,13 @@ def _is_asked(choice: str, name: str, child: str) -> bool:
     return choice in (ALL_ENCODERS, name) or (not name and choice == child.removeprefix("clip_"))
 
 
-def _opened(clip: Clip, name: str, child: str, module: Any) -> TracedEncoder:
-    streams = tuple(clip.tokenize(""))
+def _opened(clip: Clip, streams: Sequence[str], name: str, child: str, module: Any) -> TracedEncoder | None:
+    """An encoder; None where no stream of tokens is its own."""
     own_stream = next((one for one in streams if child in (one, f"clip_{one}")), None)
     stream = own_stream or next((one for one in streams if child.startswith(one)), None)
     own = None if stream is None else _tokenizer(clip.tokenizer, child, stream)
     if stream is None or own is None:
-        raise UnsupportedEncoderError(
-            f"The text encoder {child} of this CLIP cannot be traced: found tokens for {', '.join(streams) or 'none'}, "
-            "none of them its own. Choose another encoder."
-        )
+        return None
     try:
         stack = text_stack(module.transformer)
     except SiteError as error:

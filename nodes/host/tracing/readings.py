@@ -81,7 +81,7 @@ class Reading:
         spots = [place for place in range(first, last) if place not in self.pads]
         words = [self.labels[place] for place in spots]
         labels = [word if words.count(word) == 1 else f"{word} ({i})" for word, i in zip(words, spots, strict=True)]
-        positions = [(place,) for place in spots]
+        positions: list[tuple[int, ...]] = [(place,) for place in spots]
         if padding := self.places()["padding"]:
             labels, positions = [*labels, "<padding>"], [*positions, padding]
         return tuple(labels), tuple(positions)
@@ -219,5 +219,5 @@ def _label(encoder: TracedEncoder, token: int) -> str:
     text = inner.decode([token]) if hasattr(inner, "decode") else ""
     if not text.strip() or "\ufffd" in text:
         text = str(getattr(encoder.own, "inv_vocab", {}).get(token, token))
-    shown = text.strip().strip(_SPACES) or repr(text)
+    shown = text.strip().strip(_SPACES) or "<space>"
     return shown if shown.isprintable() else repr(shown)

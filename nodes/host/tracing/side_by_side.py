@@ -61,15 +61,24 @@ class Encoding:
     pooled: frozenset[str]
 
     @classmethod
-    def of(cls, clip: Clip, prompt: str, encoders: Sequence[TracedEncoder]) -> Encoding:
+    def of(cls, clip: Clip, prompt: str, encoders: Sequence[TracedEncoder], *, every: bool = False) -> Encoding:
         """Encode a prompt once, and see what is made of it.
 
+        Args:
+            every: no other text encoder may read the prompt.
+
         Raises:
-            EncodingError: ComfyUI does not run one of the encoders for this prompt, or not on its own tokens.
+            EncodingError: ComfyUI does not run one of the encoders for this prompt, or not on its own tokens; or it
+                runs another one.
         """
         tokens = clip.tokenize(prompt)
         seen = _Watched()
         rows = _encoded(clip, tokens, tuple(encoders), 1, seen)
+        if every and seen.others:
+            raise EncodingError(
+                f"ComfyUI runs {seen.others} text encoder(s) more for the prompt {prompt!r} than the tracer knows the "
+                "tokens of; they would stay as they are. Choose one encoder."
+            )
         for encoder in encoders:
             given = seen.given.get(encoder.stream)
             if given is None:
@@ -121,9 +130,11 @@ class _Rows:
 
 @dataclass
 class _Watched:
-    """What was seen while a prompt was encoded: parts given by stream, and the encoders whose pooled vector matters."""
+    """What was seen while a prompt was encoded: parts given by stream, how many other encoders ran, and the names of
+    those whose pooled vector matters."""
 
     given: dict[str, int] = field(default_factory=dict)
+    others: int = 0
     pooled: set[str] = field(default_factory=set)
 
 
@@ -185,6 +196,7 @@ def _watch(
     seen: _Watched, batches: Sequence[_Batch], others: Sequence[_Once], plain: Output, again: Callable[[], Output]
 ) -> None:
     """Note what each encoder was given, and whether the CONDITIONING changes with its pooled vector."""
+    seen.others = sum(bool(one.results) for one in others)
     for batch in batches:
         if not batch.results:
             continue
