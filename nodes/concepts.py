@@ -30,7 +30,7 @@ class ConceptEditList(Node):
             node_id="DiffQuickFix_ConceptEditList",
             display_name="Concept Edit List",
             category="Diff-QuickFix/edit",
-            search_aliases=["many concepts", "remove styles", "bulk edit", "csv"],
+            search_aliases=["many concepts", "remove styles", "delete artists", "several concepts", "bulk edit", "csv"],
             description=(
                 "Many concepts to edit at once, one on each line or from a file. Give them to Remove Concept or to "
                 "Diff-QuickFix Edit."

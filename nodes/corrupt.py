@@ -47,7 +47,7 @@ class CorruptPrompt(Node):
             node_id="DiffQuickFix_CorruptPrompt",
             display_name="Corrupt Prompt",
             category="Diff-QuickFix/trace",
-            search_aliases=["causal tracing", "noise", "counterfactual"],
+            search_aliases=["causal tracing", "noise", "counterfactual", "token", "interpret"],
             description=(
                 "Hides the subject of a prompt from the text encoder: Gaussian noise on its token embeddings, or other "
                 "words in its place. Paint both conditionings from the same seed to see what the subject does."

@@ -38,6 +38,7 @@ class DiffQuickFixEdit(Node):
                 "delete",
                 "forget",
                 "replace",
+                *("erase", "remove artist", "delete artist", "censor", "trademark", "concept ablation", "uce", "clip"),
             ],
             # ComfyUI 0.19: the report is shown again after a reload, and when the node's result was cached.
             has_intermediate_output=True,
@@ -69,6 +70,7 @@ class DiffQuickFixEdit(Node):
                     max=1000.0,
                     step=0.001,
                     round=False,
+                    advanced=True,
                     tooltip="How strongly the old weight is kept. Larger is gentler. 0: the preset's value.",
                 ),
                 positions_input(),

@@ -57,6 +57,7 @@ def layer_input() -> io.Input:
         default=0,
         min=0,
         max=63,
+        advanced=True,
         tooltip="The self-attention layer to edit. The paper finds the knowledge in the first one, 0.",
     )
 
@@ -75,6 +76,7 @@ def positions_input() -> io.Input:
         "positions",
         options=list(POSITIONS),
         default=POSITIONS[1],
+        advanced=True,
         tooltip="Which token positions of a caption are edited. The paper's edits take the last subject "
         "token and everything after it.",
     )
@@ -85,6 +87,7 @@ def searched_positions_input() -> io.Input:
         "positions",
         options=[DEFAULT_POSITIONS, *POSITIONS],
         default=DEFAULT_POSITIONS,
+        advanced=True,
         tooltip="Which token positions of a caption are edited. default: those that Diff-QuickFix Edit takes, or, with "
         "a model, Remove Concept.",
     )
@@ -118,6 +121,7 @@ def preserve_mode_input() -> io.Input:
         options=list(PRESERVE_MODES),
         default=PRESERVE_MODES[0],
         optional=True,
+        advanced=True,
         tooltip="How the prompts of `preserve` are kept. soft: moving costs. hard: they do not move at "
         "all; for a few prompts, about nine at most. The built-in ones are always kept softly.",
     )

@@ -177,7 +177,17 @@ class EditImageModel(Node):
             node_id="DiffQuickFix_EditImageModel",
             display_name="Edit Image Model",
             category="Diff-QuickFix/edit",
-            search_aliases=["doors", "cross attention edit", "uce", "locoedit", "txt_in", "to_v", "to_k"],
+            search_aliases=[
+                "doors",
+                "remove concept",
+                "concept ablation",
+                "cross attention edit",
+                "uce",
+                "locoedit",
+                "txt_in",
+                "to_v",
+                "to_k",
+            ],
             has_intermediate_output=True,
             is_output_node=True,
             description=(

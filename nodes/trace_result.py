@@ -20,7 +20,7 @@ class CausalHeatmap(Node):
             node_id="DiffQuickFix_CausalHeatmap",
             display_name="Causal Heatmap",
             category="Diff-QuickFix/trace",
-            search_aliases=["heat map", "plot", "interpret", "attribution"],
+            search_aliases=["heat map", "plot", "interpret", "attribution", "daam", "token"],
             description=(
                 "Draws a causal trace: sites against tokens or steps. Cells that do not differ from the control are "
                 "hatched; the strongest is outlined. On the node, the drawing answers to mouse and keyboard."

@@ -90,8 +90,8 @@ def test_the_token_route_refuses_what_it_cannot_use(server):
     import urllib.error
     import urllib.request
 
-    def status(body, kind="application/json"):
-        request = urllib.request.Request(f"{server.url}/diff_quickfix/tokens", body, {"Content-Type": kind})
+    def status(body, kind="application/json", route="tokens"):
+        request = urllib.request.Request(f"{server.url}/diff_quickfix/{route}", body, {"Content-Type": kind})
         try:
             return urllib.request.urlopen(request, timeout=60).status
         except urllib.error.HTTPError as error:
@@ -111,3 +111,10 @@ def test_the_token_route_refuses_what_it_cannot_use(server):
         json.dumps({"prompt": "x" * 4001, "subject": "x"}).encode(),
     ):
         assert status(bad) == 400
+    fields = {"source": "a \ud800", "target": None, "kind": "style", "listed": False, "prompts": ["\ud800", HOSTILE]}
+    assert status(json.dumps(fields).encode(), route="names") == 200
+    for name, value in (("source", None), ("kind", 3), ("prompts", "x"), ("prompts", [3]), ("prompts", ["x"] * 25)):
+        assert status(json.dumps({**fields, name: value}).encode(), route="names") == 400
+    for long in ({"source": "x" * 4001}, {"prompts": ["x" * 4001]}):
+        assert status(json.dumps({**fields, **long}).encode(), route="names") == 400
+    assert status(b"{}", route="names") == 400

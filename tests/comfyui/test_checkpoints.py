@@ -304,3 +304,38 @@ def test_using_a_model_changes_nothing_of_its_identity(pack, shapes, trace):
     assert before[1] == {}
     trace("", model=model, clip=clip)
     assert all_of() == before
+
+
+def test_a_cancelled_trace_without_a_checkpoint_goes_on_and_leaves_no_file(pack, nodes, shapes, monkeypatch, tmp_path):
+    import comfy.model_management
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    tracing = importlib.import_module(f"{pack.__name__}.nodes.host.tracing.causal_trace")
+    inputs = sweep_inputs(shapes, sites="text.0.*", steps=1, controls=0, batch_size=1, columns="tokens", seed=11)
+    node = nodes["DiffQuickFix_CausalTraceText"]
+    painted, ends_at = [], 3
+    latent_distance = tracing.latent_distance
+
+    def score(results, clean, prompt):
+        painted.append(len(results))
+        if len(painted) == ends_at:
+            raise comfy.model_management.InterruptProcessingException
+        return latent_distance(results, clean, prompt)
+
+    monkeypatch.setattr(tracing, "latent_distance", score)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        node.execute(**inputs)
+    (kept,) = (tmp_path / "diff_quickfix").iterdir()
+    ends_at, before = 0, sum(painted)
+    # Another trace starts over, this one goes on: what was measured is not painted again.
+    other = node.execute(**{**inputs, "seed": 12}).args[0]
+    whole = sum(painted) - before
+    assert kept.exists()
+    before = sum(painted)
+    resumed = node.execute(**inputs).args[0]
+    assert sum(painted) - before < whole
+    assert not list((tmp_path / "diff_quickfix").iterdir())
+    fresh = node.execute(**inputs).args[0]
+    torch.testing.assert_close(resumed.restored, fresh.restored, rtol=0, atol=0, equal_nan=True)
+    assert not torch.equal(other.restored, fresh.restored)

@@ -29,6 +29,18 @@ def test_words_go_to_the_running_node_and_nowhere_without_one(progress, monkeypa
     assert said == [("3 of 4 pictures", "5:12", None)]
 
 
+def test_an_event_goes_to_the_page_that_queued_with_the_nodes_id(progress, monkeypatch):
+    from comfy_execution.utils import CurrentNodeContext
+
+    sent = []
+    server = SimpleNamespace(client_id="a page", send_sync=lambda *message: sent.append(message))
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
+    progress.send("pack_event", {"of": "nobody"})
+    with CurrentNodeContext("a prompt", "5:12"):
+        progress.send("pack_event", {"value": 1})
+    assert sent == [("pack_event", {"value": 1, "node_id": "5:12"}, "a page")]
+
+
 @pytest.mark.parametrize("server", [None, SimpleNamespace(PromptServer=SimpleNamespace())])
 def test_without_a_server_nothing_is_said(progress, monkeypatch, server):
     from comfy_execution.utils import CurrentNodeContext

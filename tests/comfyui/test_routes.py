@@ -64,3 +64,32 @@ def test_what_is_wrong_with_a_subject_is_said(prompt_tokens, prompt, subject, pr
     assert problem in found["problem"]
     assert not any(word["subject"] for word in found["words"])
     assert {word["part"] for word in found["words"]} <= {0, 1}
+
+
+@pytest.fixture
+def name_notes(pack, nodes):
+    return importlib.import_module(f"{pack.__name__}.nodes.host.routes").name_notes
+
+
+@pytest.mark.parametrize(
+    ("name", "prompts", "said"),
+    [
+        ("Van Gogh", ["a house", "a (van gogh:1.2) house"], None),
+        ("van gogh", ["a house", "a van goghs"], "none of the 2 prompts"),
+        ("gogh", ["red " * 90 + "van gogh"], None),
+        ("van gogh", ["a house embedding:"], None),
+        ("van gogh", [], None),
+        ("ganyu (genshin impact)", ["ganyu \\(genshin impact\\), smiling"], None),
+        ("red " * 73, [], "has 76 tokens with a caption around it, of which CLIP reads 75"),
+        ("red " * 72, [], None),
+    ],
+)
+def test_tokens_and_prompts_are_told_of_a_name(name_notes, name, prompts, said):
+    notes = name_notes(name, "painting", "style", False, prompts)
+    told = [note["sentence"].format(**note["values"]) for note in notes]
+    assert len(told) == (said is not None) and all(said in text for text in told), told
+
+
+def test_what_the_rules_notice_comes_first(name_notes):
+    found = name_notes("(x:1.2)", "x" * 10, "style", False, ["a house"])
+    assert [(note["field"], note["values"]) for note in found] == [("source", {"name": "x"})]

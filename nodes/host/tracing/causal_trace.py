@@ -227,8 +227,10 @@ def _run(
 
 
 def _kept_for_now(prompts: Sequence[CorruptedPrompt], plan: Plan, settings: Mapping[str, Any]) -> Path:
-    """The file that keeps what is finished of a trace without a checkpoint, until ComfyUI is started again. Its name is
-    of the settings and of all that the scores depend on, so that the same trace alone goes on with it."""
+    """The file that keeps what is finished of a trace without a checkpoint, until ComfyUI is started again.
+
+    Its name is of the settings and of all that the scores depend on: the same trace alone goes on with it.
+    """
     named = [plan.component, plan.names(), plan.columns, plan.seeds, plan.draws, plan.controls, repr(plan.steps)]
     told = [*named, [(one.case.prompt, one.subject) for one in prompts], settings]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
