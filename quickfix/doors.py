@@ -113,11 +113,14 @@ def up_factor(door: Door, weight: torch.Tensor, part: LowRank) -> torch.Tensor:
         DoorError: the weight is not finite.
     """
     columns, rows = slice(*(door.columns or (None,))), slice(*(door.rows or (None,)))
-    up = torch.zeros(door.shape[0], part.rank)
     # From this side the few columns of U cost a third of what W U does.
-    up[rows] = F.linear(part.up.T.contiguous().to(weight.device), weight[rows, columns].float()).T.cpu()
-    if not torch.isfinite(up).all():
+    own = F.linear(part.up.T.contiguous().to(weight.device), weight[rows, columns].float()).T.cpu().contiguous()
+    if not torch.isfinite(own).all():
         raise DoorError(f"{door.weight} holds NaN or infinity; the model file is damaged. Load another copy.")
+    if door.rows is None:
+        return own
+    up = torch.zeros(door.shape[0], part.rank)
+    up[rows] = own
     return up
 
 

@@ -6,6 +6,7 @@ import torch
 from diff_quickfix.families.doors import DoorError
 from diff_quickfix.quickfix import ModelFileError, open_image_model
 from diff_quickfix.text.other_tokenizers import TokenizerError, find_tokenizer
+from diff_quickfix.text.prompts import PromptError
 from safetensors.torch import save_file
 from small_pipelines import tokenizer
 
@@ -123,3 +124,29 @@ def test_what_is_missing_is_named(tmp_path, qwen, t5):
     save_file(wide, tmp_path / "wide.safetensors")
     with pytest.raises(DoorError, match="40 wide, the text encoders give 32"):
         open_image_model(tmp_path / "wide.safetensors", [tmp_path / "t5.safetensors"]).doors("txt_in")
+
+
+def test_stable_diffusion_3_wants_all_three_text_encoders(tmp_path, t5):
+    shapes = {"context_embedder.weight": (64, 32), "joint_blocks.0.context_block.attn.qkv.weight": (192, 64)}
+    save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "sd3.safetensors")
+    save_file(row_models.named(t5), tmp_path / "t5.safetensors")
+    save_file(row_models.named(row_models.clip(), "clip_l.transformer."), tmp_path / "clip.safetensors")
+    (tmp_path / "config.json").write_text('{"hidden_size": 16, "num_attention_heads": 4}')
+    files = [tmp_path / "t5.safetensors", tmp_path / "clip.safetensors"]
+    with pytest.raises(ModelFileError, match="no T5 text encoder"):
+        open_image_model(tmp_path / "sd3.safetensors", files[1:])
+    with pytest.raises(ModelFileError, match="reads CLIP-L and CLIP-G beside T5; found one 16 wide"):
+        open_image_model(tmp_path / "sd3.safetensors", files)
+    with pytest.raises(ModelFileError, match=r"Found 3 CLIP text encoders.*expected 2"):
+        open_image_model(tmp_path / "sd3.safetensors", [files[0], *files[1:] * 3])
+
+
+def test_a_text_encoder_of_other_layers_and_a_template_of_its_own_are_refused(tmp_path, comfyui, qwen):
+    shapes = {"txtmlp.1.weight": (64, 32), "txtmlp.0.scale": (32,), "txtfusion.projector.weight": (1, 2)}
+    save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "krea2.safetensors")
+    save_file(row_models.named(qwen, "model."), tmp_path / "text.safetensors")
+    model = open_image_model(tmp_path / "krea2.safetensors", [tmp_path / "text.safetensors"])
+    with pytest.raises(DoorError, match="reads 2 layers of its text encoder; this one has 3"):
+        model.doors()
+    with pytest.raises(PromptError, match="a template of its own"):
+        model.tokenizer(comfyui).tokenize_all(["<|im_start|>user\nx"])
