@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from runs import hooks_of, sweep_inputs
-from small_encoders import objects, present
+from small_encoders import objects
 from small_sdxl import small_clip, small_model
 
 pytestmark = pytest.mark.usefixtures("inference")
@@ -32,12 +32,8 @@ def clip_named(name):
     return small_clip() if name == "sdxl" else objects(name)[1]
 
 
-@pytest.fixture(params=CLIPS)
+@pytest.fixture(params=[pytest.param(one, marks=[pytest.mark.newest] * (one == "krea2")) for one in CLIPS])
 def name(request):
-    if request.param != "sdxl" and request.param not in present():
-        request.applymarker(pytest.mark.newest)
-        assert request.param == "krea2"
-        return "sdxl"
     return request.param
 
 
