@@ -12,6 +12,7 @@ from ....families.sites import Site, SiteError
 from ....families.text_stacks import TextStack, encoder_names, output_sites, text_stack
 from ..editing.text_encoder import UnsupportedEncoderError
 from ..objects import Clip
+from ..prompt_parts import EMBEDDING
 
 ALL_ENCODERS = "all"
 # Alone, as in Stable Diffusion 1.x and 2.x, these need no name, and no image model reads their pooled vector.
@@ -90,7 +91,8 @@ def open_encoders(clip: Clip, prompt: str, choice: str = ALL_ENCODERS) -> tuple[
         raise UnsupportedEncoderError(
             f"This CLIP has no text encoder {choice!r}: found {there}. Choose one of these, or {ALL_ENCODERS!r}."
         )
-    streams = tuple(clip.tokenize(prompt))
+    # Embeddings make no stream; one without a name is told where the prompt is read.
+    streams = tuple(clip.tokenize(prompt.replace(EMBEDDING, " ")))
     opened = (_opened(clip, streams, *one) for one in asked)
     found = tuple(one for one in opened if one is not None)
     if not found:
