@@ -52,7 +52,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 class DiffQuickFixExtension(ComfyExtension):
     async def on_load(self) -> None:
-        from .host.editing.concept_removal import keep_grams
+        from .host.breadth import keep_grams
         from .host.routes import add_routes
 
         keep_grams()
