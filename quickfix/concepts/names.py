@@ -153,9 +153,8 @@ def _part_of(whole: NameList, name: str) -> NameList:
     colors = [place for place, kind in enumerate(whole.kinds) if kind == "color"]
     others = [place for place, kind in enumerate(whole.kinds) if kind != "color"]
     places = sorted([*colors, *others[:: SHORTER[name]]])
-    names, captions, kinds = (
-        tuple(column[place] for place in places) for column in (whole.names, whole.captions, whole.kinds)
-    )
+    names, kinds = (tuple(column[place] for place in places) for column in (whole.names, whole.kinds))
+    captions = tuple(whole.captions[place] for place in places)
     return NameList(name, names, captions, _digest(captions), kinds)
 
 

@@ -145,7 +145,7 @@ def test_the_found_lambda_is_that_of_the_curve_of_the_edit_that_remove_concept_m
     (row,) = [line.split() for line in report.splitlines() if line.endswith("<- knee")]
     edit = run("RemoveConcept", model, clip, "van gogh", "painting", kind, 1.0, lam=lam, breadth="none").args[2]
     assert edit.settings.lam == lam and edit.report.efficacy == pytest.approx(float(row[1].rstrip("%")) / 100, abs=2e-3)
-    assert f"positions: {edit.settings.positions}\n" in report
+    assert f"positions: {edit.settings.positions}; no list of names (breadth)\n" in report
 
 
 @pytest.mark.newest

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from ....quickfix import Changes, Ledger, Tower, WeightEdit, compute_edit
 from ....text.prompts import PromptTokenizer
-from ..breadth import keep_grams, saying
+from ..breadth import saying
 from ..objects import Patcher
 from ..progress import progress_bar
 
@@ -82,8 +82,6 @@ def changed_edit(
         PromptError, SubjectError: see :meth:`Ledger.of`.
     """
     tower, tokenizer = source.tower, source.tokenizer
-    if edit.settings.breadth:
-        keep_grams()
     if len(edit.concepts) > MOST_CONCEPTS or tower.width > _WIDEST:
         concepts = changes.made_on(edit.concepts, tokenizer)
         return finish(compute_edit(tower, tokenizer, concepts, edit.settings, progress=saying(progress_bar())))
