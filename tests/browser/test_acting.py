@@ -120,7 +120,7 @@ def test_a_map_fills_while_it_is_traced_and_a_cancelled_trace_says_how_it_goes_o
     heat = page.add("DiffQuickFix_CausalHeatmap", at=(420, 60), size=(560, 700))
     page.connect(trace, "trace", heat, "trace")
     page.view()
-    page.wait(f"document.querySelector('{MAP}')")
+    page.wait(f"document.querySelector('{MAP}') !== null")
     part = make_trace()
     part.restored[..., 9:, :] = float("nan")
     payload = {"node_id": str(trace), "payload": heatmap_payload(part)}
