@@ -116,6 +116,9 @@ def name_notes(
 def _named(prompt: str, name: str, reader: PromptTokenizer) -> bool:
     """Whether a prompt names a concept; a prompt that cannot be read may."""
     own = _tokenizer()
+    # A sign at an end of a name makes one token with a sign beside it.
+    if not (name[0].isalnum() and name[-1].isalnum()) and name.casefold() in prompt.replace("\\", "").casefold():
+        return True
     try:
         given, names = tokenize_naming(own, prompt)
     except PromptError:

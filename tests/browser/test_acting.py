@@ -1,9 +1,10 @@
 """What a report's rows do when they are pressed, what a refused node takes away, and where a saved file is told."""
 
 from comfy_page import node_of, widget_of
+from diff_quickfix.tracing.results.payload import heatmap_payload
+from test_heatmap_widget import MAP, WORDS, show_payload
 from test_heatmap_widget import NODE as HEAT
-from test_heatmap_widget import WORDS, show_payload
-from test_report_widget import BOX, EDIT, METERS, PRESERVE, REFUSAL, run_edit
+from test_report_widget import BOX, EDIT, METERS, PRESERVE, QUEUED, REFUSAL, run_edit
 from traces import make_trace
 
 RUN = ".diff-quickfix-notes.diff_quickfix_run"
@@ -107,4 +108,37 @@ def test_a_refused_node_takes_away_what_the_nodes_behind_it_showed(page):
     page.wait(f"{told}.name === 'diff_quickfix_run' && {told}.element.textContent.includes('no brackets')")
     assert "diff_quickfix_heatmap_data" not in page.run(f"Object.keys({HEAT}.properties)")
     page.shot("refused-trace")
+    assert not page.own_complaints()
+
+
+TELL = """(event, detail) => window.comfyAPI.api.api.dispatchEvent(new CustomEvent(event, { detail }))"""
+
+
+def test_a_map_fills_while_it_is_traced_and_a_cancelled_trace_says_how_it_goes_on(page):
+    page.clear()
+    trace = page.add("DiffQuickFix_CausalTraceText", at=(20, 60), size=(380, 720))
+    heat = page.add("DiffQuickFix_CausalHeatmap", at=(420, 60), size=(560, 700))
+    page.connect(trace, "trace", heat, "trace")
+    page.view()
+    page.wait(f"document.querySelector('{MAP}') !== null")
+    part = make_trace()
+    part.restored[..., 9:, :] = float("nan")
+    payload = {"node_id": str(trace), "payload": heatmap_payload(part)}
+    # Of a run that this page did not ask for, nothing is shown.
+    page.run(TELL, "diff_quickfix_trace", payload)
+    page.rest(0.3)
+    assert "runs a cell" not in page.run(WORDS)
+    page.run(QUEUED)
+    page.run(TELL, "diff_quickfix_trace", payload)
+    stale = "document.querySelector('.diff-quickfix-heatmap-stale').textContent"
+    page.wait(f"{WORDS}.includes('runs a cell') && {stale}.includes('Being traced')")
+    page.shot("heatmap-filling")
+    page.run(TELL, "execution_interrupted", {"node_id": str(trace)})
+    page.wait(f"{stale}.includes('Cancelled: a part alone was traced')")
+    told = f"{node_of('DiffQuickFix_CausalTraceText')}.widgets.at(-1)"
+    page.wait(f"{told}.name === 'diff_quickfix_run' && {told}.element.textContent.includes('Run again to go on')")
+    assert "diff_quickfix_heatmap_data" not in page.run(f"Object.keys({HEAT}.properties)")
+    # What a cancelled trace showed goes with the next whole one.
+    show_payload(page, make_trace())
+    page.wait(f"!{stale}.includes('Cancelled')")
     assert not page.own_complaints()
