@@ -37,15 +37,15 @@ SENTENCES = (
 )
 
 _NUMBER = r"\s*[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)\s*"
-_NETWORK = re.compile(r"<[a-z_]+:[^<>]*>?", re.IGNORECASE)
-_EMBEDDING = re.compile(r"(?:^|[\s(,])embedding:", re.IGNORECASE)
-_WEIGHTED = re.compile(rf"[(\[]([^()\[\]]*):{_NUMBER}[)\]]")
-_ENCLOSED = re.compile(r"^(?:\(+([^()]*)\)+|\[+([^\[\]]*)\]+)$")
-_WEIGHT_BEHIND = re.compile(rf"\S:{_NUMBER}$")
-_ESCAPED = re.compile(r"\\([()\[\]])")
-_ARROW = re.compile(r"[-=\u2013\u2014]+>|[\u2192\u21d2\u2794\u279c\u27a1\u27f6]")
-_QUOTED = re.compile(r"^[\"\u201c\u201d\u201e\u00ab\u300c\u300e](.*)[\"\u201c\u201d\u00bb\u300d\u300f]$", re.DOTALL)
-_BETWEEN = re.compile(r"[,;\n\u3001\uff0c\uff1b]|\sand\s", re.IGNORECASE)
+_NETWORK = r"(?i)<[a-z_]+:[^<>]*>?"
+_EMBEDDING = r"(?i)(?:^|[\s(,])embedding:"
+_WEIGHTED = rf"[(\[]([^()\[\]]*):{_NUMBER}[)\]]"
+_ENCLOSED = r"^(?:\(+([^()]*)\)+|\[+([^\[\]]*)\]+)$"
+_WEIGHT_BEHIND = rf"\S:{_NUMBER}$"
+_ESCAPED = r"\\([()\[\]])"
+_ARROW = r"[-=\u2013\u2014]+>|[\u2192\u21d2\u2794\u279c\u27a1\u27f6]"
+_QUOTED = r"(?s)^[\"\u201c\u201d\u201e\u00ab\u300c\u300e](.*)[\"\u201c\u201d\u00bb\u300d\u300f]$"
+_BETWEEN = r"(?i)[,;\n\u3001\uff0c\uff1b]|\sand\s"
 _COMMON = frozenset(
     ("a", "an", "the", "of", "and", "or", "in", "on", "at", "by", "with", "to", "for", "from", "is", "it")
 )
@@ -94,7 +94,7 @@ def refuse_syntax(names: Iterable[str]) -> None:
     """
     for name in names:
         sentence = _syntax_in(name)
-        if sentence in (NETWORK, EMBEDDING) or _WEIGHTED.search(name):
+        if sentence in (NETWORK, EMBEDDING) or re.search(_WEIGHTED, name):
             raise PromptError(f"The name {name!r}: {(sentence or WEIGHT).format(name=bare(name))}.")
 
 
@@ -106,14 +106,14 @@ def plain(text: str) -> str:
 def _notes(field: str, name: str) -> Iterator[Note]:
     """The first thing that is noticed about a name that is not empty."""
     sentence = _syntax_in(name)
-    if sentence is None and field == SOURCE and _ARROW.search(name):
+    if sentence is None and field == SOURCE and re.search(_ARROW, name):
         sentence = ARROW
-    if sentence is None and _QUOTED.search(name):
+    if sentence is None and re.search(_QUOTED, name):
         sentence = QUOTES
     if sentence is not None:
         yield Note(field, sentence, {"name": bare(name)} if "{name}" in sentence else {})
         return
-    names = [part for part in _BETWEEN.split(name) if part.strip()]
+    names = [part for part in re.split(_BETWEEN, name) if part.strip()]
     if len(names) > 1:
         yield Note(field, SEVERAL, {"count": str(len(names))})
     elif field == SOURCE and name.casefold() in _COMMON:
@@ -121,21 +121,21 @@ def _notes(field: str, name: str) -> Iterator[Note]:
 
 
 def _syntax_in(name: str) -> str | None:
-    if _NETWORK.search(name):
+    if re.search(_NETWORK, name):
         return NETWORK
-    if _EMBEDDING.search(name):
+    if re.search(_EMBEDDING, name):
         return EMBEDDING
-    if _WEIGHTED.search(name) or _ENCLOSED.search(name) or _WEIGHT_BEHIND.search(name):
+    if re.search(_WEIGHTED, name) or re.search(_ENCLOSED, name) or re.search(_WEIGHT_BEHIND, name):
         return WEIGHT
-    return BACKSLASH if _ESCAPED.search(name) else None
+    return BACKSLASH if re.search(_ESCAPED, name) else None
 
 
 def bare(name: str) -> str:
     """A name without weights, parentheses around it, backslashes before parentheses, and quotation marks."""
-    while (found := _WEIGHTED.sub(r"\1", name)) != name:
+    while (found := re.sub(_WEIGHTED, r"\1", name)) != name:
         name = found
-    name = _ENCLOSED.sub(lambda match: match[1] if match[1] is not None else match[2], name.strip())
-    if _WEIGHT_BEHIND.search(name):
+    name = re.sub(_ENCLOSED, lambda match: match[1] if match[1] is not None else match[2], name.strip())
+    if re.search(_WEIGHT_BEHIND, name):
         name = name[: name.rindex(":")]
-    name = _QUOTED.sub(r"\1", _ESCAPED.sub(r"\1", name).strip())
+    name = re.sub(_QUOTED, r"\1", re.sub(_ESCAPED, r"\1", name).strip())
     return name.strip()
