@@ -140,6 +140,7 @@ export function facts(model, cell) {
             t("none (one prompt)"))],
         [t("recovery"), told(recovery, (share) => `${(100 * share).toFixed(1)} %`, "-")],
         [t("beats the control"), verdict(model, beats ?? NaN)],
+        ["p, q", told(at(model.p, cell), (p) => `${format(p)}, ${format(at(model.q, cell))}`, "-")],
     ];
 }
 
@@ -159,9 +160,11 @@ function field(value) {
  */
 export function toCsv(model) {
     /** @type {(string | number)[][]} */
-    const rows = [["site", model.axis, "clean", "corrupted", ...MATRICES]];
+    const rows = [["site", model.axis, "clean", "corrupted", ...MATRICES, "p", "q"]];
     model.sites.forEach((site, row) => model.columns.forEach((name, column) => {
-        rows.push([site, name, model.clean, model.corrupted, ...MATRICES.map((matrix) => at(model[matrix], { row, column }))]);
+        const cell = { row, column };
+        const numbers = [...MATRICES.map((matrix) => model[matrix]), model.p, model.q].map((cells) => at(cells, cell));
+        rows.push([site, name, model.clean, model.corrupted, ...numbers]);
     }));
     return rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";
 }

@@ -42,8 +42,8 @@ const MOST_FOLDED = 50;
  * @property {string} score
  */
 /**
- * `hatched` is 1 where a cell cannot be told from the control.
- * @typedef {Labels & Matrices & {hatched: number[][]}} Model
+ * `hatched` is 1 where a cell cannot be told from the control. `p` and `q` are of each cell for itself.
+ * @typedef {Labels & Matrices & {hatched: number[][], p: number[][], q: number[][]}} Model
  */
 /**
  * What is chosen on a heat map.
@@ -126,6 +126,8 @@ export function parse(given) {
     // Payloads of earlier versions, kept in workflows, hatch what does not beat the control.
     const hatched = matrix(payload.hatched, sites.length, columns.length)
         ?? cells.beats_control.map((row) => row.map((beats) => Number(beats === 0)));
+    const [p, q] = [payload.p, payload.q].map((found) => matrix(found, sites.length, columns.length)
+        ?? sites.map(() => columns.map(() => NaN)));
     return {
         sites,
         columns,
@@ -143,6 +145,8 @@ export function parse(given) {
         score: line(payload.score),
         ...cells,
         hatched,
+        p: p ?? [],
+        q: q ?? [],
     };
 }
 
