@@ -197,5 +197,5 @@ class Studied:
 
 STUDIED = {
     "xl": Studied(SHAPES_XL, OpenedXL.load, WAYS, 5.0),
-    "dit": Studied(SHAPES_DIT, OpenedDiT.load, (DOORS_VALUES, STATES_ALONE), 4.0),
+    "dit": Studied(SHAPES_DIT, OpenedDiT.load, (DOORS_VALUES, STATES_ALONE), 3.0),
 }
