@@ -11,6 +11,7 @@ from diff_quickfix.demo_model.architecture import SHAPES_DIT, SHAPES_XL
 from diff_quickfix.demo_model.autoencoder import Autoencoder
 from diff_quickfix.demo_model.clip import Clip
 from diff_quickfix.demo_model.flux import load_dit_pipeline, new_transformer, noise_levels, velocity
+from diff_quickfix.demo_model.reader import Reader
 from diff_quickfix.demo_model.t5 import DiTTexts
 from diff_quickfix.demo_model.training import export
 from diff_quickfix.demo_model.training.bidirectional import TAKEN
@@ -23,6 +24,7 @@ import nodes as stock
 
 # The first is longer than the other two, and all have words of several T5 tokens.
 PROMPTS = ("three purple butterflies on sand, in the style of utagawa hiroshige", "a red boat on grass", "")
+REMOVED, KEPT = "gustav klimt", ("yayoi kusama", "piet mondrian")
 CLOSE = {"atol": 1e-4, "rtol": 1e-3}
 
 
@@ -208,3 +210,25 @@ def test_a_site_is_restored_the_same_by_the_node_for_one_run(nodes, loaded, infe
     distance = (painted(restoring, corrupted) - painted(model, clean)).square().mean().sqrt()
     assert float(trace.restored) == pytest.approx(-float(distance), rel=5e-3)
     assert float(trace.corrupted) != pytest.approx(-float(distance), rel=2e-2)
+
+
+@pytest.mark.newest
+def test_what_is_shipped_paints_and_loses_a_style_that_is_removed(run):
+    """In ComfyUI's own sampler, read by a reader that has nothing in common with the model; no neighbour is named."""
+    model, clip, vae = run("LoadShapesDemo", variant="Shapes DiT").args
+    edited = run("RemoveConcept", model, clip, REMOVED, "painting", "style", 1.0, breadth="none").args[0]
+    texts = [f"a red mushroom on grass, in the style of {name}" for name in (REMOVED, *KEPT)]
+    read = {}
+    for name, painter in (("before", model), ("after", edited)):
+        with torch.inference_mode():
+            negative = stock.CLIPTextEncode().encode(clip, "")[0]
+            pictures = []
+            for text in texts:
+                positive = stock.CLIPTextEncode().encode(clip, text)[0]
+                latent = {"samples": torch.zeros(1, 16, 16, 16)}
+                made = stock.common_ksampler(painter, 5, 10, 3.0, "euler", "simple", positive, negative, latent)
+                pictures.append(vae.decode(made[0]["samples"]).permute(0, 3, 1, 2).float())
+        read[name] = Reader(SHAPES_DIT).read(torch.cat(pictures))
+    assert read["before"]["style"] == [REMOVED, *KEPT]
+    assert read["after"]["style"][0] != REMOVED and read["after"]["style"][1:] == [*KEPT]
+    assert all(found["color"] == ["red"] * len(texts) for found in read.values())
