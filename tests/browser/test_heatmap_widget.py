@@ -65,7 +65,7 @@ def test_the_pointer_reads_a_cell_and_a_click_pins_it(page, heatmap):
         assert part in words, words
     page.click(x, y)
     assert page.wait(f"{KEPT}.pinned") == {"row": 0, "column": 1}
-    assert page.wait(f"document.querySelectorAll('{MAP} + div dt').length") == 9
+    assert page.wait(f"document.querySelectorAll('{MAP} + div dt').length") == 10
     page.shot("heatmap")
     assert not page.own_complaints()
 
