@@ -1,5 +1,7 @@
 """The tracing nodes: sweeps, cancelled and refused ones, traces as files."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from random_models import cached, sd15
@@ -137,3 +139,41 @@ def test_a_real_size_stable_diffusion_is_traced(nodes):
     trace, pictures = nodes["DiffQuickFix_CausalTraceUNet"].execute(**inputs, step_windows=1, branch="both").args
     assert len(trace.sites) == 7
     assert trace.restored.isfinite().all() and pictures.shape == (3, 64, 64, 3)
+
+
+def test_an_adapter_that_reads_one_prompt_takes_the_rows_of_a_batch(nodes):
+    """Anima makes its text states of two encoders' tokens, one prompt at a time. Put back in all cross-attentions they
+    are the clean run's, in a sweep and with the MODEL that restores; the model is left as it was."""
+    from small_encoders import objects
+
+    import nodes as stock
+
+    model, clip = objects("anima")
+    adapter = model.model.diffusion_model.preprocess_text_embeds
+    latent = {"samples": torch.zeros(1, 4, 1, 8, 8)}
+    (negative,) = stock.CLIPTextEncode().encode(clip, "")
+    vae = SimpleNamespace(decode=lambda latents: torch.zeros(len(latents), 8, 8, 3))
+    inputs = sweep_inputs(
+        (model, clip, vae), prompts="a red [boat] on sand", kind="cross_context", window=2, controls=0
+    )
+    inputs |= {"latent": latent, "negative": negative, "sampler_name": "euler", "seed": 5}
+    trace = nodes["DiffQuickFix_CausalTraceUNet"].execute(**inputs, step_windows=1, branch="cond").args[0]
+    away, left = float(-trace.corrupted), float(-trace.restored)
+    assert trace.sites == ("dit.cross.0..cross.1.cross_context",) and away > 1e-4 and left < 1e-3 * away
+    given = nodes["DiffQuickFix_CorruptPrompt"].execute(clip, "a red boat on sand", "boat", 3.0, 5).args
+    restoring = (
+        nodes["DiffQuickFix_RestoreUNetState"]
+        .execute(model, given[2], "dit.cross.*.cross_context", 0, 1000, "cond")
+        .args[0]
+    )
+
+    def painted(model, positive):
+        made = stock.common_ksampler(model, 5, 2, 3.0, "euler", "normal", positive, negative, latent)
+        return made[0]["samples"]
+
+    hidden, clean, back = painted(model, given[0]), painted(model, given[1]), painted(restoring, given[0])
+    moved = float((hidden - clean).norm())
+    assert moved > 0 and float((back - clean).norm()) < 1e-3 * moved
+    # ComfyUI takes patches off with the next load.
+    assert torch.equal(painted(model, given[0]), hidden)
+    assert model.model.diffusion_model.preprocess_text_embeds == adapter

@@ -18,6 +18,7 @@ from .steps import step_of
 WRAPPER = "DiffQuickFix_trace"
 # Keys of transformer_options, by which what a guider knows reaches the image model.
 _PROMPT, _PARTS = "DiffQuickFix_prompt", "DiffQuickFix_parts"
+_ADAPTER = "preprocess_text_embeds"
 _UNKNOWN = (
     "Another node runs the image model outside the guider's prediction, where it is not known which conditioning is "
     "the prompt's. Take that node away, or set branch to both."
@@ -38,6 +39,21 @@ def positive_of(guider: Guider) -> list[Entry]:
         "named positive, to restore the prompt's half of the guidance. Use a stock guider (CFGGuider, BasicGuider, "
         "DualCFGGuider, PerpNegGuider) or a KSampler."
     )
+
+
+def taking_rows(model: Model) -> Model:
+    """A clone of a MODEL that takes a CONDITIONING of several rows where its adapter takes one: Anima makes its text
+    states of one prompt's tokens of two encoders, of which all rows share the second's."""
+    clone = model.clone()
+    if hasattr(model.model.diffusion_model, _ADAPTER):
+        path = f"diffusion_model.{_ADAPTER}"
+        adapter = model.get_model_object(path)
+
+        def of_rows(states: torch.Tensor, ids: torch.Tensor | None, **weights: Any) -> torch.Tensor:
+            return torch.cat([adapter(row[None], ids, **weights) for row in states])
+
+        clone.add_object_patch(path, of_rows)
+    return clone
 
 
 def with_patches(

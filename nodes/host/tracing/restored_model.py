@@ -14,7 +14,7 @@ from ....tracing.runs.cases import Restoration
 from ....tracing.runs.interventions import InterventionError, Patch
 from ..objects import Entry, Executor, Guider, Model, Sampler
 from .corrupted import CorruptedPrompt
-from .patched_model import WRAPPER, positive_of, with_patches
+from .patched_model import WRAPPER, positive_of, taking_rows, with_patches
 from .sampling import arguments_of, sample_on, samplers, sampling_alike
 from .steps import require_known_steps
 
@@ -64,7 +64,7 @@ def restore_in_unet(
         return sample_on(executor, _doubled_batch(given, rows))[:rows]
 
     restored = with_patches(
-        model, patches_of, branch=branch, schedule=lambda sigmas: sigmas if schedule is None else schedule
+        taking_rows(model), patches_of, branch=branch, schedule=lambda sigmas: sigmas if schedule is None else schedule
     )
     restored.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, WRAPPER, outer)
     return restored

@@ -18,7 +18,7 @@ import torch
 from ....tracing.runs.interventions import InterventionError, Patch
 from ....tracing.runs.lockstep import Painter
 from ..objects import Conditioning, Executor, Latent, Model, Sampler, Vae
-from .patched_model import WRAPPER, with_patches
+from .patched_model import WRAPPER, taking_rows, with_patches
 
 # Samplers whose result depends on the initial noise alone. Fresh noise at each step would differ between rows.
 DETERMINISTIC = (
@@ -34,8 +34,6 @@ DETERMINISTIC = (
     "uni_pc",
     "uni_pc_bh2",
 )
-# What stands in conditionings of which a model takes one row at a time: Anima's adapter reads one prompt.
-_ONE_BY_ONE = ("t5xxl_ids",)
 # What ``CFGGuider.outer_sample`` takes by place, with its defaults.
 _SAMPLE: dict[str, Any] = {
     "noise": None,
@@ -141,14 +139,11 @@ def make_painter(
             f"compared. Choose one of {', '.join(samplers())}."
         )
 
-    plain = model.clone()
+    plain = taking_rows(model)
     plain.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, WRAPPER, _as_one_picture)
 
     def paint(states: Conditioning, seed: int, patches: Sequence[Patch]) -> torch.Tensor:
         rows = len(states[0][0])
-        if rows > 1 and any(name in more for _, more in states for name in _ONE_BY_ONE):
-            alone = [_row_of(states, row) for row in range(rows)]
-            return torch.cat([paint(one, seed, patches) for one in alone])
         patched = with_patches(plain, _fixed(patches, rows), branch=branch) if patches else plain
         return comfy.sample.sample(
             patched,
@@ -167,19 +162,6 @@ def make_painter(
         )
 
     return paint
-
-
-def _row_of(conditioning: Conditioning, row: int) -> Conditioning:
-    """A CONDITIONING of one row of several; what the rows share stays."""
-
-    def own(value: Any, rows: int) -> Any:
-        several = isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 1
-        return value[row : row + 1] if several and len(value) == rows else value
-
-    return [
-        [states[row : row + 1], {name: own(value, len(states)) for name, value in more.items()}]
-        for states, more in conditioning
-    ]
 
 
 def _repeated(one: torch.Tensor, rows: int) -> torch.Tensor:
