@@ -91,8 +91,8 @@ def select(sites: Iterable[Site], *, kinds: Sequence[str] | None = None, names: 
         there = ", ".join(site.name for site in sites[:8]) + (", ..." if len(sites) > 8 else "")
         wanted = "all kinds" if kinds is None else f"kind {', '.join(kinds)}"
         raise SiteError(
-            f"No site fits {wanted} and names {names or '*'}; this model has the kinds "
-            f"{', '.join(dict.fromkeys(site.kind for site in sites))}: {there}."
+            f"No site fits {wanted} and names {names or '*'}; this model has {there} (kinds: "
+            f"{', '.join(dict.fromkeys(site.kind for site in sites))})."
         )
     return chosen
 

@@ -210,9 +210,7 @@ def study_attribute(
         for number, (scene, text) in enumerate(chosen)
     ]
     plan = plans(pipeline, steps)[component]
-    inner = getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder)
     common: dict[str, Any] = {
-        "first_layer": inner.encoder.layers[0],
         "score_name": f"{name}: cosine with its words, minus the mean over its other values",
         "settings": {"attribute": name, "steps": steps, "model": "Shapes"},
     }

@@ -9,7 +9,7 @@ import torch
 from ...families.unet import unet_sites
 from ...text.prompts import PromptTokenizer
 from ...text.subjects import PLACES, find_subject, places
-from ...tracing.runs.cases import Case
+from ...tracing.runs.cases import Case, Share
 from ...tracing.runs.corruption import gaussian
 from ...tracing.runs.interventions import Patch, patching
 from .. import architecture as shape
@@ -86,4 +86,5 @@ def make_case(
         return pipeline.text_encoder(ids.expand(rows, -1)).last_hidden_state
 
     where = places(tokens, subject_at)
-    return Case(prompt, subject, noise, encode, tuple(where[column] for column in columns))
+    share = Share("", noise, inner.encoder.layers[0])
+    return Case(prompt, subject, (share,), encode, tuple(where[column] for column in columns))

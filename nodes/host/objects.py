@@ -38,7 +38,9 @@ class Patcher(Protocol):
 
 
 class Model(Patcher, Protocol):
-    """What the socket MODEL carries; ``model.diffusion_model`` is the UNet."""
+    """What the socket MODEL carries; ``model.diffusion_model`` is the UNet or transformer."""
+
+    def add_object_patch(self, name: str, obj: Any) -> None: ...
 
     def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., Any]) -> None: ...
 

@@ -29,7 +29,8 @@ def test_clean_is_what_the_stock_node_encodes_and_only_the_subject_and_later_cha
     stock = encode(clip, prompt)
     torch.testing.assert_close(clean[0][0], stock, atol=2e-5, rtol=1e-4)
     changed = (corrupted[0][0] - clean[0][0]).abs().amax(-1)[0]
-    first = corruption.case.chunk * 77 + corruption.case.corruption.positions[0]
+    (share,) = corruption.case.shares
+    first = share.chunk * 77 + share.corruption.positions[0]
     assert (changed[:first] < 1e-5).all()
     assert (changed[first : first + 2] > 1e-2).all()
     assert hooks_of(clip.cond_stage_model) == 0

@@ -45,7 +45,7 @@ def test_every_occurrence_is_marked_and_the_node_agrees_on_where(prompt_tokens, 
 def corrupt_positions(nodes, shapes):
     def run(prompt, subject):
         node = nodes["DiffQuickFix_CorruptPrompt"]
-        return node.execute(shapes[1], prompt, subject, 3.0, 0).args[2].case.corruption.positions
+        return node.execute(shapes[1], prompt, subject, 3.0, 0).args[2].case.shares[0].corruption.positions
 
     return run
 

@@ -12,7 +12,7 @@ from diff_quickfix.tracing.runs.lockstep import sweep
 from diff_quickfix.tracing.runs.plan import Plan
 from diff_quickfix.tracing.scores.latent import latent_distance
 from pretended import DEVICE
-from tiny_models import SUBJECT, layers_of, make_case, make_encoder, make_unet
+from tiny_models import SUBJECT, make_case, make_encoder, make_unet
 
 pytestmark = pytest.mark.newest
 TIMES = (800, 300)
@@ -65,7 +65,7 @@ def runs(device):
     object.__setattr__(case, "encode", lambda rows: encoder(ids.expand(rows, -1)).last_hidden_state)
     painter = Euler(unet)
     for plan in plans(encoder, unet):
-        shared = {"first_layer": layers_of(encoder)[0], "score_name": "distance"}
+        shared = {"score_name": "distance"}
         with torch.no_grad():
             yield sweep([case], plan, painter, latent_distance, rows=6, **shared).trace
         plain = Plan(plan.component, plan.groups, plan.sites, plan.columns, plan.seeds, plan.steps)

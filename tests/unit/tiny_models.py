@@ -2,7 +2,7 @@
 
 import torch
 from diff_quickfix.families.text_stacks import text_sites
-from diff_quickfix.tracing.runs.cases import Case, encode_rows
+from diff_quickfix.tracing.runs.cases import Case, Share, encode_rows
 from diff_quickfix.tracing.runs.corruption import gaussian
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -46,12 +46,14 @@ def make_case(model, draws=3, columns=(), seed=0, multiple=3.0):
     def encode(rows):
         return model(ids.expand(rows, -1)).last_hidden_state
 
-    return Case("a house by van gogh", "van gogh", corruption, encode, tuple(columns))
+    return Case(
+        "a house by van gogh", "van gogh", (Share("", corruption, layers_of(model)[0]),), encode, tuple(columns)
+    )
 
 
 def states(model, case, *rows):
     """Final text states of a case's restorations, side by side."""
-    return encode_rows(case, layers_of(model)[0], {site.name: site for site in text_sites(model)}, rows)
+    return encode_rows(case, {site.name: site for site in text_sites(model)}, rows)
 
 
 def make_unet():

@@ -11,7 +11,7 @@ from diff_quickfix.tracing.runs.interventions import patching
 from diff_quickfix.tracing.runs.lockstep import sweep
 from diff_quickfix.tracing.runs.plan import Plan
 from diff_quickfix.tracing.scores.latent import latent_distance
-from tiny_models import CONTEXT, LAST, WIDTH, layers_of, make_case, make_encoder
+from tiny_models import CONTEXT, LAST, WIDTH, make_case, make_encoder
 
 
 def paint_text(states, seed, patches):
@@ -31,13 +31,12 @@ def text_plan(encoder, **changes):
 
 def run_text(encoder, plan, painter=paint_text, rows=7, **options):
     case = make_case(encoder, draws=plan.draws + 1, columns=COLUMNS.values())
-    cases = [case, dataclasses.replace(case, prompt="another", corruption=make_case(encoder, seed=9).corruption)]
+    cases = [case, dataclasses.replace(case, prompt="another", shares=make_case(encoder, seed=9).shares)]
     return sweep(
         cases,
         plan,
         painter,
         latent_distance,
-        first_layer=layers_of(encoder)[0],
         rows=rows,
         score_name="d",
         settings={"kinds": ("a", "b")},
@@ -84,6 +83,4 @@ def unet_plan(unet, kinds, **changes):
 def run_unet(unet, plan, rows=6):
     encoder = make_encoder()
     case = make_case(encoder, draws=plan.draws + 1)
-    return sweep(
-        [case], plan, unet_painter(unet), latent_distance, first_layer=layers_of(encoder)[0], rows=rows, score_name="d"
-    )
+    return sweep([case], plan, unet_painter(unet), latent_distance, rows=rows, score_name="d")

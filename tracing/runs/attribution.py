@@ -23,7 +23,7 @@ from torch import nn
 
 from ...families.sites import Site
 from ..results.trace import CausalTrace, TraceError
-from .cases import Case
+from .cases import Case, Spots, spots_in
 from .interventions import adding
 from .lockstep import Score
 from .plan import Plan
@@ -54,7 +54,6 @@ def attribute(
     sampling: Sampling,
     score: Score,
     *,
-    first_layer: nn.Module,
     score_name: str,
     points: int = 1,
     settings: Mapping[str, Any] | None = None,
@@ -66,7 +65,6 @@ def attribute(
         plan: as for :func:`~.lockstep.sweep`; a window's effect is the sum of its sites'. ``sever`` and ``controls``
             are not estimated.
         score: differentiable; larger is nearer to the prompt. It is given latents (rows, ...).
-        first_layer: layer 0 of the text encoder, where the corruption enters.
         points: gradients are averaged over that many strengths of the corruption, from whole towards none
             (integrated gradients); 1 is attribution patching. Cost and memory grow with it.
 
@@ -80,7 +78,7 @@ def attribute(
     """
     if points < 1:
         raise TraceError(f"Gradients are taken at one point or more; got {points}.")
-    if any(case.shares for case in cases):
+    if any(len(case.shares) > 1 for case in cases):
         raise TraceError("Gradients are taken in one text encoder; trace the sites of several.")
     if plan.sever is not None:
         raise TraceError("Severed runs cannot be estimated by gradients; trace them.")
@@ -94,7 +92,7 @@ def attribute(
     effects = torch.empty(*shape, plan.draws, len(plan.groups), len(plan.columns))
     runs = itertools.product(enumerate(cases), enumerate(plan.seeds), range(plan.draws))
     for (p, case), (s, seed), draw in runs:
-        scores, by_site = _attribute_run(case, plan, sampling, score, seed, draw, points, first_layer)
+        scores, by_site = _attribute_run(case, plan, sampling, score, seed, draw, points)
         clean[p, s], corrupted[p, s, draw] = scores
         effects[p, s, draw] = _cells(plan, case, by_site)
     return CausalTrace(
@@ -123,7 +121,6 @@ def _attribute_run(
     seed: int,
     draw: int,
     points: int,
-    first_layer: nn.Module,
 ) -> tuple[tuple[float, float], dict[str, torch.Tensor]]:
     """Clean and corrupted score of one run, and each site's effect by token (text) or by step (UNet).
 
@@ -131,10 +128,11 @@ def _attribute_run(
     """
     rows = 1 + points
     sites = [site for site in plan.sites if any(site in group for group in plan.groups)]
-    noise = case.corruption.deltas[draw].clone().requires_grad_()
+    (share,) = case.shares
+    noise = share.corruption.deltas[draw].clone().requires_grad_()
     deltas = {1 + point: noise * (1 - point / points) for point in range(points)}
     inside = sites if plan.component == "text" else []
-    with adding(first_layer, deltas, case.corruption.positions, index=case.index), recording(inside) as seen:
+    with adding(share.entry, deltas, share.corruption.positions, index=share.index), recording(inside) as seen:
         states = case.encode(rows)
     if not states.requires_grad:
         raise TraceError("No gradient flows through the text encoder: its encoding runs without gradients.")
@@ -156,7 +154,7 @@ def _attribute_run(
             )
             by_site.setdefault(name, torch.zeros(sampling.steps))[step] = effect
     if plan.component == "text":
-        places = [case.index(row) for row in range(rows)]
+        places = [share.index(row) for row in range(rows)]
         for (name, output), site_slope in zip(
             seen.items(), _slopes(states, toward_states, list(seen.values())), strict=True
         ):
@@ -199,11 +197,12 @@ def _effect(output: torch.Tensor, slope: torch.Tensor, places: Sequence[Sequence
 
 def _cells(plan: Plan, case: Case, by_site: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Sums over the sites of each group and over the tokens or steps of each column, (groups, columns)."""
-    wheres = case.columns if plan.component == "text" else plan.steps
+    encoder = case.shares[0].encoder
+    columns = [spots_in(one, encoder) for one in case.columns]
+    wheres: Sequence[Spots | range] = columns if plan.component == "text" else plan.steps
     cells = torch.empty(len(plan.groups), len(plan.columns))
     for (row, group), (column, where) in itertools.product(enumerate(plan.groups), enumerate(wheres)):
         line = torch.stack([by_site[site.name] for site in group]).sum(0)
-        assert not isinstance(where, Mapping)
         kept = range(len(line)) if where is None else [i for i in where if i < len(line)]
         cells[row, column] = line[list(kept)].sum()
     return cells

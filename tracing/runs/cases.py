@@ -17,7 +17,6 @@ from .interventions import InterventionError, Patch, adding, patching
 # Text rows encoded at once; they are small.
 _ENCODED_ROWS = 128
 
-
 Spots = tuple[int, ...] | None
 """Token positions; None: all of them."""
 Columns = Spots | Mapping[str, Spots]
@@ -59,33 +58,24 @@ class Case:
     Attributes:
         prompt: the text, as painted.
         subject: the words that are corrupted.
-        corruption: shifts of the subject's embeddings. A draw beyond those traced is the control's donor.
+        shares: the text encoders in which the subject is corrupted, at least one, all with as many draws. A draw beyond
+            those traced is the control's donor.
         encode: encodes the prompt as ``n`` equal rows; (n, tokens, width). It is called with hooks in place.
         columns: for a text trace, the token positions of each column (None: all of them).
-        chunks: how many 77-token rows the encoder makes of one prompt.
-        chunk: which of them holds the subject.
-        shares: the text encoders in which the subject is corrupted, all with as many draws; none: there is one, and
-            ``corruption``, ``chunks`` and ``chunk`` are its.
         given: makes of encoded rows what the painter is given.
     """
 
     prompt: str
     subject: str
-    corruption: Corruption
+    shares: tuple[Share, ...]
     encode: Callable[[int], torch.Tensor]
     columns: tuple[Columns, ...] = ()
-    chunks: int = 1
-    chunk: int = 0
-    shares: tuple[Share, ...] = ()
     given: Callable[[torch.Tensor], Any] = unchanged
 
-    def index(self, row: int) -> Sequence[int]:
-        """Where the subject's 77 tokens of a row stand in the encoder's batch."""
-        return (row * self.chunks + self.chunk,)
-
-    def shares_at(self, first_layer: nn.Module) -> tuple[Share, ...]:
-        """:attr:`shares`, or the one share that begins at a text encoder's layer 0."""
-        return self.shares or (Share("", self.corruption, first_layer, self.chunks, self.chunk),)
+    @property
+    def draws(self) -> int:
+        """How many draws the corruption has."""
+        return self.shares[0].corruption.draws
 
 
 @dataclass(frozen=True)
@@ -107,13 +97,13 @@ class Restoration:
     severed: tuple[str, ...] = ()
 
 
-def encode_rows(
-    case: Case, first_layer: nn.Module, sites: Mapping[str, Site], rows: Sequence[Restoration]
-) -> torch.Tensor:
-    """Text states of several restorations of one prompt, encoded side by side.
+def spots_in(columns: Columns, encoder: str) -> Spots:
+    """The token positions in one text encoder."""
+    return columns[encoder] if isinstance(columns, Mapping) else columns
 
-    Args:
-        first_layer: layer 0 of the text encoder, for a case that names no :attr:`Case.shares`.
+
+def encode_rows(case: Case, sites: Mapping[str, Site], rows: Sequence[Restoration]) -> torch.Tensor:
+    """Text states of several restorations of one prompt, encoded side by side.
 
     Returns:
         (len(rows), tokens, width), or what else ``case.encode`` makes of each row.
@@ -121,17 +111,16 @@ def encode_rows(
     Raises:
         InterventionError: a site of a text encoder that is not corrupted, or one that did not run.
     """
-    shares = case.shares_at(first_layer)
-    base = 1 + case.corruption.draws
+    base, encoders = 1 + case.draws, {share.encoder for share in case.shares}
     parts = []
     for start in range(0, len(rows), _ENCODED_ROWS):
         part = rows[start : start + _ENCODED_ROWS]
         patches = _patches(part, base, sites)
-        foreign = [patch.site for patch in patches if sites[patch.site].encoder not in {one.encoder for one in shares}]
+        foreign = [patch.site for patch in patches if sites[patch.site].encoder not in encoders]
         if foreign:
             raise InterventionError(f"{foreign[0]} is in a text encoder that is not corrupted; it cannot be restored.")
         with ExitStack() as stack:
-            for share in shares:
+            for share in case.shares:
                 own = [patch for patch in patches if sites[patch.site].encoder == share.encoder]
                 corruption = share.corruption
                 deltas = {1 + draw: corruption.deltas[draw] for draw in range(corruption.draws)}
@@ -152,10 +141,8 @@ def _patches(rows: Sequence[Restoration], base: int, sites: Mapping[str, Site]) 
             continue
         donor = 0 if row.donor is None else 1 + row.donor
         for name in row.sites:
-            spots = row.positions
-            if isinstance(spots, Mapping):
-                spots = spots[sites[name].encoder]
             # A vector of the whole prompt has no positions.
-            patches.append(Patch(name, number, donor, None if sites[name].kind == "pooled" else spots))
+            spots = None if sites[name].kind == "pooled" else spots_in(row.positions, sites[name].encoder)
+            patches.append(Patch(name, number, donor, spots))
         patches += [Patch(name, number, 1 + row.draw) for name in row.severed]
     return patches

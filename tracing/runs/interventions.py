@@ -189,7 +189,7 @@ def _copied(
 
 @contextmanager
 def adding(
-    first_layer: nn.Module,
+    entry: nn.Module,
     deltas: Mapping[int, torch.Tensor],
     positions: Sequence[int],
     *,
@@ -198,7 +198,7 @@ def adding(
     """Within the context, token embeddings of some rows are shifted before a text encoder's layers run.
 
     Args:
-        first_layer: the encoder's layer 0, or the module that holds its layers and is given ``embeds``
+        entry: the encoder's layer 0, or the module that holds its layers and is given ``embeds``
             (:attr:`~.families.text_stacks.TextStack.entry`). CLIP's positions have been added by then.
         deltas: row to the shift (len(positions), width) of its embeddings.
         positions: the token positions that are shifted.
@@ -223,7 +223,7 @@ def adding(
             return (shifted(args[0]), *args[1:]), kwargs
         raise InterventionError(f"{type(module).__name__} was given no token embeddings that could be corrupted.")
 
-    handle = first_layer.register_forward_pre_hook(before, with_kwargs=True)
+    handle = entry.register_forward_pre_hook(before, with_kwargs=True)
     try:
         yield
     finally:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypedDict, Unpack
 
 import torch
-from torch import nn
 
 from ..results.trace import CausalTrace, TraceError
 from ..results.trace_file import load_trace, save_trace
@@ -93,7 +92,6 @@ def sweep(
     painter: Painter,
     score: Score,
     *,
-    first_layer: nn.Module,
     rows: int,
     score_name: str,
     **options: Unpack[SweepOptions],
@@ -101,7 +99,6 @@ def sweep(
     """Run every restoration of the plan on every case.
 
     Args:
-        first_layer: layer 0 of the text encoder, where the corruption enters.
         rows: pictures painted at once; halved when memory runs out.
         options: see :class:`SweepOptions`.
 
@@ -112,7 +109,7 @@ def sweep(
         raise TraceError("Nothing to trace: at least one prompt, site, column and seed are needed.")
     if len(plan.empty) >= len(plan.groups) * len(plan.columns):
         raise TraceError("Nothing to trace: no column has a position in a text encoder whose sites were chosen.")
-    if plan.controls and any(case.corruption.draws < 2 for case in cases):
+    if plan.controls and any(case.draws < 2 for case in cases):
         raise TraceError("Controls need a second draw of the noise to restore from; this corruption has one.")
     # As a file gives them back: a resumed trace compares them.
     board = Board(cases, plan, score_name, json.loads(json.dumps(dict(options.get("settings", {})))))
@@ -122,7 +119,7 @@ def sweep(
     partial = options.get("partial", lambda trace: None)
     jobs = jobs_of(plan)
     total = len(cases) * len(plan.seeds) * len(jobs)
-    lockstep = _Lockstep(plan, painter, first_layer, rows, options.get("out_of_memory", (torch.cuda.OutOfMemoryError,)))
+    lockstep = _Lockstep(plan, painter, rows, options.get("out_of_memory", (torch.cuda.OutOfMemoryError,)))
     kept: dict[Job, torch.Tensor] = {}
     done = 0
     with _keeping(board, checkpoint) as save_now_and_then:
@@ -212,7 +209,6 @@ class _Lockstep:
 
     plan: Plan
     painter: Painter
-    first_layer: nn.Module
     rows: int
     out_of_memory: tuple[type[BaseException], ...]
 
@@ -253,7 +249,7 @@ class _Lockstep:
         if self.plan.component == "text":
             return self.painter(case.given(self._restored_states(case, batch)), seed, ())
         rows = [Restoration(draw) for draw in (*donors, *(job.draw for job in batch))]
-        states = encode_rows(case, self.first_layer, {}, rows)
+        states = encode_rows(case, {}, rows)
         return self.painter(case.given(states), seed, self._patches(case, batch, donors))[len(donors) :]
 
     def _restored_states(self, case: Case, batch: Sequence[Job]) -> torch.Tensor:
@@ -270,7 +266,7 @@ class _Lockstep:
             )
             for job in batch
         ]
-        return encode_rows(case, self.first_layer, {site.name: site for site in plan.sites}, restorations)
+        return encode_rows(case, {site.name: site for site in plan.sites}, restorations)
 
     def _patches(self, case: Case, batch: Sequence[Job], donors: Sequence[int | None]) -> list[Patch]:
         """What the UNet copies between the rows of a batch that has its donors in front."""
@@ -287,4 +283,4 @@ class _Lockstep:
 
 
 def _donor(job: Job, case: Case) -> int | None:
-    return None if job.donor is None else job.donor % case.corruption.draws
+    return None if job.donor is None else job.donor % case.draws

@@ -212,7 +212,6 @@ def _run(
         painter,
         _score(inputs.vae, scorer),
         rows=rows_that_fit(model, latent.image.shape, settings.rows),
-        first_layer=prompts[0].case.shares[0].entry,
         score_name=LATENT_DISTANCE if scorer is None else scorer.name,
         settings=kept,
         progress=_progress(model),

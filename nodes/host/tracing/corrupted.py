@@ -91,15 +91,13 @@ class CorruptedPrompt:
     def sites(self) -> tuple[Site, ...]:
         """The sites of the corrupted text encoders, one encoder after another; pooled vectors only where the
         CONDITIONING holds them."""
+        pooled = self.encoding.pooled - {""}
         encoders = [reading.encoder for reading in self.readings]
-        return tuple(site for one in encoders for site in one.sites(pooled=bool(one.name) and self._pooled(one.name)))
-
-    def _pooled(self, name: str) -> bool:
-        return name in self.encoding.pooled
+        return tuple(site for one in encoders for site in one.sites(pooled=one.name in pooled))
 
     def encode(self, rows: Sequence[Restoration]) -> torch.Tensor:
         """Some rows as :meth:`Encoding.rows` packs them."""
-        return encode_rows(self.case, self.case.shares[0].entry, {site.name: site for site in self.sites}, rows)
+        return encode_rows(self.case, {site.name: site for site in self.sites}, rows)
 
     def conditioning(self, restoration: Restoration) -> Conditioning:
         """One row as a CONDITIONING."""
@@ -181,18 +179,8 @@ def corrupt_prompt(
         )
         encoder = reading.encoder
         shares.append(Share(encoder.name, corruption, encoder.stack.entry, reading.chunks, reading.chunk))
-    first = shares[0]
     encoding = Encoding.of(clip, prompt, encoders, every=settings.encoder == ALL_ENCODERS)
-    case = Case(
-        prompt,
-        subject,
-        first.corruption,
-        encoding.rows,
-        chunks=first.chunks,
-        chunk=first.chunk,
-        shares=tuple(shares),
-        given=encoding.conditioning,
-    )
+    case = Case(prompt, subject, tuple(shares), encoding.rows, given=encoding.conditioning)
     return CorruptedPrompt(case, encoding, readings)
 
 

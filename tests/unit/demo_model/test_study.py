@@ -39,10 +39,6 @@ def painted(scene, rng):
     return torch.from_numpy(paint(SHAPES, scene, 128, rng)).permute(2, 0, 1).float() / 255
 
 
-def first_layer(pipeline):
-    return getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder).encoder.layers[0]
-
-
 def test_the_sampler_paints_what_the_pipeline_paints(pipeline, sampler):
     latents = sampler(pipeline.encode([PROMPT]), 7, [])
     torch.testing.assert_close(sampler.decode(latents), pipeline.paint([PROMPT], [7], steps=2), atol=1e-4, rtol=0)
@@ -50,13 +46,13 @@ def test_the_sampler_paints_what_the_pipeline_paints(pipeline, sampler):
 
 def test_a_case_hides_the_subject_and_nothing_before_it(pipeline):
     case = make_case(pipeline, PROMPT, "van gogh", draws=2)
-    assert case.corruption.draws == 3, "one for the controls"
-    assert len(case.columns) == len(PLACES) and case.columns[0] == (case.corruption.positions[-1],)
+    assert case.draws == 3, "one for the controls"
+    assert len(case.columns) == len(PLACES) and case.columns[0] == (case.shares[0].corruption.positions[-1],)
     with torch.no_grad():
-        clean, hidden = encode_rows(case, first_layer(pipeline), {}, [Restoration(None), Restoration(0)])
+        clean, hidden = encode_rows(case, {}, [Restoration(None), Restoration(0)])
     torch.testing.assert_close(clean, pipeline.encode([PROMPT])[0], atol=1e-5, rtol=1e-4)
     changed = (clean - hidden).abs().amax(-1) > 1e-4
-    start = case.corruption.positions[0]
+    start = case.shares[0].corruption.positions[0]
     assert not changed[:start].any() and changed[start:].all()
     with pytest.raises(SubjectError):
         make_case(pipeline, PROMPT, "monet")
@@ -123,9 +119,7 @@ def test_gradients_flow_from_a_score_to_every_site(pipeline, scorer, sampler):
     assert everything["unet-steps"].columns == ("step 1", "step 2")
     text = dataclasses.replace(everything.pop("text"), columns=("subject and later",))
     for plan in (text, *everything.values()):
-        found = attribute(
-            [case], plan, sampler, score, first_layer=first_layer(pipeline), score_name="style"
-        ).average_indirect_effect()
+        found = attribute([case], plan, sampler, score, score_name="style").average_indirect_effect()
         assert found.isfinite().all()
         # What runs before the first cross-attention of the first step has not met the text.
         blind = {"unet.down.0.a0.self_attn", "unet.down.0.r0.resnet"} if plan.columns[0] == "step 1" else set()

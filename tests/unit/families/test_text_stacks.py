@@ -104,10 +104,10 @@ def test_taps_and_the_pooled_vector_are_restored_by_themselves():
         taps, pooled = encoder(embeds=plain.repeat(rows, 1, 1))
         return torch.cat([taps.flatten(1), pooled], dim=1)
 
-    case = Case("", "", corruption, encode, shares=(share,))
+    case = Case("", "", (share,), encode)
     rows = [Restoration(None), Restoration(0)]
     rows += [Restoration(0, (name,), {"qwen": (1,)}) for name in sites]
-    clean, hidden, first, second, pooled = encode_rows(case, encoder, sites, rows)
+    clean, hidden, first, second, pooled = encode_rows(case, sites, rows)
     size = plain.numel()
     parts = {"first": slice(0, size), "second": slice(size, 2 * size), "pooled": slice(2 * size, None)}
     for own, row in (("first", first), ("second", second), ("pooled", pooled)):
@@ -116,4 +116,4 @@ def test_taps_and_the_pooled_vector_are_restored_by_themselves():
     assert not torch.equal(clean[parts["pooled"]], hidden[parts["pooled"]])
     other = {"text.l.0.mlp": text_stack(make_encoder()).sites("l")[1]}
     with pytest.raises(InterventionError, match=r"text\.l\.0\.mlp is in a text encoder that is not corrupted"):
-        encode_rows(case, encoder, other, [Restoration(0, ("text.l.0.mlp",), {"l": (1,)})])
+        encode_rows(case, other, [Restoration(0, ("text.l.0.mlp",), {"l": (1,)})])

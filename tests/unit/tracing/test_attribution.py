@@ -77,11 +77,10 @@ def linear_score(scale):
     return score
 
 
-def traced_and_estimated(encoder, cases, plan, sampler, score, **options):
-    first = layers_of(encoder)[0]
+def traced_and_estimated(cases, plan, sampler, score, **options):
     with torch.no_grad():
-        traced = sweep(cases, plan, sampler, score, first_layer=first, rows=8, score_name="s").trace
-    return traced, attribute(cases, plan, sampler, score, first_layer=first, score_name="s", **options)
+        traced = sweep(cases, plan, sampler, score, rows=8, score_name="s").trace
+    return traced, attribute(cases, plan, sampler, score, score_name="s", **options)
 
 
 def text_plan(encoder, kinds=None, **changes):
@@ -114,7 +113,7 @@ def test_exact_where_what_follows_is_linear():
     plan = text_plan(encoder)
     last = [f"text.{LAYERS - 1}.mlp", f"text.{LAYERS - 1}.hidden"]
     plan = dataclasses.replace(plan, groups=windows(select(plan.sites, names=",".join(last)), 1))
-    traced, estimated = traced_and_estimated(encoder, [case], plan, NoSampler(), linear_score(1.0))
+    traced, estimated = traced_and_estimated([case], plan, NoSampler(), linear_score(1.0))
     assert_near(estimated, traced, 1e-5)
     assert rank_correlation(traced, estimated) == pytest.approx(1.0)
     # The last hidden state at all positions carries everything.
@@ -128,7 +127,7 @@ def test_first_order_for_every_site_token_and_step(component):
     encoder, unet = make_encoder().double(), make_unet().double()
     case = make_case(encoder, columns=COLUMNS.values(), multiple=1e-4)
     plan = text_plan(encoder) if component == "text" else unet_plan(unet)
-    traced, estimated = traced_and_estimated(encoder, [case], plan, Euler(unet), linear_score(1e4))
+    traced, estimated = traced_and_estimated([case], plan, Euler(unet), linear_score(1e4))
     assert_near(estimated, traced, 1e-2)
     assert rank_correlation(traced, estimated) > 0.98
     assert hooks_of(encoder) == hooks_of(unet) == 0
@@ -144,10 +143,9 @@ def test_more_points_follow_a_bent_path_better():
     plan = dataclasses.replace(text_plan(encoder), columns=("all",), draws=1)
     plan = dataclasses.replace(plan, groups=windows(select(plan.sites, names="text.0.hidden"), 1))
     case = dataclasses.replace(case, columns=(None,))
-    first = layers_of(encoder)[0]
     errors = []
     for points in (1, 4, 64):
-        got = attribute([case], plan, NoSampler(), linear_score(1.0), first_layer=first, score_name="s", points=points)
+        got = attribute([case], plan, NoSampler(), linear_score(1.0), score_name="s", points=points)
         errors.append(abs(float(got.average_indirect_effect()) - float(got.total_effects().mean())))
     assert errors[2] < 0.2 * errors[0]
     assert errors[2] < errors[1] < errors[0]
@@ -156,11 +154,9 @@ def test_more_points_follow_a_bent_path_better():
 def test_steps_together_are_the_sum_of_each():
     encoder, unet = make_encoder().double(), make_unet().double()
     case = make_case(encoder)
-    plan, first = unet_plan(unet), layers_of(encoder)[0]
+    plan = unet_plan(unet)
     whole = dataclasses.replace(plan, columns=("all",), steps=(None,))
-    each, together = (
-        attribute([case], p, Euler(unet), linear_score(1.0), first_layer=first, score_name="s") for p in (plan, whole)
-    )
+    each, together = (attribute([case], p, Euler(unet), linear_score(1.0), score_name="s") for p in (plan, whole))
     torch.testing.assert_close(
         together.average_indirect_effect()[:, 0], each.average_indirect_effect().sum(1), rtol=1e-4, atol=1e-5
     )
@@ -170,11 +166,8 @@ def test_a_window_is_the_sum_of_its_sites():
     encoder = make_encoder().double()
     case = make_case(encoder, columns=COLUMNS.values())
     plan = text_plan(encoder, ["mlp"])
-    first = layers_of(encoder)[0]
     wide = dataclasses.replace(plan, groups=(tuple(group[0] for group in plan.groups),))
-    each, together = (
-        attribute([case], p, NoSampler(), linear_score(1.0), first_layer=first, score_name="s") for p in (plan, wide)
-    )
+    each, together = (attribute([case], p, NoSampler(), linear_score(1.0), score_name="s") for p in (plan, wide))
     torch.testing.assert_close(
         together.average_indirect_effect(), each.average_indirect_effect().sum(0, keepdim=True), rtol=1e-4, atol=1e-5
     )
@@ -183,13 +176,13 @@ def test_a_window_is_the_sum_of_its_sites():
 def test_what_cannot_be_estimated_is_refused():
     encoder = make_encoder().double()
     case = make_case(encoder, columns=COLUMNS.values())
-    plan, first, score = text_plan(encoder), layers_of(encoder)[0], linear_score(1.0)
+    plan, score = text_plan(encoder), linear_score(1.0)
     with pytest.raises(TraceError, match="one point"):
-        attribute([case], plan, NoSampler(), score, first_layer=first, score_name="s", points=0)
+        attribute([case], plan, NoSampler(), score, score_name="s", points=0)
     with pytest.raises(TraceError, match="Severed"):
-        attribute([case], dataclasses.replace(plan, sever="mlp"), NoSampler(), score, first_layer=first, score_name="s")
+        attribute([case], dataclasses.replace(plan, sever="mlp"), NoSampler(), score, score_name="s")
     with pytest.raises(TraceError, match="score"):
-        attribute([case], plan, NoSampler(), lambda r, c, p: torch.zeros(len(r)), first_layer=first, score_name="s")
+        attribute([case], plan, NoSampler(), lambda r, c, p: torch.zeros(len(r)), score_name="s")
 
     def without_gradients(rows, encode=case.encode):
         with torch.no_grad():
@@ -197,7 +190,7 @@ def test_what_cannot_be_estimated_is_refused():
 
     deaf = dataclasses.replace(case, encode=without_gradients)
     with pytest.raises(TraceError, match="text encoder"):
-        attribute([deaf], plan, NoSampler(), score, first_layer=first, score_name="s")
+        attribute([deaf], plan, NoSampler(), score, score_name="s")
     assert hooks_of(encoder) == 0
 
 
@@ -205,7 +198,7 @@ def test_ranks_of_ties_and_of_other_cells():
     encoder = make_encoder().double()
     case = make_case(encoder, columns=COLUMNS.values())
     plan = text_plan(encoder)
-    trace = attribute([case], plan, NoSampler(), linear_score(1.0), first_layer=layers_of(encoder)[0], score_name="s")
+    trace = attribute([case], plan, NoSampler(), linear_score(1.0), score_name="s")
     assert rank_correlation(trace, trace) == pytest.approx(1.0)
     mirrored = dataclasses.replace(trace, restored=2 * trace.corrupted[..., None, None] - trace.restored)
     assert rank_correlation(trace, mirrored) == pytest.approx(-1.0)

@@ -161,5 +161,5 @@ def test_words_of_fewer_tokens_are_filled_up_with_their_last_and_may_share_a_tok
 
 
 def test_a_case_of_several_parts_finds_its_rows():
-    case = dataclasses.replace(make_case(make_encoder()), chunks=3, chunk=2)
-    assert [case.index(row) for row in range(3)] == [(2,), (5,), (8,)]
+    share = dataclasses.replace(make_case(make_encoder()).shares[0], chunks=3, chunk=2)
+    assert [share.index(row) for row in range(3)] == [(2,), (5,), (8,)]

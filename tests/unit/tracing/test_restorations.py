@@ -32,6 +32,11 @@ def names(model, kind):
     return tuple(site.name for site in text_sites(model) if site.kind == kind)
 
 
+def with_share(case, **changes):
+    """A case whose only text encoder has something else."""
+    return dataclasses.replace(case, shares=(dataclasses.replace(case.shares[0], **changes),))
+
+
 @pytest.fixture
 def encoder():
     return make_encoder()
@@ -113,7 +118,7 @@ def test_replacement_gives_the_other_words(encoder):
     case = make_case(encoder)
     table = getattr(encoder, "text_model", encoder).embeddings.token_embedding.weight
     swap = replacement(table[[9, 10]], SUBJECT, table[[20, 21]])
-    got = states(encoder, dataclasses.replace(case, corruption=swap), Restoration(0))
+    got = states(encoder, with_share(case, corruption=swap), Restoration(0))
     want = encoder(torch.tensor([[58, 7, 8, 20, 21, 11, 12, 59, 59, 59]])).last_hidden_state
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
@@ -182,7 +187,7 @@ def test_long_prompts_are_rows_of_their_own(encoder):
         out = encoder(ids.repeat(rows, 1)).last_hidden_state
         return out.reshape(rows, 2 * CONTEXT, WIDTH)
 
-    long = dataclasses.replace(case, encode=two_chunks, chunks=2, chunk=1)
+    long = dataclasses.replace(with_share(case, chunks=2, chunk=1), encode=two_chunks)
     rows = (Restoration(None), Restoration(0), Restoration(1, ("text.1.mlp",), (LAST,)))
     short_states, long_states = states(encoder, case, *rows), states(encoder, long, *rows)
     torch.testing.assert_close(long_states[:, CONTEXT:], short_states, atol=1e-5, rtol=1e-4)

@@ -15,7 +15,7 @@ from diff_quickfix.tracing.runs.interventions import Patch
 from diff_quickfix.tracing.runs.lockstep import sweep
 from diff_quickfix.tracing.runs.plan import Plan, jobs_of
 from diff_quickfix.tracing.scores.latent import latent_distance
-from tiny_models import layers_of, make_case, make_encoder, make_unet, states
+from tiny_models import make_case, make_encoder, make_unet, states
 from tiny_sweeps import COLUMNS, assert_same, paint_text, run_text, run_unet, text_plan, unet_painter, unet_plan
 
 
@@ -87,7 +87,6 @@ def test_a_checkpoint_with_another_setting_is_refused_by_its_name(encoder, tmp_p
             plan,
             paint_text,
             latent_distance,
-            first_layer=layers_of(encoder)[0],
             rows=99,
             checkpoint=file,
             **more,
@@ -161,7 +160,7 @@ def test_a_scores_clean_run_is_the_seeds_own(encoder):
 
     plan = small(encoder)
     case = make_case(encoder, columns=COLUMNS.values())
-    sweep([case], plan, paint_text, score, first_layer=layers_of(encoder)[0], rows=4, score_name="d")
+    sweep([case], plan, paint_text, score, rows=4, score_name="d")
     clean = states(encoder, case, Restoration(None))
     wanted = [paint_text(clean, seed, ()).flatten() for seed in plan.seeds]
     assert len(set(seen)) == 2
@@ -216,7 +215,7 @@ def test_controls_need_a_second_draw_of_every_prompt(encoder):
     cases = [make_case(encoder, draws=draws, columns=COLUMNS.values()) for draws in (2, 1)]
     plan = small(encoder, draws=1)
     with pytest.raises(TraceError, match="second draw"):
-        sweep(cases, plan, paint_text, latent_distance, first_layer=layers_of(encoder)[0], rows=4, score_name="d")
+        sweep(cases, plan, paint_text, latent_distance, rows=4, score_name="d")
 
 
 # --- UNet ------------------------------------------------------------------------------------------------------------
@@ -245,7 +244,6 @@ def test_a_unet_batch_counts_its_donors_and_shrinks_when_memory_runs_out():
             plan,
             limited(most),
             latent_distance,
-            first_layer=layers_of(encoder)[0],
             rows=rows,
             score_name="d",
         ).trace

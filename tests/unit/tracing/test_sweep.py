@@ -175,7 +175,6 @@ def test_a_score_that_is_no_number_is_refused(encoder, value):
             text_plan(encoder),
             paint_text,
             lambda results, *_: torch.full((len(results),), value),
-            first_layer=layers_of(encoder)[0],
             rows=4,
             score_name="d",
         )
@@ -197,7 +196,7 @@ def test_knowledge_planted_in_one_attention_layer_is_traced_to_it(layer):
     kept = select(text_sites(encoder), kinds=["self_attn", "mlp"])
     plan = text_plan(encoder, groups=windows(kept, 1), columns=("last",), controls=0)
     case = make_case(encoder, columns=[(LAST,)])
-    trace = sweep([case], plan, paint, latent_distance, first_layer=layers_of(encoder)[0], rows=9, score_name="d").trace
+    trace = sweep([case], plan, paint, latent_distance, rows=9, score_name="d").trace
     effects = trace.average_indirect_effect()[:, 0]
     best = trace.sites[int(effects.argmax())]
     assert best == f"text.{layer}.self_attn"
@@ -272,7 +271,6 @@ def test_nothing_to_trace_is_refused(encoder):
             text_plan(encoder, draws=1),
             paint_text,
             latent_distance,
-            first_layer=layers_of(encoder)[0],
             rows=4,
             score_name="d",
         )
@@ -282,8 +280,6 @@ def test_controls_restore_from_another_draw(encoder):
     """The null must not contain the clean run: with two draws of opposite meaning it scores like a corrupted run."""
     plan = text_plan(encoder, groups=((text_sites(encoder)[-1],),), columns=("all",), controls=1)
     case = make_case(encoder, columns=[None])
-    trace = sweep(
-        [case], plan, paint_text, latent_distance, first_layer=layers_of(encoder)[0], rows=8, score_name="d"
-    ).trace
+    trace = sweep([case], plan, paint_text, latent_distance, rows=8, score_name="d").trace
     # Restoring the last hidden state at all positions from another draw is that other draw's corrupted run.
     torch.testing.assert_close(trace.control[..., 0, 0], trace.corrupted[..., 1], atol=1e-5, rtol=0)
