@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import numpy as np
 import torch
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from ..quickfix import EditReport, WeightEdit
 from .host.connected import is_empty, require_inputs
+from .host.files import shown_path
 
 __all__ = [
     "CausalTraceType",
@@ -78,13 +78,8 @@ def report_ui(report: str, measures: dict[str, Any] | None = None) -> dict[str, 
 
 
 def saved_ui(path: Path) -> dict[str, list[Any]]:
-    """What a node returns for the page to say where a file lies, within ComfyUI's folder if it does, and its size in
-    bytes."""
-    base = Path(folder_paths.base_path).resolve()
-    shown = path.resolve()
-    if shown.is_relative_to(base):
-        shown = shown.relative_to(base)
-    return {"diff_quickfix_saved": [{"file": shown.as_posix(), "bytes": path.stat().st_size}]}
+    """What a node returns for the page to say where a file lies, and its size in bytes."""
+    return {"diff_quickfix_saved": [{"file": shown_path(path), "bytes": path.stat().st_size}]}
 
 
 def reporting(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:

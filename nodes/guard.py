@@ -6,7 +6,7 @@ import json
 
 import torch
 
-from ..quickfix import ENCODERS, KNOWN_NAMES, PRESERVE_SETS, prompts_of_text, scan, text_of_prompts
+from ..quickfix import ENCODERS, KNOWN_NAMES, PRESERVE_SETS, Hit, prompts_of_text, scan, text_of_prompts
 from ..quickfix.measure.charts import draw_report
 from .api import Node, WeightEditType, image_of, io, report_ui, reporting, schema
 from .edit_inputs import model_input
@@ -140,8 +140,10 @@ class CollateralRadar(Node):
         proposed = dict.fromkeys(prompt for radar in radars for prompt in radar.proposal())
         # Of a name that several encoders move, the farthest.
         every = sorted((hit for radar in radars for hit in radar.hits), key=lambda hit: -hit.drift)
-        worst = {hit.prompt: [*hit] for hit in reversed(every)}
-        shown = {"hits": sorted(worst.values(), key=lambda hit: -hit[1])[:hits]}
+        worst: dict[str, Hit] = {}
+        for hit in every:
+            worst.setdefault(hit.prompt, hit)
+        shown = {"hits": [[*hit] for hit in list(worst.values())[:hits]]}
         return io.NodeOutput(report, text_of_prompts(tuple(proposed)), ui=report_ui(report, shown))
 
 

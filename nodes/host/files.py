@@ -44,6 +44,12 @@ def free_path(prefix: str) -> Path:
     return path
 
 
+def shown_path(path: Path) -> str:
+    """How a file is told to users: within ComfyUI's folder if it lies there, else whole."""
+    base, whole = Path(folder_paths.base_path).resolve(), path.resolve()
+    return (whole.relative_to(base) if whole.is_relative_to(base) else whole).as_posix()
+
+
 def loras_folder() -> Path:
     """The folder that edits are saved to: ``output/loras``, else the first folder that ComfyUI's LoRA loaders read."""
     folders = folder_paths.get_folder_paths(LORAS)

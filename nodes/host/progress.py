@@ -26,26 +26,33 @@ def progress_bar() -> Callable[[int, int], None]:
 
 def say(text: str) -> None:
     """Show a line of text on the running node. Nothing happens outside a node or without a server."""
-    running, server = get_executing_context(), _server()
-    if running is not None and server is not None:
-        server.send_progress_text(text, running.node_id)
+    node = _node_of_a_server()
+    if node is not None:
+        from server import PromptServer
+
+        PromptServer.instance.send_progress_text(text, node)
 
 
 def send(event: str, data: dict[str, Any]) -> None:
     """Send the page that queued the running node an event of the pack, with the node's id as ``node_id`` beside its
     data. Nothing happens outside a node or without a server."""
-    running, server = get_executing_context(), _server()
-    if running is not None and server is not None:
-        server.send_sync(event, {**data, "node_id": running.node_id}, server.client_id)
+    node = _node_of_a_server()
+    if node is not None:
+        from server import PromptServer
+
+        PromptServer.instance.send_sync(event, {**data, "node_id": node}, PromptServer.instance.client_id)
 
 
-def _server() -> Any:
+def _node_of_a_server() -> str | None:
+    """The running node's id; None outside a node or without a server."""
+    running = get_executing_context()
     try:
         # Not at the top: importing ComfyUI's server starts half of it. Around a running node it is there already.
         from server import PromptServer
     except ImportError:
         return None
-    return getattr(PromptServer, "instance", None)
+    served = getattr(PromptServer, "instance", None) is not None
+    return running.node_id if running is not None and served else None
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """Runs of ComfyUI's stock sampler, and the inputs of the tracing nodes."""
 
 import torch
-from conditioning import encode
 
 PROMPT = "a red circle on grass, in the style of van gogh"
 STEPS = 4
@@ -17,7 +16,10 @@ def sample(model, positive, negative, *, batch=1, cfg=4.0, seed=3, sampler="eule
 
 def conditioning(clip, text):
     """A prompt as the stock sampler takes it."""
-    return [[encode(clip, text), {}]]
+    import nodes as stock
+
+    with torch.inference_mode():
+        return stock.CLIPTextEncode().encode(clip, text)[0]
 
 
 def sweep_inputs(shapes, **changes):

@@ -96,7 +96,10 @@ def test_the_radar_proposes_what_the_next_edit_spares(run, shapes, edit):
     edited, change, _ = edit(clip)
     output = run("CollateralRadar", clip, change, 6)
     report, preserve = output.args
-    assert output.ui["diff_quickfix_report"] == [report]
+    told, numbers = output.ui["diff_quickfix_report"]
+    rows = [line.split("%", 1) for line in report.splitlines()[1:]]
+    assert told == report and [f"{drift:.2%}" for _, drift in numbers["hits"]] == [f"{row[0].strip()}%" for row in rows]
+    assert all(name in row[1] for (name, _), row in zip(numbers["hits"], rows, strict=True))
     hits = [line.split("%", 1)[1].strip() for line in report.splitlines()[1:]]
     assert len(hits) == 6 and "van gogh" not in report.lower()
     assert [prompt for prompt in hits if prompt in prompts_of_text(preserve)] == list(prompts_of_text(preserve))
@@ -164,8 +167,11 @@ def test_a_rival_style_is_no_good_target_however_far_it_takes_the_concept(run, s
     rivals = ("georges seurat", "bridget riley", "katsushika hokusai")
     output = run("FindTarget", shapes[1], **TARGET_INPUTS, candidates="\n".join((*rivals, "painting", "photo")))
     target, lam, report, picture = output.args
-    assert target in ("painting", "photo") and output.ui["diff_quickfix_report"] == [report]
+    told, numbers = output.ui["diff_quickfix_report"]
+    assert target in ("painting", "photo") and told == report and numbers["source"] == "van gogh"
     rows = {line[:20].strip(): float(line[20:].split("%")[0]) for line in report.splitlines()[2:7]}
+    found = {name: 100 * moved for name, moved, _ in numbers["targets"]}
+    assert found == pytest.approx(rows, abs=0.06)
     assert min(rows["painting"], rows["photo"]) > 50 > 20 > max(rows[rival] for rival in rivals)
     assert picture.shape[0] == 1 and picture.shape[3] == 3 and 0 <= picture.min() < picture.max() <= 1
     assert edit(shapes[1], target=target, preset="auto")[1].settings.lam == lam
