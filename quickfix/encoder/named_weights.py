@@ -1,4 +1,4 @@
-"""Weights by name: out of a function, with some of them replaced, or those below one part."""
+"""Weights by name: out of a function, with some of them replaced, those below one part, or read once each."""
 
 from __future__ import annotations
 
@@ -56,3 +56,25 @@ class WeightsBelow(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+class KeptWeights(Mapping[str, torch.Tensor]):
+    """Some weights, each of which is read once and kept."""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor]) -> None:
+        self._weights = weights
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name not in self._kept:
+            self._kept[name] = self._weights[name]
+        return self._kept[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._weights
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from ..layers import NamedLayers, rotary_turns, turned
+from ..named_weights import KeptWeights
 
 _EPS, _THETA = 1e-6, 10_000.0
 
@@ -25,9 +26,8 @@ class Adapter(NamedLayers):
     """
 
     def __init__(self, weights: Mapping[str, torch.Tensor], device: torch.device) -> None:
-        self.weights, self.eps, self.device = weights, _EPS, device
         # It runs once for each caption.
-        self._kept: dict[str, torch.Tensor] = {}
+        self.weights, self.eps, self.device = KeptWeights(weights), _EPS, device
         starts = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
         self._blocks = len(starts)
 
@@ -58,11 +58,6 @@ class Adapter(NamedLayers):
         q, k = (_placed(self._norm(heads, f"{name}.{part}_norm")) for heads, part in ((q, "q"), (k, "k")))
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self._linear(mixed, f"{name}.o_proj")
-
-    def _named(self, name: str) -> torch.Tensor:
-        if name not in self._kept:
-            self._kept[name] = self.weights[name]
-        return self._kept[name]
 
 
 def _placed(heads: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,14 @@ is tested.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from ..layers import NamedLayers
+from ..named_weights import KeptWeights
 
 _EPS = 1e-5
 # Of each tree: the network, the norm before the door, and what a block calls its parts.
@@ -28,6 +30,27 @@ _DIFFUSERS = (
 )
 
 
+class Tree(NamedTuple):
+    """What a tree calls the text network, the weight of the norm before the door, and the parts of a block."""
+
+    network: str
+    last: str
+    parts: tuple[str, ...]
+
+    @property
+    def projector(self) -> str:
+        """The weight that sums up the layers, (1, layers)."""
+        return f"{self.network}.projector.weight"
+
+
+_TREES = (Tree("txtfusion", "txtmlp.0.scale", _COMFYUI), Tree("text_fusion", "txt_in.norm.weight", _DIFFUSERS))
+
+
+def tree_of(names: Container[str]) -> Tree:
+    """ComfyUI's tree or diffusers', by the names of the image model's parameters."""
+    return next(tree for tree in _TREES if tree.projector in names)
+
+
 class Fusion(NamedLayers):
     """The text network and the norm behind it.
 
@@ -37,35 +60,31 @@ class Fusion(NamedLayers):
     """
 
     def __init__(self, weights: Mapping[str, torch.Tensor], device: torch.device) -> None:
-        self.weights, self.eps, self.device = weights, _EPS, device
-        comfyui = "txtfusion.projector.weight" in weights
-        self._network, self._last = (
-            ("txtfusion", "txtmlp.0.scale") if comfyui else ("text_fusion", "txt_in.norm.weight")
-        )
-        self._parts = dict(zip(_PARTS, _COMFYUI if comfyui else _DIFFUSERS, strict=True))
         # It runs once for each length of captions.
-        self._kept: dict[str, torch.Tensor] = {}
+        self.weights, self.eps, self.device = KeptWeights(weights), _EPS, device
+        self._tree = tree_of(weights)
+        self._parts = dict(zip(_PARTS, self._tree.parts, strict=True))
 
     @property
     def layers(self) -> int:
         """How many layers of the text encoder it reads."""
-        return int(self._named(f"{self._network}.projector.weight").shape[1])
+        return int(self._named(self._tree.projector).shape[1])
 
     def fused(self, states: torch.Tensor) -> torch.Tensor:
         """States (n, tokens, layers, width) to (n, tokens, width), before the norm."""
         x = self._blocks(states.to(self.device, torch.float32).flatten(0, 1), "layerwise_blocks")
         x = x.unflatten(0, states.shape[:2]).transpose(2, 3)
-        x = self._linear(x, f"{self._network}.projector").squeeze(-1)
+        x = self._linear(x, f"{self._tree.network}.projector").squeeze(-1)
         return self._blocks(x, "refiner_blocks")
 
     def normed(self, states: torch.Tensor) -> torch.Tensor:
         """What the door reads, of what :meth:`fused` gives."""
-        return self._scaled(states, self._last)
+        return self._scaled(states, self._tree.last)
 
     def _blocks(self, x: torch.Tensor, kind: str) -> torch.Tensor:
         number = 0
-        while f"{self._network}.{kind}.{number}.{self._parts['norm_1']}" in self.weights:
-            x = self._block(x, f"{self._network}.{kind}.{number}.")
+        while f"{self._tree.network}.{kind}.{number}.{self._parts['norm_1']}" in self.weights:
+            x = self._block(x, f"{self._tree.network}.{kind}.{number}.")
             number += 1
         return x
 
@@ -85,8 +104,3 @@ class Fusion(NamedLayers):
 
     def _scaled(self, x: torch.Tensor, name: str) -> torch.Tensor:
         return F.rms_norm(x, x.shape[-1:], self._weight(name) + 1.0, self.eps)
-
-    def _named(self, name: str) -> torch.Tensor:
-        if name not in self._kept:
-            self._kept[name] = super()._named(name)
-        return self._kept[name]

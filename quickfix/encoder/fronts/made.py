@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from ....families.doors import Family
 from ..layers import NamedLayers
-from ..named_weights import WeightsBelow
+from ..named_weights import KeptWeights, WeightsBelow
 from ..row_states import MakeStates
 from .adapter import Adapter
-from .fusion import Fusion
+from .fusion import Fusion, tree_of
 
 Weights = Mapping[str, torch.Tensor]
 _PROJECTIONS = ("y_embedder.y_proj.fc{}", "caption_projection.linear_{}")
@@ -29,18 +29,12 @@ class _Network(NamedLayers):
     """PixArt's network of two linear maps."""
 
     def __init__(self, weights: Weights, device: torch.device) -> None:
-        self.weights, self.eps, self.device = weights, 0.0, device
-        self._kept: dict[str, torch.Tensor] = {}
+        self.weights, self.eps, self.device = KeptWeights(weights), 0.0, device
         self._name = next(name for name in _PROJECTIONS if f"{name.format(1)}.weight" in weights)
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         hidden = F.gelu(self._linear(states, self._name.format(1)), approximate="tanh")
         return self._linear(hidden, self._name.format(2))
-
-    def _named(self, name: str) -> torch.Tensor:
-        if name not in self._kept:
-            self._kept[name] = super()._named(name)
-        return self._kept[name]
 
 
 def _norm(weights: Weights, device: torch.device, name: str, eps: float) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -106,7 +100,7 @@ def front_widths(family: Family, shapes: Mapping[str, Sequence[int]], width: int
         name = next(name for name in _PROJECTIONS if f"{name.format(1)}.weight" in shapes)
         return shapes[f"{name.format(1)}.weight"][1], 1, shapes[f"{name.format(2)}.weight"][0]
     if family.name == "krea2":
-        own = next(name for name in ("txtfusion", "text_fusion") if f"{name}.projector.weight" in shapes)
-        norm = shapes["txtmlp.0.scale" if own == "txtfusion" else "txt_in.norm.weight"][0]
-        return norm, shapes[f"{own}.projector.weight"][1], norm
+        tree = tree_of(shapes)
+        norm = shapes[tree.last][0]
+        return norm, shapes[tree.projector][1], norm
     return width, 1, width

@@ -18,6 +18,7 @@ from ..row_states import UNKNOWN, RowReading, RowStates
 from ..t5_tower import T5Tower
 from ..token_table import TokenTable
 from ..tower import TextTower
+from .fusion import tree_of
 from .made import Weights, front_widths, make_front
 
 # Of Stable Diffusion 3 the two CLIPs are read as SDXL's are.
@@ -113,7 +114,4 @@ def require_width(doors: Sequence[Door], width: int) -> None:
 
 
 def _taps(family: Family, weights: Weights) -> int:
-    if family.name != "krea2":
-        return 1
-    own = next(name for name in ("txtfusion", "text_fusion") if f"{name}.projector.weight" in weights)
-    return int(weights[f"{own}.projector.weight"].shape[1])
+    return int(weights[tree_of(weights).projector].shape[1]) if family.name == "krea2" else 1
