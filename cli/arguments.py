@@ -27,6 +27,7 @@ examples:
 
 exit codes: 0 done, 1 error, 2 wrong usage"""
 ENCODERS = ("clip_l", "clip_h", "sdxl_clip_l", "sdxl_clip_g")
+BREADTHS = ("none", "short", "broad")
 SHORT_ENCODERS = {"clip_g": "sdxl_clip_g"}
 POSITIONS = {
     "last": "last subject token",
@@ -35,7 +36,6 @@ POSITIONS = {
 }
 NAMINGS = ("kohya", "comfyui", "diffusers")
 WAYS = ("text-encoder", "image-model", "auto")
-BREADTHS = {"none": "", "short": "short-1", "broad": "broad-1"}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

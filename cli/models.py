@@ -12,6 +12,7 @@ import torch
 
 from ..quickfix import (
     ALIGNED,
+    BREADTH_CHOICES,
     ENCODERS,
     ConceptEdit,
     EditReport,
@@ -38,7 +39,7 @@ from ..quickfix.edit import report_at
 from ..quickfix.encoder.tower import solving_device
 from ..quickfix.files.text_encoder_file import Tensors
 from ..text.prompts import PromptTokenizer
-from .arguments import BREADTHS, POSITIONS, SHORT_ENCODERS
+from .arguments import POSITIONS, SHORT_ENCODERS
 from .device import device_named
 
 Progress = Callable[[int, int], None]
@@ -286,7 +287,7 @@ def _encoder_settings(options: argparse.Namespace) -> EditSettings:
     base = preset(options.preset)
     lam = base.lam if options.lam is None else options.lam
     positions = POSITIONS[options.positions or "padding"]
-    breadth = BREADTHS[options.breadth]
+    breadth = BREADTH_CHOICES[options.breadth]
     changed = dataclasses.replace(base, layer=options.layer, lam=lam, positions=positions, breadth=breadth)
     return changed.keeping(options.preserve).keeping(options.hold, "hard")
 
@@ -322,5 +323,5 @@ def _door_settings(options: argparse.Namespace, base: EditSettings) -> EditSetti
     lam = None if options.preset == "auto" else base.lam
     lam = lam if options.lam is None else options.lam
     positions = base.positions if options.positions is None else POSITIONS[options.positions]
-    changed = dataclasses.replace(base, lam=lam, positions=positions, breadth=BREADTHS[options.breadth])
+    changed = dataclasses.replace(base, lam=lam, positions=positions, breadth=BREADTH_CHOICES[options.breadth])
     return changed.keeping(options.preserve).keeping(options.hold, "hard")

@@ -5,11 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ..quickfix import POSITIONS, PRESERVE_MODES, ConceptEdit, EditSettings, combine, preset, prompts_of_text
+from ..quickfix import (
+    AUTO_BREADTH,
+    BREADTH_CHOICES,
+    POSITIONS,
+    PRESERVE_MODES,
+    ConceptEdit,
+    EditSettings,
+    combine,
+    preset,
+    prompts_of_text,
+)
 from ..quickfix.concepts.typed import refuse_syntax
 from ..text.captions import KINDS
 from .api import ConceptEditsType, io
-from .host.breadth import NAME_LISTS
 
 DEFAULT_POSITIONS = "default"
 
@@ -130,7 +139,7 @@ def preserve_mode_input() -> io.Input:
 def breadth_input(default: str) -> io.Input:
     return io.Combo.Input(
         "breadth",
-        options=list(NAME_LISTS),
+        options=[AUTO_BREADTH, *BREADTH_CHOICES],
         default=default,
         optional=True,
         advanced=True,

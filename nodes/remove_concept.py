@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..quickfix import POSITIONS, PRESERVE_MODES
+from ..quickfix import AUTO_BREADTH, POSITIONS, PRESERVE_MODES
 from .api import Node, WeightEditType, io, report_ui, reporting, schema
 from .edit_inputs import (
     breadth_input,
@@ -16,7 +16,6 @@ from .edit_inputs import (
     templates_input,
     wanted_concepts,
 )
-from .host.breadth import AUTO_LIST, NO_LIST
 from .host.editing.concept_removal import DOOR_CHOICES, WAYS, Removed, edit_doors_of, remove_concept
 from .host.editing.conditioning import apply_to_conditioning
 from .host.progress import progress_bar
@@ -135,7 +134,7 @@ class RemoveConcept(Node):
                     "image model: where the text enters it. text encoder: the paper's way, for Stable Diffusion 1.x "
                     "and 2.x.",
                 ),
-                *guarding_inputs(AUTO_LIST),
+                *guarding_inputs(AUTO_BREADTH),
             ],
             outputs=outputs(),
         )
@@ -156,7 +155,7 @@ class RemoveConcept(Node):
         templates: str = "",
         preserve_mode: str = PRESERVE_MODES[0],
         concepts=None,
-        breadth: str = AUTO_LIST,
+        breadth: str = AUTO_BREADTH,
     ) -> io.NodeOutput:
         removed = remove_concept(
             (model, clip),
@@ -220,7 +219,7 @@ class EditImageModel(Node):
                     tooltip="Which token positions of a caption are edited. Styles go with the last subject token "
                     "alone; things need what stands behind it too.",
                 ),
-                *guarding_inputs(NO_LIST),
+                *guarding_inputs("none"),
             ],
             outputs=outputs(),
         )
@@ -243,7 +242,7 @@ class EditImageModel(Node):
         templates: str = "",
         preserve_mode: str = PRESERVE_MODES[0],
         concepts=None,
-        breadth: str = NO_LIST,
+        breadth: str = "none",
     ) -> io.NodeOutput:
         removed = edit_doors_of(
             (model, clip),

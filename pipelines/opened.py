@@ -42,6 +42,7 @@ class OpenPipeline:
         weights: its parameters, by diffusers' names.
         states: reads the text states and pooled vectors.
         width: of the states that the doors read.
+        encoders: the text encoders.
     """
 
     family: Family
@@ -49,6 +50,7 @@ class OpenPipeline:
     weights: dict[str, torch.Tensor]
     states: PromptStates | RowStates | JoinedStates
     width: int
+    encoders: tuple[nn.Module, ...]
 
     @property
     def tokenizer(self) -> PromptTokenizer:
@@ -119,7 +121,7 @@ def open_pipeline(pipe: Any, *, clip_skip: int = 0) -> OpenPipeline:
         matrix = _projection(encoders[-1], family)
         projection = matrix.detach
     states = PromptStates(streams, prompts, family.name, projection)
-    return OpenPipeline(family, part, weights, states, states.width)
+    return OpenPipeline(family, part, weights, states, states.width, tuple(encoders))
 
 
 def _with_rows(pipe: Any, part: str, weights: dict[str, torch.Tensor], family: Family, clip_skip: int) -> OpenPipeline:
@@ -144,7 +146,7 @@ def _with_rows(pipe: Any, part: str, weights: dict[str, torch.Tensor], family: F
             f"The pipeline reads the layers {', '.join(map(str, chosen))} of its text encoder; expected "
             f"{', '.join(str(depth) for depth, _ in states.depths)}, as {family.title} does."
         )
-    return OpenPipeline(family, part, weights, states, width)
+    return OpenPipeline(family, part, weights, states, width, tuple(one for one, _ in parts))
 
 
 def _text_tower(encoder: nn.Module, reading: RowReading, family: Family) -> DecoderTower | T5Tower:

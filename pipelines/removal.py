@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from ..quickfix import ConceptEdit, WeightEdit, common_kind, compute_edit, edit_doors, require_fit, way_of
+from ..quickfix import (
+    ConceptEdit,
+    WeightEdit,
+    common_kind,
+    compute_edit,
+    edit_doors,
+    guarded_by,
+    require_fit,
+    way_of,
+)
 from .opened import PipelineError, open_pipeline
+
+Progress = Callable[[int, int], None]
 
 
 def remove_concept(
@@ -20,7 +31,9 @@ def remove_concept(
     way: str = "auto",
     doors: str | None = None,
     preserve: Sequence[str] = (),
+    breadth: str = "none",
     clip_skip: int = 0,
+    progress: Progress | None = None,
 ) -> WeightEdit:
     """Compute the edit that takes a concept away; the pipeline is not changed.
 
@@ -40,22 +53,38 @@ def remove_concept(
         way: "auto", "image model" or "text encoder" (:func:`~.quickfix.ways.way_of`).
         doors: shell patterns of the linear maps to edit, such as ``"*attn2.to_v"``; only for the image model.
         preserve: prompts that must keep their meaning, beside the built-in ones.
+        breadth: a list of names to keep, less what names a concept: "none", "short", "broad", or "auto", which is
+            what the node Remove Concept takes (:func:`~.quickfix.breadth_rules.default_breadth`). The text encoders
+            read all of it first, and once: its Gram matrix is kept in memory, or where
+            :func:`~.quickfix.breadth.keep_grams_in` says.
         clip_skip: as the pipeline is called with it.
+        progress: called with (captions done, all captions) while such a list is read for the first time.
 
     Raises:
         PipelineError, DoorError, TowerError: the pipeline cannot be edited.
         WayError: the model does not have the way.
-        PromptError: see :func:`compute_edit`.
+        PromptError, BreadthError: see :func:`compute_edit`.
+        ValueError: there is no such list.
     """
     concepts = _concepts(concept, becomes, kind)
     opened = open_pipeline(pipe, clip_skip=clip_skip)
     chosen = way_of(opened.family, common_kind(concepts), "image model" if doors else way)
     settings = chosen.settings.keeping(preserve)
     if not chosen.by_doors:
-        return compute_edit(opened.text_encoder, opened.tokenizer, concepts, settings)
-    states, edited = opened.states.remembering(), opened.doors(doors)
+        tower = opened.text_encoder
+        settings = guarded_by(settings, breadth, tower, opened.tokenizer, concepts, opened.encoders).settings
+        return compute_edit(tower, opened.tokenizer, concepts, settings, progress=progress)
+    edited, reader = opened.doors(doors), opened.states.remembering()
+    states = reader.tower()
     return edit_doors(
-        states.tower(), opened.tokenizer, concepts, settings, edited, opened.read, read_pooled=states.pooled
+        states,
+        opened.tokenizer,
+        concepts,
+        guarded_by(settings, breadth, states, opened.tokenizer, concepts, opened.encoders).settings,
+        edited,
+        opened.read,
+        read_pooled=reader.pooled,
+        progress=progress,
     )
 
 

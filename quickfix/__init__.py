@@ -12,7 +12,7 @@ Computing an edit never changes a model. The method: Basu et al., ICLR 2024, arX
 from ..families.clip import ENCODERS, NAMINGS, Encoder
 from ..output.json_records import to_json
 from .breadth import BreadthError, keep_grams_in
-from .breadth_rules import DefaultBreadth, default_breadth
+from .breadth_rules import AUTO_BREADTH, DefaultBreadth, Guarded, default_breadth, guarded_by
 from .concepts.built_in import (
     EVERYDAY,
     FINAL_CAPTIONS,
@@ -25,7 +25,7 @@ from .concepts.built_in import (
 from .concepts.changes import Changes, parse_changes
 from .concepts.concept import ConceptEdit
 from .concepts.lists import ConceptList, ConceptListError, combine, parse_concepts, read_concepts, text_of_concepts
-from .concepts.names import BREADTHS, BROAD, NO_BREADTH, SHORT, SHORTER
+from .concepts.names import BREADTH_CHOICES, BREADTHS, BROAD, NO_BREADTH, SHORT, SHORTER
 from .concepts.pairs import ALIGNED, POSITIONS, TokenPairs, match_positions, pair_tokens
 from .concepts.prompt_lists import prompts_of_text, text_of_prompts
 from .concepts.settings import AUTO, DOORS, GUARDED, PAPER, PRESERVE_MODES, PRESETS, EditSettings, preset
@@ -64,7 +64,9 @@ from .ways import WAYS, Way, WayError, common_kind, doors_settings, way_of
 __all__ = [
     "ALIGNED",
     "AUTO",
+    "AUTO_BREADTH",
     "BREADTHS",
+    "BREADTH_CHOICES",
     "BROAD",
     "DOORS",
     "ENCODERS",
@@ -105,6 +107,7 @@ __all__ = [
     "FinalStates",
     "FolderCopy",
     "Guard",
+    "Guarded",
     "Guarding",
     "HeldError",
     "HeldSpan",
@@ -153,6 +156,7 @@ __all__ = [
     "files_under",
     "find_lambda",
     "find_target",
+    "guarded_by",
     "image_family",
     "is_edit_file",
     "keep_grams_in",

@@ -12,22 +12,30 @@ part of it that does not is taken (``concepts/names.py``), and none where no par
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+import torch
 
 from ..text.prompts import PromptTokenizer
 from ..text.rows import FILL
 from .breadth import WIDEST
 from .concepts.concept import ConceptEdit
-from .concepts.names import NO_BREADTH, SHORT, SHORTER, NameList, name_list
+from .concepts.names import BREADTH_CHOICES, NO_BREADTH, SHORT, SHORTER, NameList, name_list
+from .concepts.settings import EditSettings
 from .encoder.towers import Tower
 from .measure.known import unknown_names
 
+AUTO_BREADTH = "auto"
+"""Stands for the list of :func:`default_breadth`."""
 MOST_WORK = 5e14
 """Multiplications that a list may cost: about half a minute at 30 million million operations in a second, of which a
 multiplication and its addition are two."""
 # Every so many-th name of the list tells how long captions are.
 _SAMPLED = 8
+# Parts of a text encoder that read pictures.
+_OF_PICTURES = ("visual", "vision")
 # Kinds of concepts of which nobody looked at pictures of an edit that a list guards.
 _UNSEEN = frozenset({"fact"})
 
@@ -83,6 +91,55 @@ def default_breadth(
             return DefaultBreadth(name, "all of it would take this text encoder long to read; breadth short takes all")
     return DefaultBreadth(
         NO_BREADTH, "even a part of it would take this text encoder long to read; breadth short takes all of it"
+    )
+
+
+class Guarded(NamedTuple):
+    """Settings with a list of names, and a line on why it is not the one that is taken by default; or nothing."""
+
+    settings: EditSettings
+    note: str
+
+
+def guarded_by(
+    settings: EditSettings,
+    choice: str,
+    tower: Tower,
+    tokenizer: PromptTokenizer,
+    concepts: Sequence[ConceptEdit],
+    encoders: Iterable[torch.nn.Module],
+) -> Guarded:
+    """Settings with a list of names.
+
+    Args:
+        choice: of :data:`~.concepts.names.BREADTH_CHOICES`, or :data:`AUTO_BREADTH`.
+        tower: what is edited.
+        tokenizer: cuts its prompts.
+        encoders: the text encoders, of which a list is read.
+
+    Raises:
+        ValueError: there is no such choice.
+    """
+    if choice == AUTO_BREADTH:
+        # The first layers of a text encoder cost little.
+        weights = sum(map(linear_weights, encoders)) if tower.identity else 0
+        found = default_breadth(tower, tokenizer, concepts, weights)
+        return Guarded(dataclasses.replace(settings, breadth=found.list), found.text())
+    if choice not in BREADTH_CHOICES:
+        known = ", ".join((AUTO_BREADTH, *BREADTH_CHOICES))
+        raise ValueError(f"There is no list of names {choice!r}; expected one of {known}.")
+    return Guarded(dataclasses.replace(settings, breadth=BREADTH_CHOICES[choice]), "")
+
+
+def linear_weights(model: torch.nn.Module) -> int:
+    """How many weights the linear maps of some text encoders have, of whatever type they are stored in; without what
+    reads pictures."""
+    return sum(
+        module.in_features * module.out_features
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "in_features", None), int)
+        and isinstance(getattr(module, "out_features", None), int)
+        and not any(part.startswith(_OF_PICTURES) for part in name.split("."))
     )
 
 

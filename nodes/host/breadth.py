@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import folder_paths
-import torch
 
-from ...quickfix import (
-    BROAD,
-    NO_BREADTH,
-    SHORT,
-    ConceptEdit,
-    EditSettings,
-    Tower,
-    default_breadth,
-    keep_grams_in,
-)
+from ...quickfix import ConceptEdit, EditSettings, Guarded, Tower, guarded_by, keep_grams_in
 from ...text.prompts import PromptTokenizer
 from .objects import Clip
 from .progress import say
 
 Progress = Callable[[int, int], None]
-AUTO_LIST, NO_LIST = "auto", "none"
-NAME_LISTS = {AUTO_LIST: None, NO_LIST: NO_BREADTH, "short": SHORT, "broad": BROAD}
-"""What nodes call the lists; None stands for that of :func:`~.quickfix.breadth_rules.default_breadth`."""
-# Parts of a text encoder that read pictures.
-_OF_PICTURES = ("visual", "vision")
-
-
-class Guarded(NamedTuple):
-    """Settings with a list of names, and a line on why it is not the one that is taken by default; or nothing."""
-
-    settings: EditSettings
-    note: str
 
 
 def guarded_by_names(
@@ -46,22 +22,16 @@ def guarded_by_names(
     concepts: Sequence[ConceptEdit],
     clip: Clip,
 ) -> Guarded:
-    """Settings with a list of :data:`NAME_LISTS`, whose Gram matrices are kept.
+    """Settings with a list of those that :func:`guarded_by` knows, whose Gram matrices are kept.
 
     Args:
         states: what is edited, and what cuts its prompts.
         clip: whose text encoders give the keys.
     """
-    name, note = NAME_LISTS[choice], ""
-    if name is None:
-        tower, tokenizer = states
-        # The first layers of a text encoder cost little.
-        weights = linear_weights(clip.cond_stage_model) if tower.identity else 0
-        found = default_breadth(tower, tokenizer, concepts, weights)
-        name, note = found.list, found.text()
-    if name:
+    guarded = guarded_by(settings, choice, *states, concepts, (clip.cond_stage_model,))
+    if guarded.settings.breadth:
         keep_grams()
-    return Guarded(dataclasses.replace(settings, breadth=name), note)
+    return guarded
 
 
 def keep_grams() -> None:
@@ -79,15 +49,3 @@ def saying(progress: Progress | None) -> Progress:
             progress(done, total)
 
     return show
-
-
-def linear_weights(model: torch.nn.Module) -> int:
-    """How many weights the linear maps of some text encoders have, of whatever type they are stored in; without what
-    reads pictures."""
-    return sum(
-        module.in_features * module.out_features
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, "in_features", None), int)
-        and isinstance(getattr(module, "out_features", None), int)
-        and not any(part.startswith(_OF_PICTURES) for part in name.split("."))
-    )

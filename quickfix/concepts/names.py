@@ -31,6 +31,9 @@ SHORTER = {"short-1-half": 2, "short-1-quarter": 4, "short-1-eighth": 8}
 BREADTHS = (NO_BREADTH, SHORT, BROAD, *SHORTER)
 """Lists that a guard can be of: none, some 550 well-known names, some 4,900 of all kinds, and parts of the first."""
 
+BREADTH_CHOICES = {"none": NO_BREADTH, "short": SHORT, "broad": BROAD}
+"""What people call the lists."""
+
 # Words that names have in common without being alike.
 _SMALL = frozenset(
     ("a", "an", "and", "at", "by", "da", "de", "del", "der", "des", "di", "du", "el", "in", "la", "le", "of", "on")

@@ -165,7 +165,7 @@ def test_change_edit_keeps_the_list_and_its_file(sdxl, remove, run, user_folder,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_weights_are_counted_whatever_they_are_stored_in(part, dtype):
     """Oracle: all matrices of a text tower but its embeddings."""
-    count = part("nodes.host.breadth").linear_weights
+    count = part("quickfix.breadth_rules").linear_weights
     clip = small_clip().cond_stage_model.to(dtype)
     found = {name: count(getattr(clip, f"clip_{name}")) for name in "lg"}
     for name, width in (("l", L_WIDTH), ("g", G_WIDTH)):

@@ -74,8 +74,8 @@ def remove_concept(
     Args:
         objects: the MODEL and the CLIP.
         lam: 0 for the way's own.
-        preserve: prompts to preserve, one on each line, how ("soft" or "hard"), and a list of names, of
-            :data:`~..breadth.NAME_LISTS`.
+        preserve: prompts to preserve, one on each line, how ("soft" or "hard"), and a list of names, as
+            :func:`~.quickfix.breadth_rules.guarded_by` knows it.
 
     Raises:
         DoorError, WayError: the image model is of no known family, or does not have the way.

@@ -120,6 +120,27 @@ def test_the_edited_unet_paints_as_the_old_one_does_from_mapped_states(pipelines
     assert float((painted(edited.unet, states) - wanted).norm()) < 1e-3 * float((wanted - before).norm())
 
 
+@pytest.mark.parametrize(("name", "kind"), [("sd1", "style"), ("sd1", "object"), ("sdxl", "style")])
+def test_a_list_of_names_guards_the_edit(pipelines, name, kind):
+    """A name of the list, which neither the concept nor the built-in prompts hold, moves less; the report says so."""
+    pipe, told = pipelines[name], []
+    plain = remove_concept(pipe, "van gogh", "painting", kind=kind)
+    guarded = remove_concept(
+        pipe, "van gogh", "painting", kind=kind, breadth="short", progress=lambda *at: told.append(at)
+    )
+    assert told[0][0] == 0 < told[-1][0] == told[-1][1]
+    assert guarded.settings.breadth == "short-1" and "short-1" in guarded.report.text()
+    opened = open_pipeline(pipe)
+    reader = opened.states.tower() if plain.of_states else opened.text_encoder
+    prompt = opened.tokenizer.tokenize("a teapot")
+    keys = reader.attention_inputs([prompt.ids], 0, range(prompt.start, prompt.eos + 1))[0]
+    moved = [float((keys @ edit.down.T @ edit.up.T).norm()) for edit in (plain, guarded)]
+    assert moved[1] < 0.8 * moved[0]
+    assert remove_concept(pipe, "van gogh", "painting", kind=kind, breadth="auto").settings == guarded.settings
+    with pytest.raises(ValueError, match="no list of names 'wide'; expected one of auto, none, short, broad"):
+        remove_concept(pipe, "van gogh", "painting", kind=kind, breadth="wide")
+
+
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
 @pytest.mark.parametrize("naming", ["diffusers", "kohya"])
 def test_an_edit_of_the_text_encoder_loads_too(pipelines, name, naming):
