@@ -16,7 +16,6 @@ from ...quickfix import EditSettings, PromptStates, TextTower, WeightEdit, compu
 from ...quickfix.doors import edit_doors
 from ...quickfix.encoder.prompt_states import READINGS, Stream
 from ...quickfix.encoder.row_states import ROW_READINGS, RowStates, row_tokenizer
-from ...quickfix.encoder.states import StateTower
 from ...quickfix.encoder.t5_tower import T5Tower
 from ...quickfix.solver.low_rank import LowRank
 from ...text.prompts import PromptTokenizer
@@ -29,19 +28,11 @@ from .gallery_trials import CLIPS, DOORS_KEYS, DOORS_VALUES, STATES_ALONE, WAYS,
 
 @dataclass(frozen=True)
 class Opened(ABC):
-    """A miniature as the editor sees it; ``pipeline`` is as it was trained."""
+    """A miniature as the editor sees it; ``pipeline`` is as it was trained, ``states`` reads what its doors read."""
 
     pipeline: Painter
     family: Family
-
-    @property
-    @abstractmethod
-    def tokenizer(self) -> PromptTokenizer:
-        """Cuts prompts for the encoder whose states the doors read."""
-
-    @abstractmethod
-    def tower(self) -> StateTower:
-        """The states that the doors read."""
+    states: PromptStates | RowStates
 
     @abstractmethod
     def pooled(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -52,8 +43,8 @@ class Opened(ABC):
         weights = dict(self.pipeline.denoiser.named_parameters())
         kinds = {DOORS_VALUES: None, DOORS_KEYS: ("key", "value", "pooled"), STATES_ALONE: None}[trial.way]
         return edit_doors(
-            self.tower(),
-            self.tokenizer,
+            self.states.tower(),
+            self.states.tokenizer,
             trial.edits(),
             trial.settings(self.family),
             () if trial.way == STATES_ALONE else self.family.select(_shapes(self.pipeline), kinds=kinds),
@@ -93,13 +84,6 @@ class OpenedXL(Opened):
         tokenizer = PromptTokenizer(pipeline.tokenizer, pad_token=EOS)
         return cls(pipeline, family, PromptStates(streams, tokenizer, family.name, matrix.detach))
 
-    @property
-    def tokenizer(self) -> PromptTokenizer:
-        return self.states.tokenizer
-
-    def tower(self) -> StateTower:
-        return self.states.tower()
-
     def pooled(self, prompts: Sequence[str]) -> torch.Tensor:
         return self.states.pooled(prompts)
 
@@ -135,13 +119,6 @@ class OpenedDiT(Opened):
         read = T5Tokenizer()
         tokenizer = row_tokenizer(reading, family, {"t5": lambda text: list(read(text)["input_ids"])})
         return cls(pipeline, family, RowStates(t5, tokenizer, family, reading, lambda states, given: states))
-
-    @property
-    def tokenizer(self) -> PromptTokenizer:
-        return self.states.tokenizer
-
-    def tower(self) -> StateTower:
-        return self.states.tower()
 
     @torch.no_grad()
     def pooled(self, prompts: Sequence[str]) -> torch.Tensor:

@@ -6,23 +6,12 @@ import pytest
 import torch
 from diff_quickfix.quickfix import SHORT
 from small_encoders import objects as small_objects
-from small_sdxl import G_WIDTH, L_WIDTH, small_clip, small_model
+from small_sdxl import G_WIDTH, L_WIDTH, small_clip
 
 # The pack's own code; ComfyUI's version has little to do with it.
 pytestmark = pytest.mark.newest
 # Some that Shapes knows: all of the list would take seconds.
 FEW = ("circle", "square", "blue", "Vincent van Gogh", "Piet Mondrian")
-
-
-@pytest.fixture(scope="module")
-def sdxl():
-    return small_model(), small_clip()
-
-
-@pytest.fixture(params=["shapes", "sdxl"])
-def objects(request, shapes, sdxl):
-    """(MODEL, CLIP) of each kind."""
-    return shapes[:2] if request.param == "shapes" else sdxl
 
 
 @pytest.fixture

@@ -9,17 +9,6 @@ from small_sdxl import G_WIDTH, L_WIDTH, POOLED, small_clip, small_model
 PROMPT = "a red star in the style of van gogh, on grass"
 
 
-@pytest.fixture(scope="module")
-def sdxl():
-    return small_model(), small_clip()
-
-
-@pytest.fixture(params=["shapes", "sdxl"])
-def objects(request, shapes, sdxl):
-    """(MODEL, CLIP) of each kind."""
-    return shapes[:2] if request.param == "shapes" else sdxl
-
-
 @pytest.fixture
 def remove(run):
     """Run "Remove Concept" with defaults, without a list of names; returns (model, clip, edit, report)."""

@@ -164,7 +164,7 @@ def opened_dit(tmp_path_factory):
 def test_the_editor_reads_what_the_transformer_reads(opened_dit):
     prompts = ["a red boat, van gogh", "three blue cups on sand"]
     given = opened_dit.pipeline.condition(prompts)
-    rows = [prompt.ids[: SHAPES_DIT.length] for prompt in opened_dit.tokenizer.tokenize_all(prompts)]
+    rows = [prompt.ids[: SHAPES_DIT.length] for prompt in opened_dit.states.tokenizer.tokenize_all(prompts)]
     torch.testing.assert_close(opened_dit.states.states(rows), given.states, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(opened_dit.pooled(prompts), given.added["pooled_projections"])
 
