@@ -128,7 +128,11 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
     concepts.add_argument(
         "--kind", choices=("style", "object", "fact"), default="style", help="what --edit's concepts are (style)"
     )
-    settings = parser.add_argument_group("settings")
+    _add_settings(parser.add_argument_group("settings"))
+    _add_files(parser)
+
+
+def _add_settings(settings: argparse._ArgumentGroup) -> None:
     settings.add_argument(
         "--preset",
         choices=("guarded", "paper", "auto"),
@@ -180,7 +184,6 @@ def _add_edit(parser: argparse.ArgumentParser) -> None:
         "colors; broad, 5,000 names of everything that people name. The text encoder reads all of it before the edit, "
         "which takes minutes for a large one (default none)",
     )
-    _add_files(parser)
 
 
 def _add_change(parser: argparse.ArgumentParser) -> None:

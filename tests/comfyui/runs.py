@@ -14,6 +14,21 @@ def sample(model, positive, negative, *, batch=1, cfg=4.0, seed=3, sampler="eule
     return stock.common_ksampler(model, seed, STEPS, cfg, sampler, "normal", positive, negative, latent)[0]["samples"]
 
 
+def gallery_pictures(model, clip, vae, texts, *, cfg, sampler, scheduler):
+    """Pictures (n, 3, height, width) of prompts that a miniature with 16 latent channels paints, one by one."""
+    import nodes as stock
+
+    with torch.inference_mode():
+        (negative,) = stock.CLIPTextEncode().encode(clip, "")
+        pictures = []
+        for text in texts:
+            (positive,) = stock.CLIPTextEncode().encode(clip, text)
+            latent = {"samples": torch.zeros(1, 16, 16, 16)}
+            (made,) = stock.common_ksampler(model, 5, 10, cfg, sampler, scheduler, positive, negative, latent)
+            pictures.append(vae.decode(made["samples"]).permute(0, 3, 1, 2).float())
+        return torch.cat(pictures)
+
+
 def conditioning(clip, text):
     """A prompt as the stock sampler takes it."""
     import nodes as stock

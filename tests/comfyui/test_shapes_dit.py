@@ -16,7 +16,7 @@ from diff_quickfix.demo_model.t5 import DiTTexts
 from diff_quickfix.demo_model.training import export
 from diff_quickfix.demo_model.training.bidirectional import TAKEN
 from diff_quickfix.demo_model.training.training_set import FLUX_RECIPES
-from runs import sweep_inputs
+from runs import gallery_pictures, sweep_inputs
 from safetensors.torch import save_file
 from test_remove_concept import weights_of
 
@@ -220,15 +220,8 @@ def test_what_is_shipped_paints_and_loses_a_style_that_is_removed(run):
     texts = [f"a red mushroom on grass, in the style of {name}" for name in (REMOVED, *KEPT)]
     read = {}
     for name, painter in (("before", model), ("after", edited)):
-        with torch.inference_mode():
-            negative = stock.CLIPTextEncode().encode(clip, "")[0]
-            pictures = []
-            for text in texts:
-                positive = stock.CLIPTextEncode().encode(clip, text)[0]
-                latent = {"samples": torch.zeros(1, 16, 16, 16)}
-                made = stock.common_ksampler(painter, 5, 10, 3.0, "euler", "simple", positive, negative, latent)
-                pictures.append(vae.decode(made[0]["samples"]).permute(0, 3, 1, 2).float())
-        read[name] = Reader(SHAPES_DIT).read(torch.cat(pictures))
+        pictures = gallery_pictures(painter, clip, vae, texts, cfg=3.0, sampler="euler", scheduler="simple")
+        read[name] = Reader(SHAPES_DIT).read(pictures)
     assert read["before"]["style"] == [REMOVED, *KEPT]
     assert read["after"]["style"][0] != REMOVED and read["after"]["style"][1:] == [*KEPT]
     assert all(found["color"] == ["red"] * len(texts) for found in read.values())

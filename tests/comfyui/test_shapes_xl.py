@@ -17,6 +17,7 @@ from diff_quickfix.demo_model.reader import Reader
 from diff_quickfix.demo_model.training import export
 from diff_quickfix.demo_model.training.denoising import started_unet
 from diff_quickfix.demo_model.training.training_set import RECIPES
+from runs import gallery_pictures
 from safetensors.torch import save_file
 
 PROMPTS = ("a red boat on grass, in the style of frank stella", "")
@@ -141,20 +142,12 @@ def test_missing_weights_are_told_with_where_they_are(run, nodes, untrained, mon
 @pytest.mark.newest
 def test_what_is_shipped_paints_and_loses_a_style_that_is_removed(run):
     """In ComfyUI's own sampler, read by a reader that has nothing in common with the model; no neighbour is named."""
-    import nodes as stock
 
     model, clip, vae = run("LoadShapesDemo", variant="Shapes XL").args
     edited = run("RemoveConcept", model, clip, "gustav klimt", "painting", "style", 1.0, breadth="none").args[0]
     reader, texts = Reader(SHAPES_XL), [f"a red star on grass, in the style of {name}" for name in STYLES]
     for painter, expected in ((model, STYLES), (edited, ("plain", *STYLES[1:]))):
-        with torch.inference_mode():
-            negative = stock.CLIPTextEncode().encode(clip, "")[0]
-            pictures = []
-            for text in texts:
-                positive = stock.CLIPTextEncode().encode(clip, text)[0]
-                latent = {"samples": torch.zeros(1, 16, 16, 16)}
-                made = stock.common_ksampler(painter, 5, 10, 5.0, "ddim", "ddim_uniform", positive, negative, latent)
-                pictures.append(vae.decode(made[0]["samples"]).permute(0, 3, 1, 2).float())
-        read = reader.read(torch.cat(pictures))
+        pictures = gallery_pictures(painter, clip, vae, texts, cfg=5.0, sampler="ddim", scheduler="ddim_uniform")
+        read = reader.read(pictures)
         assert read["style"] == [*expected]
         assert read["object"] == ["star"] * len(STYLES) and read["color"] == ["red"] * len(STYLES)
