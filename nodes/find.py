@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ..quickfix import POSITIONS, PRESERVE_MODES, common_kind, find_lambda, find_target, prompts_of_text
+from ..quickfix import POSITIONS, PRESERVE_MODES, common_kind, find_lambda, find_target, kinds_of, prompts_of_text
 from ..quickfix.concepts.typed import refuse_syntax
 from ..quickfix.measure.charts import draw_curve, draw_targets
 from .api import Node, image_of, io, report_ui, reporting, schema
 from .edit_inputs import (
     DEFAULT_POSITIONS,
+    breadth_input,
     clip_input,
     concepts_input,
     edit_settings,
@@ -24,6 +25,7 @@ from .edit_inputs import (
     templates_input,
     wanted_concepts,
 )
+from .host.breadth import guarded_by_names, saying
 from .host.editing.searches import Searched, open_searched
 from .host.progress import progress_bar
 
@@ -58,6 +60,7 @@ class FindLambda(Node):
                 templates_input(),
                 concepts_input(),
                 model_input(_MODEL),
+                breadth_input("none"),
             ],
             outputs=[
                 io.Float.Output(id="lam", display_name="lambda", tooltip="The lambda at the knee."),
@@ -84,13 +87,15 @@ class FindLambda(Node):
         templates: str = "",
         concepts=None,
         model=None,
+        breadth: str = "none",
     ) -> io.NodeOutput:
         wanted = wanted_concepts(source, target, kind, templates, concepts)
         how = preset, layer, positions, preserve, preserve_mode
         tower, tokenizer, settings, note = _searched(clip, model, common_kind(wanted), *how)
-        curve = find_lambda(tower, tokenizer, wanted, settings, progress=progress_bar())
+        settings, said = guarded_by_names(settings, breadth, (tower, tokenizer), kinds_of(wanted), clip)
+        curve = find_lambda(tower, tokenizer, wanted, settings, progress=saying(progress_bar()))
         title = ", ".join(f"{concept.source} -> {concept.target}" for concept in wanted[:_NAMED])
-        report = note + curve.text()
+        report = note + said + curve.text()
         return io.NodeOutput(curve.best, image_of(draw_curve(curve, title=title)), report, ui=report_ui(report))
 
 
@@ -127,6 +132,7 @@ class FindTarget(Node):
                 preserve_mode_input(),
                 templates_input(),
                 model_input(_MODEL),
+                breadth_input("none"),
             ],
             outputs=[
                 io.String.Output(
@@ -163,10 +169,12 @@ class FindTarget(Node):
         preserve_mode: str = PRESERVE_MODES[0],
         templates: str = "",
         model=None,
+        breadth: str = "none",
     ) -> io.NodeOutput:
         refuse_syntax((source, *prompts_of_text(candidates)))
         how = preset, layer, positions, preserve, preserve_mode
         tower, tokenizer, settings, note = _searched(clip, model, kind, *how)
+        settings, said = guarded_by_names(settings, breadth, (tower, tokenizer), [kind], clip)
         ranking = find_target(
             tower,
             tokenizer,
@@ -177,7 +185,7 @@ class FindTarget(Node):
             templates=template_lines(templates),
             progress=progress_bar(),
         )
-        best, report = ranking.best, note + ranking.text()
+        best, report = ranking.best, note + said + ranking.text()
         picture = image_of(draw_targets(ranking))
         rows = [[one.target, one.removal, one.drift] for one in ranking.candidates]
         return io.NodeOutput(

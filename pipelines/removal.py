@@ -14,6 +14,7 @@ from ..quickfix import (
     compute_edit,
     edit_doors,
     guarded_by,
+    kinds_of,
     require_fit,
     way_of,
 )
@@ -72,7 +73,7 @@ def remove_concept(
     settings = chosen.settings.keeping(preserve)
     if not chosen.by_doors:
         tower = opened.text_encoder
-        settings = guarded_by(settings, breadth, tower, opened.tokenizer, concepts, opened.encoders).settings
+        settings = guarded_by(settings, breadth, tower, opened.tokenizer, kinds_of(concepts), opened.encoders).settings
         return compute_edit(tower, opened.tokenizer, concepts, settings, progress=progress)
     edited, reader = opened.doors(doors), opened.states.remembering()
     states = reader.tower()
@@ -80,7 +81,7 @@ def remove_concept(
         states,
         opened.tokenizer,
         concepts,
-        guarded_by(settings, breadth, states, opened.tokenizer, concepts, opened.encoders).settings,
+        guarded_by(settings, breadth, states, opened.tokenizer, kinds_of(concepts), opened.encoders).settings,
         edited,
         opened.read,
         read_pooled=reader.pooled,

@@ -59,7 +59,7 @@ from .solver.low_rank import LowRank
 from .solver.nullspace import HeldError, HeldSpan
 from .solver.spectrum import LAMBDAS, LambdaCurve, Spectrum, trace_lambda
 from .targets import find_target
-from .ways import WAYS, Way, WayError, common_kind, doors_settings, way_of
+from .ways import WAYS, Way, WayError, common_kind, doors_settings, kinds_of, way_of
 
 __all__ = [
     "ALIGNED",
@@ -160,6 +160,7 @@ __all__ = [
     "image_family",
     "is_edit_file",
     "keep_grams_in",
+    "kinds_of",
     "load_edit",
     "match_positions",
     "measure_edit",

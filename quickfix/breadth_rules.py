@@ -13,7 +13,7 @@ part of it that does not is taken (``concepts/names.py``), and none where no par
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,6 @@ import torch
 from ..text.prompts import PromptTokenizer
 from ..text.rows import FILL
 from .breadth import WIDEST
-from .concepts.concept import ConceptEdit
 from .concepts.names import BREADTH_CHOICES, NO_BREADTH, SHORT, SHORTER, NameList, name_list
 from .concepts.settings import EditSettings
 from .encoder.towers import Tower
@@ -60,17 +59,15 @@ class DefaultBreadth(NamedTuple):
         return f"names: {self.list} guards the edit, a part of {SHORT}, since {self.reason}\n"
 
 
-def default_breadth(
-    tower: Tower, tokenizer: PromptTokenizer, concepts: Sequence[ConceptEdit], weights: int
-) -> DefaultBreadth:
-    """The list that guards an edit of some concepts where nobody chose one.
+def default_breadth(tower: Tower, tokenizer: PromptTokenizer, kinds: Collection[str], weights: int) -> DefaultBreadth:
+    """The list that guards an edit of concepts of some kinds where nobody chose one.
 
     Args:
         tower: what is edited.
         tokenizer: cuts its prompts.
         weights: of the linear maps that each token of a prompt passes through; 0 where these are few.
     """
-    unseen = sorted({concept.kind for concept in concepts} & _UNSEEN)
+    unseen = sorted(_UNSEEN.intersection(kinds))
     if unseen:
         return DefaultBreadth(
             NO_BREADTH, f"nobody has looked yet at what a list does to concepts of the kind {unseen[0]}"
@@ -106,7 +103,7 @@ def guarded_by(
     choice: str,
     tower: Tower,
     tokenizer: PromptTokenizer,
-    concepts: Sequence[ConceptEdit],
+    kinds: Collection[str],
     encoders: Iterable[torch.nn.Module],
 ) -> Guarded:
     """Settings with a list of names.
@@ -115,6 +112,7 @@ def guarded_by(
         choice: of :data:`~.concepts.names.BREADTH_CHOICES`, or :data:`AUTO_BREADTH`.
         tower: what is edited.
         tokenizer: cuts its prompts.
+        kinds: of the concepts.
         encoders: the text encoders, of which a list is read.
 
     Raises:
@@ -123,7 +121,7 @@ def guarded_by(
     if choice == AUTO_BREADTH:
         # The first layers of a text encoder cost little.
         weights = sum(map(linear_weights, encoders)) if tower.identity else 0
-        found = default_breadth(tower, tokenizer, concepts, weights)
+        found = default_breadth(tower, tokenizer, kinds, weights)
         return Guarded(dataclasses.replace(settings, breadth=found.list), found.text())
     if choice not in BREADTH_CHOICES:
         known = ", ".join((AUTO_BREADTH, *BREADTH_CHOICES))

@@ -45,10 +45,15 @@ def doors_settings(family: Family, positions: str) -> EditSettings:
     return dataclasses.replace(DOORS, positions=positions if family.attention == "causal" else ALIGNED)
 
 
+def kinds_of(concepts: Sequence[ConceptEdit]) -> frozenset[str]:
+    """The kinds of some concepts."""
+    return frozenset(concept.kind for concept in concepts)
+
+
 def common_kind(concepts: Sequence[ConceptEdit]) -> str:
     """The kind by which the way of editing some concepts is chosen: theirs, or "object" where they are of several."""
-    kinds = {concept.kind for concept in concepts}
-    return kinds.pop() if len(kinds) == 1 else "object"
+    kind, *others = kinds_of(concepts)
+    return "object" if others else kind
 
 
 def way_of(family: Family, kind: str, name: str = AUTO_WAY) -> Way:

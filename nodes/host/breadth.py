@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import folder_paths
 
-from ...quickfix import ConceptEdit, EditSettings, Guarded, Tower, guarded_by, keep_grams_in
+from ...quickfix import EditSettings, Guarded, Tower, guarded_by, keep_grams_in
 from ...text.prompts import PromptTokenizer
 from .objects import Clip
 from .progress import say
@@ -19,16 +19,17 @@ def guarded_by_names(
     settings: EditSettings,
     choice: str,
     states: tuple[Tower, PromptTokenizer],
-    concepts: Sequence[ConceptEdit],
+    kinds: Collection[str],
     clip: Clip,
 ) -> Guarded:
     """Settings with a list of those that :func:`guarded_by` knows, whose Gram matrices are kept.
 
     Args:
         states: what is edited, and what cuts its prompts.
+        kinds: of the concepts.
         clip: whose text encoders give the keys.
     """
-    guarded = guarded_by(settings, choice, *states, concepts, (clip.cond_stage_model,))
+    guarded = guarded_by(settings, choice, *states, kinds, (clip.cond_stage_model,))
     if guarded.settings.breadth:
         keep_grams()
     return guarded

@@ -151,6 +151,25 @@ def test_change_edit_keeps_the_list_and_its_file(sdxl, remove, run, user_folder,
     assert changed.settings.breadth == SHORT and changed.report.breadth is not None and user_folder() == before
 
 
+def test_lambda_and_target_are_searched_with_the_list_that_guards_the_edit(run, shapes, part):
+    """Oracle: the kernels with the settings that Remove Concept edits with."""
+    model, clip, _ = shapes
+    inputs = {"kind": "style", "preset": "guarded", "layer": 0, "positions": "default", "model": model}
+    chosen = run("RemoveConcept", model, clip, "van gogh", "painting", "style", 1.0, breadth="short").args[2].settings
+    curves = [
+        run("FindLambda", clip, "van gogh", "painting", **inputs, breadth=name).args
+        for name in ("none", "short", "auto")
+    ]
+    assert curves[1][0] == curves[2][0] and curves[0][2] != curves[1][2]
+    states = part("nodes.host.editing.searches").open_searched(clip, model, "style", None, chosen)
+    concepts = [part("quickfix").ConceptEdit("van gogh", "painting")]
+    wanted = part("quickfix").find_lambda(states.tower, states.tokenizer, concepts, chosen)
+    assert curves[1][0] == wanted.best and wanted.text() in curves[1][2]
+    ranked = run("FindTarget", clip, "van gogh", **inputs, candidates="photo", breadth="short").args
+    judged = part("quickfix").find_target(states.tower, states.tokenizer, "van gogh", "style", ["photo"], chosen)
+    assert ranked[1] == judged.best.lam
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_weights_are_counted_whatever_they_are_stored_in(part, dtype):
     """Oracle: all matrices of a text tower but its embeddings."""

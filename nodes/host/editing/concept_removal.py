@@ -18,6 +18,7 @@ from ....quickfix import (
     compute_edit,
     doors_settings,
     edit_doors,
+    kinds_of,
     prompts_of_text,
     way_of,
 )
@@ -90,13 +91,17 @@ def remove_concept(
     note = chosen.text(image_model.family) + "\n"
     if chosen.by_doors:
         states = open_text_states(clip, image_model.family, model)
-        settings, said = guarded_by_names(settings, preserve[2], (states.tower, states.tokenizer), concepts, clip)
+        settings, said = guarded_by_names(
+            settings, preserve[2], (states.tower, states.tokenizer), kinds_of(concepts), clip
+        )
         removed = edit_image_model(
             objects, image_model, states, concepts, settings, DoorChoice(), strength, progress=progress
         )
         return dataclasses.replace(removed, note=note + said + how_read(states.tokenizer, concepts))
     encoder = open_text_encoder(clip)
-    settings, said = guarded_by_names(settings, preserve[2], (encoder.tower, encoder.tokenizer), concepts, clip)
+    settings, said = guarded_by_names(
+        settings, preserve[2], (encoder.tower, encoder.tokenizer), kinds_of(concepts), clip
+    )
     edit = compute_edit(encoder.tower, encoder.tokenizer, concepts, settings, progress=saying(progress))
     report = stored_report(encoder, edit, strength)
     return Removed(model.clone(), apply_edit(clip, encoder, edit, strength), edit, report, note + said)
@@ -139,7 +144,8 @@ def edit_doors_of(
     settings = doors_settings(family, solve[0])
     settings = dataclasses.replace(settings, lam=solve[1] or DOORS.lam)
     settings = settings.keeping(prompts_of_text(preserve[0]), preserve[1])
-    settings, said = guarded_by_names(settings, preserve[2], (states.tower, states.tokenizer), concepts, objects[1])
+    reader, clip = (states.tower, states.tokenizer), objects[1]
+    settings, said = guarded_by_names(settings, preserve[2], reader, kinds_of(concepts), clip)
     names = doors[1].strip()
     choice = DoorChoice(kinds, None if names in ("", "*") else names)
     removed = edit_image_model(objects, image_model, states, concepts, settings, choice, strength, progress=progress)
