@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..tracing.results.comparison import compare
 from ..tracing.results.heatmap import draw_heatmap
 from ..tracing.results.locate import locate
-from ..tracing.results.trace_file import load_trace, save_trace, trace_table
+from ..tracing.results.tables import cell_table, trace_table
+from ..tracing.results.trace_file import load_trace, save_trace
 from .api import CausalTraceType, Node, image_of, io, saved_ui, schema
 from .host.files import free_path, trace_files, trace_path
 from .host.heatmap import heatmap_output
@@ -120,7 +121,11 @@ class SaveTrace(Node):
             inputs=[
                 CausalTraceType.Input("trace", tooltip="From Causal Trace."),
                 io.String.Input("name", default="trace", tooltip="Beginning of the file's name."),
-                io.Boolean.Input("csv", default=False, tooltip="Also write every score as a CSV table."),
+                io.Boolean.Input(
+                    "csv",
+                    default=False,
+                    tooltip="Also write two CSV tables: every score, and what is said of every cell.",
+                ),
             ],
             outputs=[
                 # Of any type: a menu takes no text, and a link makes no list of files go stale.
@@ -134,9 +139,10 @@ class SaveTrace(Node):
         path = free_path(name)
         save_trace(trace, path)
         if csv:
-            path.with_name(path.name.removesuffix(".safetensors") + ".csv").write_text(
-                trace_table(trace), encoding="utf-8"
-            )
+            for suffix, table in ((".csv", trace_table), (".cells.csv", cell_table)):
+                path.with_name(path.name.removesuffix(".safetensors") + suffix).write_text(
+                    table(trace), encoding="utf-8"
+                )
         return io.NodeOutput(path.name, ui=saved_ui(path))
 
 

@@ -108,7 +108,7 @@ def test_traces_are_saved_loaded_compared_and_located(nodes, text_trace, monkeyp
     trace, _ = text_trace
     first, second = (nodes["DiffQuickFix_SaveTrace"].execute(trace, "run", True).args[0] for _ in range(2))
     assert first != second
-    assert len(list(tmp_path.rglob("*.csv"))) == 2
+    assert len(list(tmp_path.rglob("*.csv"))) == 4
     loaded = nodes["DiffQuickFix_LoadTrace"].execute(first).args[0]
     assert torch.equal(loaded.restored, trace.restored) and loaded.settings == trace.settings
     table = nodes["DiffQuickFix_CompareTraces"].execute(trace, loaded).args[0]

@@ -176,4 +176,5 @@ def _largest(trace: CausalTrace) -> str:
     except TraceError:
         return "Nothing measured yet."
     sure = f", 95 % interval {best.low:+.3f} to {best.high:+.3f}" if best.low == best.low else ""
+    sure += f", first in {best.first:.0%} of resamples" if best.first == best.first else ""
     return f"Largest effect: {shorten(best.site, 40)} at {shorten(best.column, 20)}, {best.effect:+.3f}{sure}."

@@ -64,6 +64,7 @@ class BestCell:
         site, column: its labels.
         effect: its average indirect effect, in units of the score.
         low, high: interval of the effect; NaN with one prompt only.
+        first: share of bootstrap resamples in which it is the largest; NaN with one prompt only.
         beats_control: whether it brings back more than the control, all cells considered (see
             :func:`~.judgement.judge`).
     """
@@ -73,6 +74,7 @@ class BestCell:
     effect: float
     low: float
     high: float
+    first: float
     beats_control: bool
 
 
@@ -136,6 +138,7 @@ def best_cell(trace: CausalTrace, *, level: float = 0.95) -> BestCell:
         float(effects[row, column]),
         float(judgement.low[row, column]),
         float(judgement.high[row, column]),
+        float(judgement.first[row, column]),
         bool(judgement.beats_control[row, column]),
     )
 

@@ -1,10 +1,7 @@
-"""The file of a causal trace, and its table as CSV."""
+"""The file of a causal trace."""
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -33,10 +30,6 @@ _LABELS = (
     "score",
     "settings",
 )
-
-
-# Full-width forms too: some spreadsheets take them for the plain ones.
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 _LARGEST_HEADER = 10_000_000
@@ -96,58 +89,6 @@ def load_trace(path: Path) -> CausalTrace:
     except (ValueError, RecursionError) as error:
         raise TraceError(f"{path.name} has damaged metadata ({error}). Take another copy.") from error
     return _from_labels(labels, tensors, path.name)
-
-
-def trace_table(trace: CausalTrace) -> str:
-    """Every score as a table, one row for each restored run.
-
-    Text that a spreadsheet would take for a formula is given a leading apostrophe.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(
-        (
-            "prompt",
-            "subject",
-            "seed",
-            "draw",
-            "site",
-            trace.column_axis,
-            "clean",
-            "corrupted",
-            "restored",
-            "indirect_effect",
-            "total_effect",
-        )
-    )
-    prompts, subjects, sites, columns = (
-        [_plain(text) for text in texts] for texts in (trace.prompts, trace.subjects, trace.sites, trace.columns)
-    )
-    clean, corrupted, total = trace.clean.tolist(), trace.corrupted.tolist(), trace.total_effects().tolist()
-    scores = zip(trace.restored.flatten().tolist(), trace.indirect_effects().flatten().tolist(), strict=True)
-    cells = itertools.product(*(range(count) for count in trace.restored.shape))
-    for (p, s, d, row, column), (restored, effect) in zip(cells, scores, strict=True):
-        writer.writerow(
-            (
-                prompts[p],
-                subjects[p],
-                trace.seeds[s],
-                d,
-                sites[row],
-                columns[column],
-                clean[p][s],
-                corrupted[p][s][d],
-                restored,
-                effect,
-                total[p][s][d],
-            )
-        )
-    return out.getvalue()
-
-
-def _plain(text: str) -> str:
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> CausalTrace:
