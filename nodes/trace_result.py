@@ -10,6 +10,7 @@ from ..tracing.results.trace_file import load_trace, save_trace
 from .api import CausalTraceType, Node, image_of, io, saved_ui, schema
 from .host.files import free_path, trace_files, trace_path
 from .host.heatmap import heatmap_output
+from .host.tracing.findings import doors_of, weights_of
 
 VALUES = ("indirect effect", "recovery")
 
@@ -65,7 +66,7 @@ class LocateCausalState(Node):
             category="Diff-QuickFix/trace",
             description=(
                 "The site with the largest average indirect effect. For a text encoder its layer can feed "
-                "Diff-QuickFix Edit."
+                "Diff-QuickFix Edit, for an image model its doors Edit Image Model."
             ),
             inputs=[
                 CausalTraceType.Input("trace", tooltip="From Causal Trace or Load Trace."),
@@ -98,13 +99,26 @@ class LocateCausalState(Node):
                     tooltip="Share of bootstrap samples of the prompts in which this site is the strongest.",
                 ),
                 io.String.Output(id="report", display_name="report", tooltip="The finding in words."),
+                io.String.Output(
+                    id="doors",
+                    display_name="doors",
+                    tooltip="The maps to edit at the site, for names of Edit Image Model. A site without any stops "
+                    "what is connected and says why.",
+                ),
+                io.String.Output(
+                    id="tap_weights",
+                    display_name="tap weights",
+                    tooltip="What each tap of a text encoder (Krea 2, Flux.2) brings back, as a list with the mean 1.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, trace, kind: str) -> io.NodeOutput:
         found = locate(trace, None if kind == "any" else kind)
-        return io.NodeOutput(found.layer, found.kind, found.site, found.confidence, found.text())
+        doors, weights = doors_of(trace, found.site), weights_of(trace)
+        report = "\n".join([found.text(), *doors.lines, *weights.lines])
+        return io.NodeOutput(found.layer, found.kind, found.site, found.confidence, report, doors.value, weights.value)
 
 
 class SaveTrace(Node):

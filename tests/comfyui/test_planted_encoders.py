@@ -43,7 +43,7 @@ def test_a_trace_finds_the_one_layer_that_carries_the_subject(trace_states, run,
     assert total > 0.01 and float(effects[row, column]) == pytest.approx(total, rel=1e-4)
     effects[row, column] = 0
     assert effects.abs().max() < 1e-4 * total
-    found, kind, site, _, report = run("LocateCausalState", trace, "self_attn").args
+    found, kind, site, _, report, *_ = run("LocateCausalState", trace, "self_attn").args
     assert (found, kind, site) == (layer, "self_attn", f"text.g.{layer}.self_attn") and "'<end>'" in report
     # CLIP-L carries nothing: hidden in it alone, the subject is not missed.
     deaf = trace_states(clip, at_the_end, kind="self_attn", controls=0, encoder="l")

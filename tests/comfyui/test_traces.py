@@ -113,7 +113,7 @@ def test_traces_are_saved_loaded_compared_and_located(nodes, text_trace, monkeyp
     assert torch.equal(loaded.restored, trace.restored) and loaded.settings == trace.settings
     table = nodes["DiffQuickFix_CompareTraces"].execute(trace, loaded).args[0]
     assert "text.0.self_attn, van, +0.0000" in table
-    layer, kind, site, confidence, report = nodes["DiffQuickFix_LocateCausalState"].execute(trace, "any").args
+    layer, kind, site, confidence, report, *_ = nodes["DiffQuickFix_LocateCausalState"].execute(trace, "any").args
     assert (kind, site) == ("self_attn", f"text.{layer}.self_attn") and site in report
     # One prompt is one witness.
     assert confidence != confidence and "One prompt" in report

@@ -121,6 +121,32 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
     )
 
 
+def sites_found(trace: CausalTrace, name: str) -> tuple[str, ...]:
+    """The single sites of an entry of :attr:`~.trace.CausalTrace.sites`: itself, or those of its window.
+
+    Raises:
+        TraceError: the trace's names and its window do not tell which sites lie between a window's ends.
+    """
+    if ".." not in name:
+        return (name,)
+    kind, size = name.rsplit(".", 1)[-1], trace.settings.get("window")
+    windows = [_ends(one) for one in trace.sites if ".." in one and one.rsplit(".", 1)[-1] == kind]
+    # Windows slide one by one, so that each site begins or ends one unless they are long.
+    line = list(dict.fromkeys([first for first, _ in windows] + [last for _, last in windows]))
+    first, last = _ends(name)
+    found = tuple(line[line.index(first) : line.index(last) + 1])
+    if len(found) != size:
+        raise TraceError(f"Which sites lie in the window {name} cannot be told; trace with a smaller window.")
+    return found
+
+
+def _ends(window: str) -> tuple[str, str]:
+    """The first and the last site of a window's name."""
+    places, kind = window.rsplit(".", 1)
+    first, last = places.split("..")
+    return f"{first}.{kind}", f"{first.split('.', 1)[0]}.{last}.{kind}"
+
+
 def best_cell(trace: CausalTrace, *, level: float = 0.95) -> BestCell:
     """The cell with the largest average indirect effect, its interval, and whether it beats the control.
 
