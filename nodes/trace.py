@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..families.text_stacks import SITE_KINDS, TEXT_KINDS
 from ..families.transformer import IMAGE_KINDS
 from ..tracing.results.examples import MOST_CELLS as MOST_PICTURES
+from ..tracing.results.trace import PROBES
 from .api import CausalTraceType, ImageScorerType, Node, io, schema
 from .corrupt import EXAMPLE, encoder_input, extent_input, replaced_by_input
 from .host.files import trace_path
@@ -171,6 +172,7 @@ def _sweep_settings(values: dict) -> TraceSettings:
         sever=None if values["sever"] == "nothing" else values["sever"],
         rows=values["batch_size"],
         pictures=values.get("pictures", 1),
+        probe=values.get("probe", PROBES[0]),
     )
 
 
@@ -247,6 +249,15 @@ class CausalTraceUNet(Node):
                     tooltip="Which half of the guidance is restored: the prompt's, or both.",
                 ),
                 _pictures(),
+                io.Combo.Input(
+                    "probe",
+                    options=list(PROBES),
+                    default=PROBES[0],
+                    optional=True,
+                    tooltip="restore: corrupted runs are given the clean state. other text (LocoGen): clean runs "
+                    "read the text with replaced_by, in the cross-attentions of one window at a time; an effect is "
+                    "what that takes away. It has no controls.",
+                ),
             ],
             outputs=_sweep_outputs(),
         )

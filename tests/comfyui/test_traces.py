@@ -177,3 +177,21 @@ def test_an_adapter_that_reads_one_prompt_takes_the_rows_of_a_batch(nodes):
     # ComfyUI takes patches off with the next load.
     assert torch.equal(painted(model, given[0]), hidden)
     assert model.model.diffusion_model.preprocess_text_embeds == adapter
+
+
+def test_other_text_in_all_cross_attentions_is_the_other_prompt(nodes, shapes):
+    """LocoGen's probe through ComfyUI's sampler: a window of all layers takes away what the other words do."""
+    node = nodes["DiffQuickFix_CausalTraceUNet"]
+    inputs = sweep_inputs(shapes, kind="cross_context", window=64, replaced_by="bridget riley", controls=8)
+    trace, pictures = node.execute(**inputs, step_windows=1, branch="cond", probe="other text").args
+    total = float(trace.total_effects())
+    assert total > 0.01 and float(trace.average_indirect_effect()) == pytest.approx(total, rel=1e-3)
+    assert trace.control.shape[-1] == 0 and trace.probe == trace.settings["probe"] == "other text"
+    torch.testing.assert_close(pictures[2], pictures[1], atol=1e-3, rtol=0)
+    for changes, message in (
+        ({"kind": "cross_attn"}, "choose the kind cross_context"),
+        ({"replaced_by": " "}, "needs replaced_by"),
+        ({"sever": "resnet"}, "set sever to nothing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            node.execute(**{**inputs, **changes}, step_windows=1, branch="cond", probe="other text")

@@ -10,7 +10,7 @@ import torch
 from .judgement import judge
 from .sign_flips import LEAST_PROMPTS
 from .statistics import prompt_means, resampled_means
-from .trace import CausalTrace, TraceError
+from .trace import PROBES, CausalTrace, TraceError
 
 RESAMPLES = 1000
 
@@ -30,6 +30,7 @@ class Location:
         confidence: share of bootstrap samples of the prompts in which it is the strongest site; NaN with one prompt.
         prompts: how many prompts there are.
         runner_up: the name of the next site.
+        probe: what was done at the sites, one of :data:`~.trace.PROBES`.
     """
 
     site: str
@@ -41,6 +42,7 @@ class Location:
     confidence: float
     prompts: int
     runner_up: str | None
+    probe: str = PROBES[0]
 
     def text(self) -> str:
         """The finding in words."""
@@ -50,9 +52,10 @@ class Location:
             few = ", too few to lean on" if self.prompts < LEAST_PROMPTS else ""
             sure = f"Strongest in {self.confidence:.0%} of the bootstrap samples of {self.prompts} prompts{few}."
         rival = f" Next: {self.runner_up}." if self.runner_up else ""
+        whole = "the corruption took away" if self.probe == PROBES[0] else "the other text takes away everywhere"
         return (
             f"{self.site} at {self.column!r}: average indirect effect {self.effect:+.4f}, "
-            f"{self.recovery:.0%} of what the corruption took away. {sure}{rival}"
+            f"{self.recovery:.0%} of what {whole}. {sure}{rival}"
         )
 
 
@@ -118,6 +121,7 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
         confidence=_confidence(samples, best, seed),
         prompts=len(samples),
         runner_up=trace.sites[rows[order[1]]] if len(order) > 1 else None,
+        probe=trace.probe,
     )
 
 

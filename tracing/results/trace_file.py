@@ -13,9 +13,10 @@ from ...families.unet import site_names
 from ...output.files import whole_file
 from ...output.tensors import write_tensors
 from .examples import Examples
-from .trace import TENSORS, CausalTrace, TraceError
+from .trace import PROBES, TENSORS, CausalTrace, TraceError
 
-SCHEMA = 1
+# Files of traces with another probe than restoring are of format 2: earlier versions would take them for that.
+SCHEMA = 2
 
 
 _LABELS = (
@@ -46,7 +47,8 @@ def save_trace(trace: CausalTrace, path: Path, *, overwrite: bool = False) -> No
     """
     path = Path(path)
     try:
-        labels = {"schema": SCHEMA, **{name: getattr(trace, name) for name in _LABELS}}
+        probe = {} if trace.probe == PROBES[0] else {"probe": trace.probe}
+        labels = {"schema": SCHEMA if probe else 1, **{name: getattr(trace, name) for name in _LABELS}, **probe}
         text = json.dumps({**labels, "examples": trace.examples.labels()} if trace.examples else labels)
     except (TypeError, ValueError, RecursionError) as error:
         raise TraceError(f"The trace's labels and settings are no JSON values: {error}. Use plain ones.") from error
@@ -108,6 +110,7 @@ def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> Ca
     # Earlier versions counted a UNet's blocks as ComfyUI does.
     fields["sites"] = site_names(fields["sites"])
     plain = {key: labels.get(key) for key in ("component", "column_axis", "score")}
+    plain["probe"] = labels.get("probe", PROBES[0])
     fields |= plain | tensors
     seeds, draws, settings = labels.get("seeds"), labels.get("draws"), labels.get("settings")
     if (

@@ -94,6 +94,8 @@ def _require_estimable(cases: Sequence[Case], plan: Plan, points: int) -> None:
         raise TraceError(f"Gradients are taken at one point or more; got {points}.")
     if any(len(case.shares) > 1 for case in cases):
         raise TraceError("Gradients are taken in one text encoder; trace the sites of several.")
+    if not plan.restores:
+        raise TraceError("Runs that read other text are not estimated by gradients; trace them.")
     if plan.sever is not None:
         raise TraceError("Severed runs cannot be estimated by gradients; trace them.")
     partial = [
