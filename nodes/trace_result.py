@@ -195,7 +195,14 @@ class CompareTraces(Node):
                 CausalTraceType.Input("trace", tooltip="The first trace."),
                 CausalTraceType.Input("other", tooltip="The trace that is taken off it."),
             ],
-            outputs=[io.String.Output(id="table", display_name="table", tooltip="One line for each shared cell.")],
+            outputs=[
+                io.String.Output(id="table", display_name="table", tooltip="One line for each shared cell."),
+                io.Float.Output(
+                    id="rank_correlation",
+                    display_name="rank correlation",
+                    tooltip="Spearman's, of the two traces' effects in the shared cells: 1 where they rank them alike.",
+                ),
+            ],
         )
 
     @classmethod
@@ -204,4 +211,4 @@ class CompareTraces(Node):
         lines = ["site, column, difference of the average indirect effect"]
         for site, row in zip(difference.sites, difference.difference.tolist(), strict=True):
             lines += [f"{site}, {column}, {value:+.4f}" for column, value in zip(difference.columns, row, strict=True)]
-        return io.NodeOutput("\n".join(lines))
+        return io.NodeOutput("\n".join(lines), difference.correlation)

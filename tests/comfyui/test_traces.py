@@ -111,7 +111,8 @@ def test_traces_are_saved_loaded_compared_and_located(nodes, text_trace, monkeyp
     assert len(list(tmp_path.rglob("*.csv"))) == 4
     loaded = nodes["DiffQuickFix_LoadTrace"].execute(first).args[0]
     assert torch.equal(loaded.restored, trace.restored) and loaded.settings == trace.settings
-    table = nodes["DiffQuickFix_CompareTraces"].execute(trace, loaded).args[0]
+    table, alike = nodes["DiffQuickFix_CompareTraces"].execute(trace, loaded).args
+    assert alike == pytest.approx(1)
     assert "text.0.self_attn, van, +0.0000" in table
     layer, kind, site, confidence, report, *_ = nodes["DiffQuickFix_LocateCausalState"].execute(trace, "any").args
     assert (kind, site) == ("self_attn", f"text.{layer}.self_attn") and site in report

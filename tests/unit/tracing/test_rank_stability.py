@@ -1,17 +1,20 @@
-"""How stable the ranks of a trace's cells are, on made-up traces."""
+"""How stable the ranks of a trace's cells are, and how alike two traces rank them, on made-up traces."""
 
 import csv
+import dataclasses
 import io
 import itertools
 
 import pytest
 import torch
+from diff_quickfix.tracing.results.comparison import compare, rank_agreement
 from diff_quickfix.tracing.results.heatmap import heatmap_svg
 from diff_quickfix.tracing.results.judgement import judge
 from diff_quickfix.tracing.results.locate import best_cell
 from diff_quickfix.tracing.results.payload import heatmap_payload
 from diff_quickfix.tracing.results.statistics import first_shares
 from diff_quickfix.tracing.results.tables import cell_table
+from diff_quickfix.tracing.results.trace import TraceError
 from noise_traces import COLUMNS, SITES, make
 
 
@@ -82,3 +85,26 @@ def test_it_is_told_in_the_judgement_on_the_map_and_in_the_table():
         assert float(row[name]) == pytest.approx(float(values[2, 1]))
     single = list(csv.DictReader(io.StringIO(cell_table(make(prompts=1)))))
     assert all(row["first_in_resamples"] == row["p"] == row["low"] == "" for row in single)
+
+
+def test_traces_that_rank_shared_cells_alike_correlate():
+    trace = make(prompts=8, seed=1)
+    raised = dataclasses.replace(trace, restored=trace.restored * 2 - trace.corrupted[..., None, None])
+    assert compare(trace, raised).correlation == pytest.approx(1)
+    mirrored = dataclasses.replace(trace, restored=2 * trace.corrupted[..., None, None] - trace.restored)
+    # In the cells that they share alone, in whatever order.
+    part = dataclasses.replace(
+        mirrored, sites=mirrored.sites[::-1][:3], restored=mirrored.restored.flip(3)[:, :, :, :3]
+    )
+    assert compare(trace, part).correlation == pytest.approx(-1)
+
+
+def test_other_numbers_of_a_traces_sites_are_ranked_beside_its_best_cells():
+    trace = make(prompts=8, planted=(2, 1))
+    best = dict(zip(SITES, trace.average_indirect_effect().amax(1).tolist(), strict=True))
+    assert rank_agreement(trace, {site: 10**effect for site, effect in best.items()} | {"other": 9.0}) == pytest.approx(
+        1
+    )
+    assert rank_agreement(trace, {site: -effect for site, effect in best.items()}) == pytest.approx(-1)
+    with pytest.raises(TraceError, match="shares 1"):
+        rank_agreement(trace, {SITES[0]: 1.0, "other": 2.0})
