@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ..tracing.results.sign_flips import cell_wise_p, judge_cells, paired_differences, q_values
-from ..tracing.results.statistics import mean_interval
+from ..tracing.results.statistics import first_shares, mean_interval
 
 LEVEL = 0.95
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -157,6 +157,19 @@ def coverage(population: Population, prompts: int, intervals: int) -> tuple[floa
     return float(((low <= 0) & (high >= 0)).double().mean()), float((high - low).median()) * prompts**0.5
 
 
+def stability(shape: Shape, size: float, traces: int) -> list[float]:
+    """Of equal cells, of which the first has an effect of ``size``: how often the largest cell is first in resamples,
+    as its 5 %, 50 % and 95 % quantiles over traces."""
+    rng = np.random.default_rng(4)
+    shares = []
+    for _ in range(traces):
+        effects, _ = made_up(POPULATIONS["equal"], shape, rng)
+        effects[..., 0, 0] += size
+        found = torch.from_numpy(effects)
+        shares.append(first_shares(found, resamples=500).flatten()[int(found.mean((0, 1, 2)).argmax())])
+    return torch.stack(shares).quantile(torch.tensor([0.05, 0.5, 0.95])).tolist()
+
+
 def _table(heads: list[str], rows: list[list[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -193,6 +206,14 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append([name, *(f"{false:.1%}; {hit:.0%}" for false, hit in pairs)])
     heads = [f"{count} prompts, {size:g}" for count in (10, 40) for size in (0.0, 1.0, 2.0)]
     print(_table(["cells", *heads], rows), flush=True)
+
+    print(f"\nShare of resamples in which the largest cell is first; {few} traces of equal cells each:\n")
+    shapes = [Shape(count, cells=cells) for cells in (12, 60) for count in (6, 10, 40)]
+    rows = []
+    for size in (0.0, 1.0, 2.0, 4.0):
+        quantiles = [stability(shape, size, few) for shape in shapes]
+        rows.append([f"{size:g}", *(f"{middle:.0%} ({low:.0%}-{high:.0%})" for low, middle, high in quantiles)])
+    print(_table(["effect", *(f"{shape.cells} cells, {shape.prompts} prompts" for shape in shapes)], rows), flush=True)
 
     print(f"\nCoverage of the 95 % interval; {options.intervals} each:\n")
     rows = []

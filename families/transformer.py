@@ -223,7 +223,7 @@ def transformer_sites(model: nn.Module) -> tuple[Site, ...]:
         SiteError: its blocks are of no known make.
     """
     for make in _MAKES:
-        if all(_is_made_so(model, blocks) for blocks in make.blocks[:1]):
+        if _is_made_so(model, make.blocks[0]):
             return tuple(_sites_of(model, make))
     raise SiteError(
         f"{type(model).__name__} holds no blocks that can be traced: neither a UNet's with cross-attention (Stable "

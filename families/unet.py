@@ -2,8 +2,9 @@
 
 A site's name counts as diffusers does, whatever the tree: ``unet.down.1.a0.cross_attn`` is the first attention of the
 second level on the way down, ``r0`` a residual block, ``d0`` and ``u0`` what changes the size, ``b0`` a residual block
-with the attention behind it. ComfyUI numbers all blocks of a way through; ``unet.input.4.1.cross_attn`` is the same
-site, and such names are understood where patterns are.
+with the attention behind it. ``unet.pooled_in.entrance`` is what SDXL's pooled vector becomes. ComfyUI numbers all
+blocks of a way through; ``unet.input.4.1.cross_attn`` is the same site, and such names are understood where patterns
+are.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import nn
 
 from .sites import Site, SiteError
 
-UNET_KINDS = ("self_attn", "cross_attn", "cross_context", "feed_forward", "resnet", "block")
+UNET_KINDS = ("self_attn", "cross_attn", "cross_context", "feed_forward", "resnet", "block", "entrance")
 # What all of these models have; ComfyUI's numbers in a file say nothing else.
 _RESNETS_OF_A_LEVEL = 2
 
@@ -44,13 +45,20 @@ def unet_sites(module: nn.Module) -> tuple[Site, ...]:
         SiteError: no such block was found.
     """
     parts = _comfyui_parts(module) if hasattr(module, "input_blocks") else _diffusers_parts(module)
-    sites = tuple(itertools.chain.from_iterable(_sites_of(part) for part in parts))
-    if not any(site.kind != "block" for site in sites):
+    sites = tuple(itertools.chain(_pooled_in(module), *map(_sites_of, parts)))
+    if not any(site.kind not in ("block", "entrance") for site in sites):
         raise SiteError(
             f"{type(module).__name__} holds no UNet blocks (input_blocks, middle_block, output_blocks, or diffusers' "
             "names). UNet tracing needs a UNet with cross-attention, such as Stable Diffusion 1.x, 2.x or SDXL."
         )
     return sites
+
+
+def _pooled_in(module: nn.Module) -> Iterator[Site]:
+    """What the vector of the whole prompt becomes before it joins the time step, in SDXL."""
+    for name in ("label_emb", "add_embedding"):
+        if isinstance(found := getattr(module, name, None), nn.Module):
+            yield Site("unet.pooled_in.entrance", "entrance", found)
 
 
 def _sites_of(part: _Part) -> Iterator[Site]:

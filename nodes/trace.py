@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..families.text_stacks import SITE_KINDS, TEXT_KINDS
 from ..families.transformer import IMAGE_KINDS
 from ..tracing.results.examples import MOST_CELLS as MOST_PICTURES
+from ..tracing.results.trace import PROBES
 from .api import CausalTraceType, ImageScorerType, Node, io, schema
 from .corrupt import EXAMPLE, encoder_input, extent_input, replaced_by_input
 from .host.files import trace_path
@@ -23,56 +24,10 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str, severed: tuple[str,
         severed: the kinds that can be held corrupted; () for all of ``kinds``.
     """
     return [
-        io.Model.Input("model", tooltip="The model that paints."),
-        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
-        io.Vae.Input("vae", tooltip="Decodes the pictures."),
-        io.Conditioning.Input("negative", tooltip="The negative prompt, as for a KSampler."),
-        io.Latent.Input("latent", tooltip="The size that is painted: an empty latent. Painting starts from any other."),
-        io.String.Input(
-            "prompts",
-            multiline=True,
-            default=EXAMPLE,
-            placeholder="prompts: one on each line, the subject in brackets, e.g. a house by [van gogh]",
-            tooltip="One prompt on each line, the subject in square brackets.",
-        ),
-        io.Combo.Input(
-            "kind", options=["all", *kinds], default=default_kind, tooltip="Which kind of site is restored."
-        ),
-        io.String.Input("sites", default="*", tooltip="Names of the sites, * and ? allowed, divided by commas."),
-        io.Int.Input("window", default=1, min=1, max=64, tooltip="How many neighbouring sites are restored together."),
-        io.Float.Input(
-            "noise",
-            default=3.0,
-            min=0.01,
-            max=100.0,
-            step=0.1,
-            tooltip="Standard deviation of the noise, as a multiple of that of the subject's embeddings.",
-        ),
-        io.Int.Input("draws", default=2, min=1, max=64, tooltip="How many draws of the noise."),
-        io.Int.Input(
-            "seed", default=0, min=0, max=2**53, tooltip="First seed of the initial latent, and seed of the noise."
-        ),
-        io.Int.Input("seeds", default=1, min=1, max=1000, tooltip="How many initial latents, one seed after another."),
-        io.Int.Input(
-            "controls",
-            default=8,
-            min=0,
-            max=1000,
-            tooltip="Null restorations for each prompt, seed and draw: random sites, put back from another "
-            "corrupted run. Cells that do not differ from them are hatched; with fewer than six prompts, cells within "
-            "their range.",
-        ),
-        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
-        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.5, tooltip="Guidance."),
-        io.Combo.Input(
-            "sampler_name",
-            options=samplers(),
-            default="ddim",
-            tooltip="Only samplers that draw no noise on the way can be traced.",
-        ),
-        io.Combo.Input(
-            "scheduler", options=SCHEDULERS, default="normal", tooltip="The noise schedule, as in KSampler."
-        ),
+        *_painted_inputs(),
+        *_site_inputs(kinds, default_kind),
+        *_run_inputs(),
+        *_sampler_inputs(),
         io.Combo.Input(
             "sever",
             options=["nothing", *(severed or kinds)],
@@ -100,6 +55,76 @@ def _sweep_inputs(kinds: tuple[str, ...], default_kind: str, severed: tuple[str,
         ),
         replaced_by_input(),
         extent_input(),
+    ]
+
+
+def _painted_inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="The model that paints."),
+        io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
+        io.Vae.Input("vae", tooltip="Decodes the pictures."),
+        io.Conditioning.Input("negative", tooltip="The negative prompt, as for a KSampler."),
+        io.Latent.Input("latent", tooltip="The size that is painted: an empty latent. Painting starts from any other."),
+        io.String.Input(
+            "prompts",
+            multiline=True,
+            default=EXAMPLE,
+            placeholder="prompts: one on each line, the subject in brackets, e.g. a house by [van gogh]",
+            tooltip="One prompt on each line, the subject in square brackets.",
+        ),
+    ]
+
+
+def _site_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "kind", options=["all", *kinds], default=default_kind, tooltip="Which kind of site is restored."
+        ),
+        io.String.Input("sites", default="*", tooltip="Names of the sites, * and ? allowed, divided by commas."),
+        io.Int.Input("window", default=1, min=1, max=64, tooltip="How many neighbouring sites are restored together."),
+    ]
+
+
+def _run_inputs() -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "noise",
+            default=3.0,
+            min=0.01,
+            max=100.0,
+            step=0.1,
+            tooltip="Standard deviation of the noise, as a multiple of that of the subject's embeddings.",
+        ),
+        io.Int.Input("draws", default=2, min=1, max=64, tooltip="How many draws of the noise."),
+        io.Int.Input(
+            "seed", default=0, min=0, max=2**53, tooltip="First seed of the initial latent, and seed of the noise."
+        ),
+        io.Int.Input("seeds", default=1, min=1, max=1000, tooltip="How many initial latents, one seed after another."),
+        io.Int.Input(
+            "controls",
+            default=8,
+            min=0,
+            max=1000,
+            tooltip="Null restorations for each prompt, seed and draw: random sites, put back from another "
+            "corrupted run. Cells that do not differ from them are hatched; with fewer than six prompts, cells within "
+            "their range.",
+        ),
+    ]
+
+
+def _sampler_inputs() -> list[io.Input]:
+    return [
+        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampling steps."),
+        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.5, tooltip="Guidance."),
+        io.Combo.Input(
+            "sampler_name",
+            options=samplers(),
+            default="ddim",
+            tooltip="Only samplers that draw no noise on the way can be traced.",
+        ),
+        io.Combo.Input(
+            "scheduler", options=SCHEDULERS, default="normal", tooltip="The noise schedule, as in KSampler."
+        ),
     ]
 
 
@@ -147,6 +172,7 @@ def _sweep_settings(values: dict) -> TraceSettings:
         sever=None if values["sever"] == "nothing" else values["sever"],
         rows=values["batch_size"],
         pictures=values.get("pictures", 1),
+        probe=values.get("probe", PROBES[0]),
     )
 
 
@@ -223,6 +249,15 @@ class CausalTraceUNet(Node):
                     tooltip="Which half of the guidance is restored: the prompt's, or both.",
                 ),
                 _pictures(),
+                io.Combo.Input(
+                    "probe",
+                    options=list(PROBES),
+                    default=PROBES[0],
+                    optional=True,
+                    tooltip="restore: corrupted runs are given the clean state. other text (LocoGen): clean runs "
+                    "read the text with replaced_by, in the cross-attentions of one window at a time; an effect is "
+                    "what that takes away. It has no controls.",
+                ),
             ],
             outputs=_sweep_outputs(),
         )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from ..tracing.results.comparison import compare
 from ..tracing.results.heatmap import draw_heatmap
 from ..tracing.results.locate import locate
-from ..tracing.results.trace_file import load_trace, save_trace, trace_table
+from ..tracing.results.tables import cell_table, trace_table
+from ..tracing.results.trace_file import load_trace, save_trace
 from .api import CausalTraceType, Node, image_of, io, saved_ui, schema
 from .host.files import free_path, trace_files, trace_path
 from .host.heatmap import heatmap_output
+from .host.tracing.findings import doors_of, weights_of
 
 VALUES = ("indirect effect", "recovery")
 
@@ -64,7 +66,7 @@ class LocateCausalState(Node):
             category="Diff-QuickFix/trace",
             description=(
                 "The site with the largest average indirect effect. For a text encoder its layer can feed "
-                "Diff-QuickFix Edit."
+                "Diff-QuickFix Edit, for an image model its doors Edit Image Model."
             ),
             inputs=[
                 CausalTraceType.Input("trace", tooltip="From Causal Trace or Load Trace."),
@@ -97,13 +99,26 @@ class LocateCausalState(Node):
                     tooltip="Share of bootstrap samples of the prompts in which this site is the strongest.",
                 ),
                 io.String.Output(id="report", display_name="report", tooltip="The finding in words."),
+                io.String.Output(
+                    id="doors",
+                    display_name="doors",
+                    tooltip="The maps to edit at the site, for names of Edit Image Model. A site without any stops "
+                    "what is connected and says why.",
+                ),
+                io.String.Output(
+                    id="tap_weights",
+                    display_name="tap weights",
+                    tooltip="What each tap of a text encoder (Krea 2, Flux.2) brings back, as a list with the mean 1.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, trace, kind: str) -> io.NodeOutput:
         found = locate(trace, None if kind == "any" else kind)
-        return io.NodeOutput(found.layer, found.kind, found.site, found.confidence, found.text())
+        doors, weights = doors_of(trace, found.site), weights_of(trace)
+        report = "\n".join([found.text(), *doors.lines, *weights.lines])
+        return io.NodeOutput(found.layer, found.kind, found.site, found.confidence, report, doors.value, weights.value)
 
 
 class SaveTrace(Node):
@@ -120,7 +135,11 @@ class SaveTrace(Node):
             inputs=[
                 CausalTraceType.Input("trace", tooltip="From Causal Trace."),
                 io.String.Input("name", default="trace", tooltip="Beginning of the file's name."),
-                io.Boolean.Input("csv", default=False, tooltip="Also write every score as a CSV table."),
+                io.Boolean.Input(
+                    "csv",
+                    default=False,
+                    tooltip="Also write two CSV tables: every score, and what is said of every cell.",
+                ),
             ],
             outputs=[
                 # Of any type: a menu takes no text, and a link makes no list of files go stale.
@@ -134,9 +153,10 @@ class SaveTrace(Node):
         path = free_path(name)
         save_trace(trace, path)
         if csv:
-            path.with_name(path.name.removesuffix(".safetensors") + ".csv").write_text(
-                trace_table(trace), encoding="utf-8"
-            )
+            for suffix, table in ((".csv", trace_table), (".cells.csv", cell_table)):
+                path.with_name(path.name.removesuffix(".safetensors") + suffix).write_text(
+                    table(trace), encoding="utf-8"
+                )
         return io.NodeOutput(path.name, ui=saved_ui(path))
 
 
@@ -175,7 +195,14 @@ class CompareTraces(Node):
                 CausalTraceType.Input("trace", tooltip="The first trace."),
                 CausalTraceType.Input("other", tooltip="The trace that is taken off it."),
             ],
-            outputs=[io.String.Output(id="table", display_name="table", tooltip="One line for each shared cell.")],
+            outputs=[
+                io.String.Output(id="table", display_name="table", tooltip="One line for each shared cell."),
+                io.Float.Output(
+                    id="rank_correlation",
+                    display_name="rank correlation",
+                    tooltip="Spearman's, of the two traces' effects in the shared cells: 1 where they rank them alike.",
+                ),
+            ],
         )
 
     @classmethod
@@ -184,4 +211,4 @@ class CompareTraces(Node):
         lines = ["site, column, difference of the average indirect effect"]
         for site, row in zip(difference.sites, difference.difference.tolist(), strict=True):
             lines += [f"{site}, {column}, {value:+.4f}" for column, value in zip(difference.columns, row, strict=True)]
-        return io.NodeOutput("\n".join(lines))
+        return io.NodeOutput("\n".join(lines), difference.correlation)

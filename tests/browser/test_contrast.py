@@ -78,7 +78,7 @@ def views(page):
     page.press("ArrowDown")
     page.press("Enter")
     page.run(f"document.querySelector('{REPORT} details').open = true")
-    page.wait(f"document.querySelectorAll('{MAP} + div dt').length === 10")
+    page.wait(f"document.querySelectorAll('{MAP} + div dt').length === 11")
     yield page
     page.run(PALETTE.format("dark"))
 

@@ -65,7 +65,7 @@ def test_the_pointer_reads_a_cell_and_a_click_pins_it(page, heatmap):
         assert part in words, words
     page.click(x, y)
     assert page.wait(f"{KEPT}.pinned") == {"row": 0, "column": 1}
-    assert page.wait(f"document.querySelectorAll('{MAP} + div dt').length") == 10
+    assert page.wait(f"document.querySelectorAll('{MAP} + div dt').length") == 11
     page.shot("heatmap")
     assert not page.own_complaints()
 
@@ -184,6 +184,7 @@ def test_the_site_is_copied_and_files_are_saved(page, heatmap, tmp_path):
     assert len(rows) == len(trace.sites) * len(trace.columns)
     effects = trace.average_indirect_effect().flatten().tolist()
     assert [float(row["effect"]) for row in rows] == pytest.approx(effects, rel=1e-3)
+    assert sum(float(row["first"]) for row in rows) == pytest.approx(1, abs=1e-3)
 
 
 PANEL = f"{MAP} + div"

@@ -34,7 +34,7 @@ def test_a_hostile_trace_is_only_text(page):
     page.run(f"document.querySelector('{MAP}').focus()")
     page.press("ArrowDown")
     page.press("Enter")
-    page.wait(f"document.querySelectorAll('{MAP} + div dt').length === 10")
+    page.wait(f"document.querySelectorAll('{MAP} + div dt').length === 11")
     press_button(page, "save as SVG")
     page.shot("hostile-heatmap")
     # The map's whole view: words, canvas, pinned cell.

@@ -64,7 +64,7 @@ def pin(page):
     page.run(f"document.querySelector('{MAP}').focus()")
     page.press("ArrowDown")
     page.press("Enter")
-    page.wait(f"document.querySelectorAll('{MAP} + div dt').length === 10")
+    page.wait(f"document.querySelectorAll('{MAP} + div dt').length === 11")
 
 
 def assert_speaks(page, language):

@@ -278,3 +278,12 @@ def fill_clip(clip: Any) -> Any:
             else:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)
     return clip
+
+
+def text_states(family):
+    """The text states of a family, opened for an edit."""
+    from pack_under_test.nodes.host.editing.image_model import open_image_model
+    from pack_under_test.nodes.host.editing.text_states import open_text_states
+
+    model, clip = objects(family)
+    return open_text_states(clip, open_image_model(model).family, model)

@@ -1,73 +1,14 @@
-"""The tracing nodes on CLIPs with several text encoders: planted knowledge, pooled vectors, Shapes XL."""
+"""The tracing nodes on CLIPs with several text encoders: pooled vectors, other tokens, Shapes XL."""
 
 import pytest
 import torch
 from runs import sweep_inputs
-from small_sdxl import small_clip, small_model
-from traced_clips import PROMPT, clip_named, tracing
+from small_sdxl import small_model
+from traced_clips import PROMPT, clip_named, trace_states, tracing
 
-__all__ = ["tracing"]
+__all__ = ["trace_states", "tracing"]
 
 pytestmark = pytest.mark.usefixtures("inference")
-
-
-class Vae:
-    """In place of a VAE: "pictures" of any result."""
-
-    def decode(self, results):
-        return torch.zeros(len(results), 8, 8, 3)
-
-
-@pytest.fixture
-def trace_states(nodes, monkeypatch):
-    """Run the tracing node on a CLIP with a painter that gives the text states at one token, or the pooled vector."""
-    from pack_under_test.nodes.host.tracing import causal_trace
-
-    def run(clip, read, **changes):
-        def painter(*args, **kwargs):
-            return lambda conditioning, seed, patches: read(conditioning[0])
-
-        inputs = sweep_inputs((small_model(), clip, Vae()), prompts=PROMPT.replace("van gogh", "[van gogh]"), **changes)
-        with monkeypatch.context() as patch:
-            patch.setattr(causal_trace, "make_painter", painter)
-            patch.setattr(causal_trace, "vae_parts", lambda vae: {})
-            return nodes["DiffQuickFix_CausalTraceText"].execute(**{"columns": "tokens", **inputs}).args[0]
-
-    return run
-
-
-def planted(layer):
-    """SDXL's CLIP in which nothing reads another token but one layer of CLIP-G: it alone carries the subject on."""
-    clip = small_clip()
-    for child in ("clip_l", "clip_g"):
-        for number, block in enumerate(getattr(clip.cond_stage_model, child).transformer.text_model.encoder.layers):
-            block.mlp.fc2.weight.zero_()
-            if (child, number) != ("clip_g", layer):
-                block.self_attn.out_proj.weight.zero_()
-    return clip
-
-
-@pytest.mark.parametrize("layer", [0, 1])
-def test_a_trace_finds_the_one_layer_that_carries_the_subject(trace_states, run, layer):
-    clip = planted(layer)
-
-    def at_the_end(entry):
-        return entry[0][:, 16]
-
-    trace = trace_states(clip, at_the_end, kind="self_attn", controls=0)
-    assert trace.columns == ("van", "gogh", ",", "at", "night", "<end>", "<padding>")
-    assert len(trace.sites) == 6
-    effects = trace.average_indirect_effect()
-    row, column = trace.sites.index(f"text.g.{layer}.self_attn"), trace.columns.index("<end>")
-    total = float(trace.total_effects().mean())
-    assert total > 0.01 and float(effects[row, column]) == pytest.approx(total, rel=1e-4)
-    effects[row, column] = 0
-    assert effects.abs().max() < 1e-4 * total
-    found, kind, site, _, report = run("LocateCausalState", trace, "self_attn").args
-    assert (found, kind, site) == (layer, "self_attn", f"text.g.{layer}.self_attn") and "'<end>'" in report
-    # CLIP-L carries nothing: hidden in it alone, the subject is not missed.
-    deaf = trace_states(clip, at_the_end, kind="self_attn", controls=0, encoder="l")
-    assert float(deaf.total_effects().abs().max()) == 0 and {site[:7] for site in deaf.sites} == {"text.l."}
 
 
 def test_pooled_cells_stand_where_the_vector_is_read(trace_states, run):

@@ -108,12 +108,13 @@ def test_traces_are_saved_loaded_compared_and_located(nodes, text_trace, monkeyp
     trace, _ = text_trace
     first, second = (nodes["DiffQuickFix_SaveTrace"].execute(trace, "run", True).args[0] for _ in range(2))
     assert first != second
-    assert len(list(tmp_path.rglob("*.csv"))) == 2
+    assert len(list(tmp_path.rglob("*.csv"))) == 4
     loaded = nodes["DiffQuickFix_LoadTrace"].execute(first).args[0]
     assert torch.equal(loaded.restored, trace.restored) and loaded.settings == trace.settings
-    table = nodes["DiffQuickFix_CompareTraces"].execute(trace, loaded).args[0]
+    table, alike = nodes["DiffQuickFix_CompareTraces"].execute(trace, loaded).args
+    assert alike == pytest.approx(1)
     assert "text.0.self_attn, van, +0.0000" in table
-    layer, kind, site, confidence, report = nodes["DiffQuickFix_LocateCausalState"].execute(trace, "any").args
+    layer, kind, site, confidence, report, *_ = nodes["DiffQuickFix_LocateCausalState"].execute(trace, "any").args
     assert (kind, site) == ("self_attn", f"text.{layer}.self_attn") and site in report
     # One prompt is one witness.
     assert confidence != confidence and "One prompt" in report
@@ -177,3 +178,21 @@ def test_an_adapter_that_reads_one_prompt_takes_the_rows_of_a_batch(nodes):
     # ComfyUI takes patches off with the next load.
     assert torch.equal(painted(model, given[0]), hidden)
     assert model.model.diffusion_model.preprocess_text_embeds == adapter
+
+
+def test_other_text_in_all_cross_attentions_is_the_other_prompt(nodes, shapes):
+    """LocoGen's probe through ComfyUI's sampler: a window of all layers takes away what the other words do."""
+    node = nodes["DiffQuickFix_CausalTraceUNet"]
+    inputs = sweep_inputs(shapes, kind="cross_context", window=64, replaced_by="bridget riley", controls=8)
+    trace, pictures = node.execute(**inputs, step_windows=1, branch="cond", probe="other text").args
+    total = float(trace.total_effects())
+    assert total > 0.01 and float(trace.average_indirect_effect()) == pytest.approx(total, rel=1e-3)
+    assert trace.control.shape[-1] == 0 and trace.probe == trace.settings["probe"] == "other text"
+    torch.testing.assert_close(pictures[2], pictures[1], atol=1e-3, rtol=0)
+    for changes, message in (
+        ({"kind": "cross_attn"}, "choose the kind cross_context"),
+        ({"replaced_by": " "}, "needs replaced_by"),
+        ({"sever": "resnet"}, "set sever to nothing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            node.execute(**{**inputs, **changes}, step_windows=1, branch="cond", probe="other text")

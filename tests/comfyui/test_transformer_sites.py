@@ -92,6 +92,15 @@ def test_all_of_the_text_put_back_is_the_clean_run(case):
     assert torch.equal(found[CLEAN], plain[CLEAN]) and torch.equal(found[OTHER], plain[OTHER])
 
 
+def test_sdxl_is_clean_once_its_pooled_vector_is_put_back_too():
+    plain = run("sdxl", ((1, 1), (2, 2), (2, 2)))
+    crossing = [site for site in sites_of("sdxl") if site.endswith(".cross_context")]
+    both = restored("sdxl", [*crossing, "unet.pooled_in.entrance"])[RESTORED]
+    assert close(both, plain[CLEAN], plain)
+    assert not close(restored("sdxl", crossing)[RESTORED], plain[CLEAN], plain)
+    assert "unet.pooled_in.entrance" not in sites_of("sd1")
+
+
 def test_the_last_block_holds_the_whole_picture(case):
     """The picture's part of it, where the pooled vector is one, ends in the clean run; the text's part in nothing."""
     rows = ((1, 1), (2, 1), (2, 1))

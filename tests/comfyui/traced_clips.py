@@ -3,8 +3,10 @@
 import functools
 
 import pytest
+import torch
+from runs import sweep_inputs
 from small_encoders import objects
-from small_sdxl import small_clip
+from small_sdxl import small_clip, small_model
 
 PROMPT = "a photo of a red star in the style of van gogh, at night"
 # Of each CLIP: the encoders in it, by the names of their sites, with their modules and the shape of their layers.
@@ -36,3 +38,28 @@ def tracing(pack):
         return corrupted.corrupt_prompt(clip, prompt, "van gogh", corrupted.CorruptionSettings(**settings))
 
     return corrupt, Restoration
+
+
+class Vae:
+    """In place of a VAE: "pictures" of any result."""
+
+    def decode(self, results):
+        return torch.zeros(len(results), 8, 8, 3)
+
+
+@pytest.fixture
+def trace_states(nodes, monkeypatch):
+    """Run the tracing node on a CLIP with a painter that gives the text states at one token, or the pooled vector."""
+    from pack_under_test.nodes.host.tracing import causal_trace
+
+    def run(clip, read, **changes):
+        def painter(*args, **kwargs):
+            return lambda conditioning, seed, patches: read(conditioning[0])
+
+        inputs = sweep_inputs((small_model(), clip, Vae()), prompts=PROMPT.replace("van gogh", "[van gogh]"), **changes)
+        with monkeypatch.context() as patch:
+            patch.setattr(causal_trace, "make_painter", painter)
+            patch.setattr(causal_trace, "vae_parts", lambda vae: {})
+            return nodes["DiffQuickFix_CausalTraceText"].execute(**{"columns": "tokens", **inputs}).args[0]
+
+    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +13,16 @@ from .trace import CausalTrace, TraceError
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The difference of two traces where they share sites and columns; (L, K)."""
+    """The difference of two traces where they share sites and columns; (L, K).
+
+    Attributes:
+        correlation: Spearman's, of the effects in the shared cells; NaN where either has only one value.
+    """
 
     sites: tuple[str, ...]
     columns: tuple[str, ...]
     difference: torch.Tensor
+    correlation: float
 
 
 def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
@@ -36,7 +42,8 @@ def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
         rows = [trace.sites.index(site) for site in sites]
         return trace.average_indirect_effect()[rows][:, [trace.columns.index(column) for column in columns]]
 
-    return Comparison(sites, columns, shared(one) - shared(other))
+    mine, others = shared(one), shared(other)
+    return Comparison(sites, columns, mine - others, spearman(mine, others))
 
 
 def rank_correlation(one: CausalTrace, other: CausalTrace) -> float:
@@ -48,3 +55,17 @@ def rank_correlation(one: CausalTrace, other: CausalTrace) -> float:
     if (one.sites, one.columns) != (other.sites, other.columns):
         raise TraceError("Ranks are compared over the same sites and columns; these traces have different ones.")
     return spearman(one.average_indirect_effect(), other.average_indirect_effect())
+
+
+def rank_agreement(trace: CausalTrace, values: Mapping[str, float]) -> float:
+    """Spearman's correlation of the average indirect effects of a trace's sites, each at its best column, with other
+    numbers of the same sites, such as attention contributions; (-1, 1).
+
+    Raises:
+        TraceError: fewer than two sites of the trace have such a number.
+    """
+    effects = trace.average_indirect_effect().nan_to_num(-torch.inf).amax(1)
+    rows = [row for row, site in enumerate(trace.sites) if site in values and effects[row] > -torch.inf]
+    if len(rows) < 2:
+        raise TraceError(f"Ranks are compared over two sites or more; the trace shares {len(rows)} with the numbers.")
+    return spearman(effects[rows], torch.tensor([values[trace.sites[row]] for row in rows]))

@@ -11,7 +11,7 @@ import torch
 from ...output.figures import as_pixels, as_svg, new_figure, shorten
 from .judgement import Judgement, judge
 from .locate import best_cell
-from .trace import CausalTrace, TraceError
+from .trace import PROBES, CausalTrace, TraceError
 
 VALUES = ("indirect effect", "recovery")
 _MOST_SITES, _MOST_CELLS, _MOST_KINDS = 1000, 25_000, 24
@@ -157,7 +157,8 @@ def _words(figure: Any, trace: CausalTrace, judgement: Judgement, value: str, he
     many = f" and {len(trace.prompts) - 1} more" if len(trace.prompts) > 1 else ""
     where = "text encoder" if trace.component == "text" else "image model"
     what = f"{shorten(trace.prompts[0])}{many}   subject: {shorten(trace.subjects[0], 40)}"
-    heading = f"Causal trace of the {where}: {value}" if title is None else shorten(title)
+    kind = "Causal trace" if trace.probe == PROBES[0] else "Other text in windows (LocoGen's probe)"
+    heading = f"{kind} of the {where}: {value}" if title is None else shorten(title)
     figure.text(0.02, 1 - 0.3 / height, heading, fontsize=13, weight="bold")
     figure.text(0.02, 1 - 0.55 / height, what, fontsize=9)
     runs = int(trace.indirect_effects().isfinite().sum((0, 1, 2)).max())
@@ -176,4 +177,5 @@ def _largest(trace: CausalTrace) -> str:
     except TraceError:
         return "Nothing measured yet."
     sure = f", 95 % interval {best.low:+.3f} to {best.high:+.3f}" if best.low == best.low else ""
+    sure += f", first in {best.first:.0%} of resamples" if best.first == best.first else ""
     return f"Largest effect: {shorten(best.site, 40)} at {shorten(best.column, 20)}, {best.effect:+.3f}{sure}."

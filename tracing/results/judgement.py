@@ -15,7 +15,7 @@ from .sign_flips import (
     q_values,
     significance,
 )
-from .statistics import mean_interval, prompt_means
+from .statistics import first_shares, mean_interval, prompt_means
 from .trace import CausalTrace
 
 # Fewer control runs have no range worth the name.
@@ -38,6 +38,8 @@ class Judgement:
             (see :func:`~.sign_flips.judge_cells`).
         hatched: what a drawing marks as no finding: judged cells with verdict 0. Where nothing can be judged, cells
             within the range of the control runs, which describes these runs and claims nothing.
+        first: share of bootstrap resamples of prompts and their seeds in which the cell has the largest average
+            indirect effect (see :func:`~.statistics.first_shares`); NaN with one prompt.
         prompts: how many prompts have an effect and a control.
         controls: how many control runs there are.
     """
@@ -49,6 +51,7 @@ class Judgement:
     q: torch.Tensor
     verdict: torch.Tensor
     hatched: torch.Tensor
+    first: torch.Tensor
     prompts: int
     controls: int
 
@@ -99,6 +102,7 @@ def judge(trace: CausalTrace, *, level: float = 0.95, smallest: float = SMALLEST
         q_values(p),
         verdict,
         hatched,
+        first_shares(effects),
         int(differences.isfinite().any((1, 2)).sum()),
         len(known),
     )

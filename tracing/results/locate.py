@@ -10,7 +10,7 @@ import torch
 from .judgement import judge
 from .sign_flips import LEAST_PROMPTS
 from .statistics import prompt_means, resampled_means
-from .trace import CausalTrace, TraceError
+from .trace import PROBES, CausalTrace, TraceError
 
 RESAMPLES = 1000
 
@@ -30,6 +30,7 @@ class Location:
         confidence: share of bootstrap samples of the prompts in which it is the strongest site; NaN with one prompt.
         prompts: how many prompts there are.
         runner_up: the name of the next site.
+        probe: what was done at the sites, one of :data:`~.trace.PROBES`.
     """
 
     site: str
@@ -41,6 +42,7 @@ class Location:
     confidence: float
     prompts: int
     runner_up: str | None
+    probe: str = PROBES[0]
 
     def text(self) -> str:
         """The finding in words."""
@@ -50,9 +52,10 @@ class Location:
             few = ", too few to lean on" if self.prompts < LEAST_PROMPTS else ""
             sure = f"Strongest in {self.confidence:.0%} of the bootstrap samples of {self.prompts} prompts{few}."
         rival = f" Next: {self.runner_up}." if self.runner_up else ""
+        whole = "the corruption took away" if self.probe == PROBES[0] else "the other text takes away everywhere"
         return (
             f"{self.site} at {self.column!r}: average indirect effect {self.effect:+.4f}, "
-            f"{self.recovery:.0%} of what the corruption took away. {sure}{rival}"
+            f"{self.recovery:.0%} of what {whole}. {sure}{rival}"
         )
 
 
@@ -64,6 +67,7 @@ class BestCell:
         site, column: its labels.
         effect: its average indirect effect, in units of the score.
         low, high: interval of the effect; NaN with one prompt only.
+        first: share of bootstrap resamples in which it is the largest; NaN with one prompt only.
         beats_control: whether it brings back more than the control, all cells considered (see
             :func:`~.judgement.judge`).
     """
@@ -73,6 +77,7 @@ class BestCell:
     effect: float
     low: float
     high: float
+    first: float
     beats_control: bool
 
 
@@ -116,7 +121,34 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
         confidence=_confidence(samples, best, seed),
         prompts=len(samples),
         runner_up=trace.sites[rows[order[1]]] if len(order) > 1 else None,
+        probe=trace.probe,
     )
+
+
+def sites_found(trace: CausalTrace, name: str) -> tuple[str, ...]:
+    """The single sites of an entry of :attr:`~.trace.CausalTrace.sites`: itself, or those of its window.
+
+    Raises:
+        TraceError: the trace's names and its window do not tell which sites lie between a window's ends.
+    """
+    if ".." not in name:
+        return (name,)
+    kind, size = name.rsplit(".", 1)[-1], trace.settings.get("window")
+    windows = [_ends(one) for one in trace.sites if ".." in one and one.rsplit(".", 1)[-1] == kind]
+    # Windows slide one by one, so that each site begins or ends one unless they are long.
+    line = list(dict.fromkeys([first for first, _ in windows] + [last for _, last in windows]))
+    first, last = _ends(name)
+    found = tuple(line[line.index(first) : line.index(last) + 1])
+    if len(found) != size:
+        raise TraceError(f"Which sites lie in the window {name} cannot be told; trace with a smaller window.")
+    return found
+
+
+def _ends(window: str) -> tuple[str, str]:
+    """The first and the last site of a window's name."""
+    places, kind = window.rsplit(".", 1)
+    first, last = places.split("..")
+    return f"{first}.{kind}", f"{first.split('.', 1)[0]}.{last}.{kind}"
 
 
 def best_cell(trace: CausalTrace, *, level: float = 0.95) -> BestCell:
@@ -136,6 +168,7 @@ def best_cell(trace: CausalTrace, *, level: float = 0.95) -> BestCell:
         float(effects[row, column]),
         float(judgement.low[row, column]),
         float(judgement.high[row, column]),
+        float(judgement.first[row, column]),
         bool(judgement.beats_control[row, column]),
     )
 

@@ -21,8 +21,9 @@ def heatmap_payload(trace: CausalTrace) -> dict[str, Any]:
 
     ``effect``, ``recovery``, ``restored`` (mean score), ``low`` and ``high`` (95 % interval of the effect),
     ``significance`` (from 1 or -1 on, the cell differs from the control), ``p`` and ``q`` (of the cell for itself, and
-    with Benjamini and Hochberg's adjustment), ``beats_control`` (1, 0, -1 where it brings
-    back less, None where prompts or controls are too few), ``hatched`` (0, 1); see :class:`~.judgement.Judgement`.
+    with Benjamini and Hochberg's adjustment), ``first`` (share of resamples in which the cell is the largest),
+    ``beats_control`` (1, 0, -1 where it brings back less, None where prompts or controls are too few), ``hatched`` (0,
+    1); see :class:`~.judgement.Judgement`.
     ``judged`` tells whether hatching is a verdict; ``layers`` holds the text encoder layer of each site, None for
     windows and sites of an image model.
 
@@ -45,6 +46,7 @@ def heatmap_payload(trace: CausalTrace) -> dict[str, Any]:
         "significance": judgement.significance,
         "p": judgement.p,
         "q": judgement.q,
+        "first": judgement.first,
         "beats_control": judgement.verdict,
         "hatched": judgement.hatched.float(),
     }

@@ -15,6 +15,7 @@ differ in spread are outside of it: docs/statistics.md says what becomes of them
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -59,12 +60,7 @@ def family_wise_p(differences: torch.Tensor) -> torch.Tensor:
 
     NaN where fewer than ``LEAST_PROMPTS`` prompts have a difference: none could be small enough.
     """
-    flat = differences.flatten(1).double()
-    judged = flat.isfinite().sum(0) >= LEAST_PROMPTS
-    p = torch.full((flat.shape[1],), torch.nan)
-    if judged.any():
-        p[judged] = _step_down(flat[:, judged].nan_to_num(0.0))
-    return p.reshape(differences.shape[1:])
+    return _p_values(differences, _step_down)
 
 
 def cell_wise_p(differences: torch.Tensor) -> torch.Tensor:
@@ -75,19 +71,7 @@ def cell_wise_p(differences: torch.Tensor) -> torch.Tensor:
     in 512). Cells with an effect are among them, which makes the others' values rather too large. NaN where fewer than
     ``LEAST_PROMPTS`` prompts have a difference.
     """
-    flat = differences.flatten(1).double()
-    judged = flat.isfinite().sum(0) >= LEAST_PROMPTS
-    p = torch.full((flat.shape[1],), torch.nan)
-    if judged.any():
-        cells = _scaled(flat[:, judged].nan_to_num(0.0)).T.numpy()
-        flips = _sign_flips(len(flat))
-        observed = np.abs(cells.sum(1))
-        reached = np.zeros(len(cells))
-        for part in np.array_split(flips, -(-len(flips) * len(cells) // _CHUNK)):
-            statistics = np.sort(np.abs(cells @ part.T), axis=None)
-            reached += statistics.size - np.searchsorted(statistics, observed - 1e-9)
-        p[judged] = torch.from_numpy(reached / (len(flips) * len(cells))).float()
-    return p.reshape(differences.shape[1:])
+    return _p_values(differences, _each_alone)
 
 
 def q_values(p: torch.Tensor) -> torch.Tensor:
@@ -142,22 +126,45 @@ def judge_cells(
     return torch.where(claimed, mean.sign(), 0.0).masked_fill(differs.isnan(), torch.nan)
 
 
-def _step_down(differences: torch.Tensor) -> torch.Tensor:
-    """Family-wise p-values of units x cells; 0 stands for what was not measured."""
-    scaled = _scaled(differences)
-    order = scaled.sum(0).abs().argsort()
-    # Cells from the weakest to the strongest, then flips: numpy runs along rows several times as fast as torch.
-    ranked = scaled.T[order].numpy()
-    observed = np.abs(ranked.sum(1, keepdims=True))
-    flips = _sign_flips(len(differences))
-    reached = np.zeros(len(ranked))
-    for part in np.array_split(flips, -(-len(flips) * len(ranked) // _CHUNK)):
-        largest = np.maximum.accumulate(np.abs(ranked @ part.T), axis=0)
-        # Equal up to rounding is reached.
-        reached += (largest >= observed - 1e-9).sum(1)
+def _p_values(differences: torch.Tensor, test: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> torch.Tensor:
+    """What a test makes of cells x units and of the flips of their signs; NaN where too few units have a difference."""
+    flat = differences.flatten(1).double()
+    judged = flat.isfinite().sum(0) >= LEAST_PROMPTS
+    p = torch.full((flat.shape[1],), torch.nan)
+    if judged.any():
+        # Cells, then flips: numpy runs along rows several times as fast as torch.
+        cells = _scaled(flat[:, judged].nan_to_num(0.0)).T.numpy()
+        p[judged] = torch.from_numpy(test(cells, _sign_flips(len(flat)))).float()
+    return p.reshape(differences.shape[1:])
+
+
+def _step_down(cells: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Family-wise p-values of cells x units."""
+    order = np.abs(cells.sum(1)).argsort()
+    observed = np.abs(cells[order].sum(1, keepdims=True))
+    reached = np.zeros(len(cells))
+    for statistics in _flipped(cells[order], flips):
+        # Each cell beside all weaker ones. Equal up to rounding is reached.
+        reached += (np.maximum.accumulate(statistics, axis=0) >= observed - 1e-9).sum(1)
     # A cell is never more significant than a stronger one.
-    p = np.maximum.accumulate(reached[::-1])[::-1] / len(flips)
-    return torch.from_numpy(p / _SPENT).clamp_max(1.0).float()[order.argsort()]
+    ranked = np.maximum.accumulate(reached[::-1])[::-1] / len(flips)
+    return np.minimum(ranked / _SPENT, 1.0)[order.argsort()]
+
+
+def _each_alone(cells: np.ndarray, flips: np.ndarray) -> np.ndarray:
+    """Cell-wise p-values of cells x units."""
+    observed = np.abs(cells.sum(1))
+    reached = np.zeros(len(cells))
+    for statistics in _flipped(cells, flips):
+        sorted_all = np.sort(statistics, axis=None)
+        reached += sorted_all.size - np.searchsorted(sorted_all, observed - 1e-9)
+    return reached / (len(flips) * len(cells))
+
+
+def _flipped(cells: np.ndarray, flips: np.ndarray) -> Iterator[np.ndarray]:
+    """The cells' statistics under some flips after others, (cells, flips)."""
+    for part in np.array_split(flips, -(-len(flips) * len(cells) // _CHUNK)):
+        yield np.abs(cells @ part.T)
 
 
 def _scaled(differences: torch.Tensor) -> torch.Tensor:

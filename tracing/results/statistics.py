@@ -1,4 +1,4 @@
-"""How sure averages over prompts are, as functions of arrays: intervals, resampled means, rank correlation.
+"""How sure averages over prompts are, as functions of arrays: intervals, resampled means and ranks, rank correlation.
 
 What is independent of another is a prompt: its seeds and noise draws share its words, so their mean is one value.
 """
@@ -11,6 +11,7 @@ from statistics import NormalDist
 import torch
 
 RESAMPLES = 2000
+_RESAMPLED_AT_ONCE = 250
 
 
 def prompt_means(effects: torch.Tensor) -> torch.Tensor:
@@ -25,6 +26,31 @@ def resampled_means(values: torch.Tensor, *, resamples: int = RESAMPLES, seed: i
     weights = torch.zeros(resamples, count).scatter_add_(1, drawn, torch.ones(resamples, count))
     flat, known = values.nan_to_num(0).flatten(1), values.isfinite().float().flatten(1)
     return ((weights @ flat) / (weights @ known)).reshape(resamples, *values.shape[1:])
+
+
+def first_shares(effects: torch.Tensor, *, resamples: int = RESAMPLES, seed: int = 0) -> torch.Tensor:
+    """How stable ranks are: the share of resamples in which each cell has the largest mean; (P, S, D, ...) to (...).
+
+    A resample draws prompts with replacement, and for each drawn prompt its seeds; noise draws are averaged. Cells that
+    are first together share the resample. The shares sum to one. Cells that were not measured in a resample are not
+    first; all is NaN where fewer than two prompts were measured, since one has no other to be exchanged for.
+    """
+    runs = effects.nanmean(2).flatten(2).float()
+    prompts, seeds, cells = runs.shape
+    if int(runs.isfinite().any(2).any(1).sum()) < 2:
+        return torch.full(effects.shape[3:], torch.nan)
+    flat, known = runs.nan_to_num(0).flatten(0, 1), runs.isfinite().float().flatten(0, 1)
+    generator = torch.Generator().manual_seed(seed)
+    shares = torch.zeros(cells)
+    for start in range(0, resamples, _RESAMPLED_AT_ONCE):
+        count = min(_RESAMPLED_AT_ONCE, resamples - start)
+        drawn = torch.randint(prompts, (count, prompts, 1), generator=generator) * seeds
+        drawn = (drawn + torch.randint(seeds, (count, prompts, seeds), generator=generator)).flatten(1)
+        weights = torch.zeros(count, prompts * seeds).scatter_add_(1, drawn, torch.ones(drawn.shape))
+        means = ((weights @ flat) / (weights @ known)).nan_to_num(-torch.inf)
+        first = means == means.amax(1, keepdim=True)
+        shares += (first / first.sum(1, keepdim=True)).sum(0)
+    return (shares / resamples).reshape(effects.shape[3:])
 
 
 def mean_interval(values: torch.Tensor, *, level: float = 0.95) -> tuple[torch.Tensor, torch.Tensor]:

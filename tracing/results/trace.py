@@ -18,6 +18,9 @@ TENSORS = ("clean", "corrupted", "restored", "control")
 
 _AXES = ("token", "step")
 
+# What is done to a run at a site: a corrupted one is given the clean state, or a clean one reads the corrupted text.
+PROBES = ("restore", "other text")
+
 
 class TraceError(ValueError):
     """A trace that cannot be made, read, or written."""
@@ -43,6 +46,8 @@ class CausalTrace:
         score: what was measured, with its scale.
         settings: everything else that made the trace; JSON values.
         examples: which pictures were painted with it, if any.
+        probe: one of :data:`PROBES`. With "other text" (LocoGen's), ``restored`` holds scores of clean runs whose site
+            reads the corrupted text, and an effect is what that takes away.
 
     The scores are kept as CPU copies in fp32.
 
@@ -65,10 +70,13 @@ class CausalTrace:
     score: str
     settings: dict[str, Any] = field(default_factory=dict)
     examples: Examples | None = None
+    probe: str = PROBES[0]
 
     def __post_init__(self) -> None:
         if self.component not in ("text", "unet") or self.column_axis not in _AXES:
             raise TraceError(f"A trace is of text or unet, by token or step; got {self.component}, {self.column_axis}.")
+        if self.probe not in PROBES:
+            raise TraceError(f"A trace's probe is one of {', '.join(PROBES)}; got {self.probe!r}.")
         if len(self.subjects) != len(self.prompts):
             raise TraceError(f"{len(self.prompts)} prompts have {len(self.subjects)} subjects; expected one for each.")
         # ComfyUI runs nodes in inference mode and caches their results; such tensors would stay unusable for autograd.
@@ -102,11 +110,16 @@ class CausalTrace:
             raise TraceError("The examples show a cell that is not in the trace.")
 
     def indirect_effects(self) -> torch.Tensor:
-        """score(restored) - score(corrupted), signed, (P, S, D, L, K)."""
+        """score(restored) - score(corrupted), signed, (P, S, D, L, K); of the probe "other text" score(clean) -
+        score(probed)."""
+        if self.probe != PROBES[0]:
+            return self.clean[..., None, None, None] - self.restored
         return self.restored - self.corrupted[..., None, None]
 
     def control_effects(self) -> torch.Tensor:
         """Indirect effects of the null, (P, S, D, C)."""
+        if self.probe != PROBES[0]:
+            return self.clean[..., None, None] - self.control
         return self.control - self.corrupted[..., None]
 
     def total_effects(self) -> torch.Tensor:

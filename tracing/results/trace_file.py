@@ -1,10 +1,7 @@
-"""The file of a causal trace, and its table as CSV."""
+"""The file of a causal trace."""
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,10 @@ from ...families.unet import site_names
 from ...output.files import whole_file
 from ...output.tensors import write_tensors
 from .examples import Examples
-from .trace import TENSORS, CausalTrace, TraceError
+from .trace import PROBES, TENSORS, CausalTrace, TraceError
 
-SCHEMA = 1
+# Files of traces with another probe than restoring are of format 2: earlier versions would take them for that.
+SCHEMA = 2
 
 
 _LABELS = (
@@ -35,10 +33,6 @@ _LABELS = (
 )
 
 
-# Full-width forms too: some spreadsheets take them for the plain ones.
-_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-
-
 _LARGEST_HEADER = 10_000_000
 
 
@@ -53,7 +47,8 @@ def save_trace(trace: CausalTrace, path: Path, *, overwrite: bool = False) -> No
     """
     path = Path(path)
     try:
-        labels = {"schema": SCHEMA, **{name: getattr(trace, name) for name in _LABELS}}
+        probe = {} if trace.probe == PROBES[0] else {"probe": trace.probe}
+        labels = {"schema": SCHEMA if probe else 1, **{name: getattr(trace, name) for name in _LABELS}, **probe}
         text = json.dumps({**labels, "examples": trace.examples.labels()} if trace.examples else labels)
     except (TypeError, ValueError, RecursionError) as error:
         raise TraceError(f"The trace's labels and settings are no JSON values: {error}. Use plain ones.") from error
@@ -98,58 +93,6 @@ def load_trace(path: Path) -> CausalTrace:
     return _from_labels(labels, tensors, path.name)
 
 
-def trace_table(trace: CausalTrace) -> str:
-    """Every score as a table, one row for each restored run.
-
-    Text that a spreadsheet would take for a formula is given a leading apostrophe.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(
-        (
-            "prompt",
-            "subject",
-            "seed",
-            "draw",
-            "site",
-            trace.column_axis,
-            "clean",
-            "corrupted",
-            "restored",
-            "indirect_effect",
-            "total_effect",
-        )
-    )
-    prompts, subjects, sites, columns = (
-        [_plain(text) for text in texts] for texts in (trace.prompts, trace.subjects, trace.sites, trace.columns)
-    )
-    clean, corrupted, total = trace.clean.tolist(), trace.corrupted.tolist(), trace.total_effects().tolist()
-    scores = zip(trace.restored.flatten().tolist(), trace.indirect_effects().flatten().tolist(), strict=True)
-    cells = itertools.product(*(range(count) for count in trace.restored.shape))
-    for (p, s, d, row, column), (restored, effect) in zip(cells, scores, strict=True):
-        writer.writerow(
-            (
-                prompts[p],
-                subjects[p],
-                trace.seeds[s],
-                d,
-                sites[row],
-                columns[column],
-                clean[p][s],
-                corrupted[p][s][d],
-                restored,
-                effect,
-                total[p][s][d],
-            )
-        )
-    return out.getvalue()
-
-
-def _plain(text: str) -> str:
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
 def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> CausalTrace:
     if not isinstance(labels, dict) or type(labels.get("schema")) is not int or labels["schema"] < 1:
         raise TraceError(f"{name} has damaged metadata: no format number. Take another copy.")
@@ -167,6 +110,7 @@ def _from_labels(labels: Any, tensors: dict[str, torch.Tensor], name: str) -> Ca
     # Earlier versions counted a UNet's blocks as ComfyUI does.
     fields["sites"] = site_names(fields["sites"])
     plain = {key: labels.get(key) for key in ("component", "column_axis", "score")}
+    plain["probe"] = labels.get("probe", PROBES[0])
     fields |= plain | tensors
     seeds, draws, settings = labels.get("seeds"), labels.get("draws"), labels.get("settings")
     if (

@@ -76,17 +76,7 @@ def attribute(
         TraceError: ``points`` below one, a plan with ``sever`` or with sites that are a part of what a module gives, or
             a run through which no gradient flows.
     """
-    if points < 1:
-        raise TraceError(f"Gradients are taken at one point or more; got {points}.")
-    if any(len(case.shares) > 1 for case in cases):
-        raise TraceError("Gradients are taken in one text encoder; trace the sites of several.")
-    if plan.sever is not None:
-        raise TraceError("Severed runs cannot be estimated by gradients; trace them.")
-    partial = [site.name for group in plan.groups for site in group if site.output or site.span is not None]
-    if partial:
-        raise TraceError(
-            f"Gradients estimate sites that are all of what a module gives; {partial[0]} is a part of it. Trace it."
-        )
+    _require_estimable(cases, plan, points)
     shape = (len(cases), len(plan.seeds))
     clean, corrupted = torch.empty(shape), torch.empty(*shape, plan.draws)
     effects = torch.empty(*shape, plan.draws, len(plan.groups), len(plan.columns))
@@ -95,6 +85,45 @@ def attribute(
         scores, by_site = _attribute_run(case, plan, sampling, score, seed, draw, points)
         clean[p, s], corrupted[p, s, draw] = scores
         effects[p, s, draw] = _cells(plan, case, by_site)
+    return _trace(cases, plan, clean, corrupted, effects, score_name, {**(settings or {}), "estimate": _named(points)})
+
+
+def _require_estimable(cases: Sequence[Case], plan: Plan, points: int) -> None:
+    """Refuse what gradients do not reach; see :func:`attribute`."""
+    if points < 1:
+        raise TraceError(f"Gradients are taken at one point or more; got {points}.")
+    if any(len(case.shares) > 1 for case in cases):
+        raise TraceError("Gradients are taken in one text encoder; trace the sites of several.")
+    if not plan.restores:
+        raise TraceError("Runs that read other text are not estimated by gradients; trace them.")
+    if plan.sever is not None:
+        raise TraceError("Severed runs cannot be estimated by gradients; trace them.")
+    partial = [
+        site.name
+        for group in plan.groups
+        for site in group
+        if site.output or site.slot is not None or site.span is not None
+    ]
+    if partial:
+        raise TraceError(
+            f"Gradients estimate sites that are all of what a module gives; {partial[0]} is a part of it. Trace it."
+        )
+
+
+def _named(points: int) -> str:
+    return f"gradients at {points} point{'s' * (points > 1)}"
+
+
+def _trace(
+    cases: Sequence[Case],
+    plan: Plan,
+    clean: torch.Tensor,
+    corrupted: torch.Tensor,
+    effects: torch.Tensor,
+    score_name: str,
+    settings: dict[str, Any],
+) -> CausalTrace:
+    """A trace of estimated ``effects`` (P, S, D, L, K), without controls."""
     return CausalTrace(
         component=plan.component,
         sites=plan.names(),
@@ -107,9 +136,9 @@ def attribute(
         clean=clean,
         corrupted=corrupted,
         restored=corrupted[..., None, None] + effects,
-        control=torch.empty(*shape, plan.draws, 0),
+        control=torch.empty(*corrupted.shape, 0),
         score=score_name,
-        settings={**(settings or {}), "estimate": f"gradients at {points} point{'s' * (points > 1)}"},
+        settings=settings,
     )
 
 

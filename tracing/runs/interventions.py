@@ -81,7 +81,7 @@ def patching(
         by_site.setdefault(patch.site, []).append(patch)
     ran: set[str] = set()
     with ExitStack() as stack:
-        positions = _measured(stack, [sites[name] for name in by_site])
+        positions = measured_positions(stack, [sites[name] for name in by_site])
         for name, todo in by_site.items():
             handle = _hook(sites[name], todo, index, step, ran, positions)
             stack.callback(handle.remove)
@@ -94,13 +94,13 @@ def patching(
         )
 
 
-def _measured(stack: ExitStack, sites: Sequence[Site]) -> Callable[[Site], slice]:
+def measured_positions(stack: ExitStack, sites: Sequence[Site]) -> Callable[[Site], slice]:
     """What gives the positions of a site's output that are meant, of the pass that runs."""
     lengths: dict[Span, int] = {}
 
     def measure(span: Span) -> None:
         def on_output(module: nn.Module, args: Any, output: Any) -> None:
-            lengths[span] = _output_of(output, span.output).shape[1]
+            lengths[span] = output_of(output, span.output).shape[1]
 
         stack.callback(span.gauge.register_forward_hook(on_output).remove)
 
@@ -117,7 +117,7 @@ def _measured(stack: ExitStack, sites: Sequence[Site]) -> Callable[[Site], slice
     return positions
 
 
-def _output_of(output: Any, number: int) -> Any:
+def output_of(output: Any, number: int) -> Any:
     """One of a module's outputs; a module that gives a single tensor has no other."""
     if isinstance(output, tuple):
         return output[number] if number < len(output) else None
@@ -148,7 +148,7 @@ def _hook(
         return value
 
     def on_output(module: nn.Module, args: Any, output: Any) -> Any:
-        found = _output_of(output, site.output)
+        found = output_of(output, site.output)
         if not isinstance(found, torch.Tensor):
             raise InterventionError(f"{site.name} gave {type(found).__name__}; expected a tensor of rows.")
         if not isinstance(output, tuple):

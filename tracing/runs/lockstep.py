@@ -111,6 +111,7 @@ def sweep(
         raise TraceError("Nothing to trace: no column has a position in a text encoder whose sites were chosen.")
     if plan.controls and any(case.draws < 2 for case in cases):
         raise TraceError("Controls need a second draw of the noise to restore from; this corruption has one.")
+    _require_probed(plan)
     # As a file gives them back: a resumed trace compares them.
     board = Board(cases, plan, score_name, json.loads(json.dumps(dict(options.get("settings", {})))))
     checkpoint, progress = options.get("checkpoint"), options.get("progress", lambda done, total, results: None)
@@ -143,6 +144,20 @@ def sweep(
     trace = board.trace()
     cells = _strongest(trace, options.get("examples", 1))
     return Sweep(trace, _examples(lockstep, cases[0], plan.seeds[0], cells, kept), cells)
+
+
+def _require_probed(plan: Plan) -> None:
+    """Refuse other text where no text is read, and what makes no sense of a clean run."""
+    if plan.restores:
+        return
+    other = [site.name for group in plan.groups for site in group if site.kind != "cross_context"]
+    if other:
+        raise TraceError(
+            f"Other text is given to what cross-attentions read; {other[0]} reads something else. Choose sites of the "
+            "kind cross_context."
+        )
+    if plan.sever is not None or plan.controls:
+        raise TraceError("A run that reads other text has no controls and nothing to sever; set both to none.")
 
 
 @contextmanager
@@ -239,7 +254,7 @@ class _Lockstep:
         needed: dict[int | None, None] = {}
         for job in batch:
             if job.group is not None:
-                needed[_donor(job, case)] = None
+                needed[self._donor(job, case)] = None
                 if self.plan.sever is not None:
                     needed[job.draw] = None
         own = {job.draw for job in batch if job.group is None}
@@ -248,7 +263,7 @@ class _Lockstep:
     def _paint(self, case: Case, seed: int, batch: Sequence[Job], donors: Sequence[int | None]) -> torch.Tensor:
         if self.plan.component == "text":
             return self.painter(case.given(self._restored_states(case, batch)), seed, ())
-        rows = [Restoration(draw) for draw in (*donors, *(job.draw for job in batch))]
+        rows = [Restoration(draw) for draw in (*donors, *map(self._own, batch))]
         states = encode_rows(case, {}, rows)
         return self.painter(case.given(states), seed, self._patches(case, batch, donors))[len(donors) :]
 
@@ -261,7 +276,7 @@ class _Lockstep:
                 job.draw,
                 tuple(site.name for site in plan.groups[job.group]),
                 case.columns[job.column],
-                _donor(job, case),
+                self._donor(job, case),
                 plan.severed(job.group),
             )
             for job in batch
@@ -276,11 +291,17 @@ class _Lockstep:
         patches: list[Patch] = []
         for row, job in enumerate(batch, start=len(donors)):
             if job.group is not None:
-                steps, donor = plan.steps[job.column], place[_donor(job, case)]
+                steps, donor = plan.steps[job.column], place[self._donor(job, case)]
                 patches += [Patch(site.name, row, donor, None, steps) for site in plan.groups[job.group]]
                 patches += [Patch(name, row, place[job.draw], None, steps) for name in plan.severed(job.group)]
         return patches
 
+    def _own(self, job: Job) -> int | None:
+        """The draw of a row's own text; None: it is clean."""
+        return job.draw if job.group is None or self.plan.restores else None
 
-def _donor(job: Job, case: Case) -> int | None:
-    return None if job.donor is None else job.donor % case.draws
+    def _donor(self, job: Job, case: Case) -> int | None:
+        """The draw of the row that a job copies from; None: the clean one."""
+        if not self.plan.restores:
+            return job.draw
+        return None if job.donor is None else job.donor % case.draws

@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass
 
 from ...families.sites import Site, group_name
+from ..results.trace import PROBES
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Plan:
         draws: noise draws that are traced.
         controls: null restorations for each prompt, seed and draw, at random sites and columns, with the states of
             another corrupted draw.
+        probe: one of :data:`~..results.trace.PROBES`: corrupted runs in which sites are restored, or clean ones in
+            which the sites, of the kind "cross_context", are given the corrupted text.
         sever: hold downstream sites of this kind at their corrupted states, as in ROME's ablation. Of several text
             encoders, none is downstream of another.
         empty: cells (group, column) that are not measured: the column has no position in the group's text encoder.
@@ -40,6 +43,12 @@ class Plan:
     sever: str | None = None
     empty: frozenset[tuple[int, int]] = frozenset()
     control_seed: int = 0
+    probe: str = PROBES[0]
+
+    @property
+    def restores(self) -> bool:
+        """Whether sites are restored, and not given other text."""
+        return self.probe == PROBES[0]
 
     def names(self) -> tuple[str, ...]:
         return tuple(group_name(group) for group in self.groups)

@@ -60,6 +60,7 @@ class Board:
             control=self._control.clone(),
             score=self._score,
             settings=self._settings,
+            probe=self._plan.probe,
         )
 
     def resume(self, earlier: CausalTrace, path: Path) -> None:
@@ -69,7 +70,7 @@ class Board:
             TraceError: it is not the same sweep; the message names what differs.
         """
         mine = self.trace()
-        names = ("component", "sites", "columns", "prompts", "subjects", "seeds", "draws", "score")
+        names = ("component", "sites", "columns", "prompts", "subjects", "seeds", "draws", "score", "probe")
         differing = [name for name in names if getattr(mine, name) != getattr(earlier, name)]
         differing += _differing(mine.settings, earlier.settings)
         if earlier.control.shape[-1] != mine.control.shape[-1]:

@@ -141,6 +141,7 @@ export function facts(model, cell) {
         [t("recovery"), told(recovery, (share) => `${(100 * share).toFixed(1)} %`, "-")],
         [t("beats the control"), verdict(model, beats ?? NaN)],
         ["p, q", told(at(model.p, cell), (p) => `${format(p)}, ${format(at(model.q, cell))}`, "-")],
+        [t("first in resamples"), told(at(model.first, cell), (share) => `${(100 * share).toFixed(0)} %`, "-")],
     ];
 }
 
@@ -160,10 +161,10 @@ function field(value) {
  */
 export function toCsv(model) {
     /** @type {(string | number)[][]} */
-    const rows = [["site", model.axis, "clean", "corrupted", ...MATRICES, "p", "q"]];
+    const rows = [["site", model.axis, "clean", "corrupted", ...MATRICES, "p", "q", "first"]];
     model.sites.forEach((site, row) => model.columns.forEach((name, column) => {
         const cell = { row, column };
-        const numbers = [...MATRICES.map((matrix) => model[matrix]), model.p, model.q].map((cells) => at(cells, cell));
+        const numbers = [...MATRICES.map((matrix) => model[matrix]), model.p, model.q, model.first].map((cells) => at(cells, cell));
         rows.push([site, name, model.clean, model.corrupted, ...numbers]);
     }));
     return rows.map((row) => row.map(field).join(",")).join("\r\n") + "\r\n";

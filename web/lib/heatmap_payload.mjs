@@ -42,8 +42,9 @@ const MOST_FOLDED = 50;
  * @property {string} score
  */
 /**
- * `hatched` is 1 where a cell cannot be told from the control. `p` and `q` are of each cell for itself.
- * @typedef {Labels & Matrices & {hatched: number[][], p: number[][], q: number[][]}} Model
+ * `hatched` is 1 where a cell cannot be told from the control. `p` and `q` are of each cell for itself, `first` is the share
+ * of resamples in which it is the largest.
+ * @typedef {Labels & Matrices & {hatched: number[][], p: number[][], q: number[][], first: number[][]}} Model
  */
 /**
  * What is chosen on a heat map.
@@ -126,7 +127,7 @@ export function parse(given) {
     // Payloads of earlier versions, kept in workflows, hatch what does not beat the control.
     const hatched = matrix(payload.hatched, sites.length, columns.length)
         ?? cells.beats_control.map((row) => row.map((beats) => Number(beats === 0)));
-    const [p, q] = [payload.p, payload.q].map((found) => matrix(found, sites.length, columns.length)
+    const [p, q, first] = [payload.p, payload.q, payload.first].map((found) => matrix(found, sites.length, columns.length)
         ?? sites.map(() => columns.map(() => NaN)));
     return {
         sites,
@@ -147,6 +148,7 @@ export function parse(given) {
         hatched,
         p: p ?? [],
         q: q ?? [],
+        first: first ?? [],
     };
 }
 

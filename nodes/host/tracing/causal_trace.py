@@ -20,7 +20,7 @@ import torch
 from ....families.sites import Site, select, windows
 from ....families.transformer import image_sites
 from ....tracing.results.examples import examples_of
-from ....tracing.results.trace import CausalTrace
+from ....tracing.results.trace import PROBES, CausalTrace
 from ....tracing.runs.lockstep import Score, Sweep, sweep
 from ....tracing.runs.plan import Plan
 from ....tracing.scores.latent import LATENT_DISTANCE, latent_distance
@@ -74,6 +74,7 @@ class TraceSettings:
         seed: first seed of the initial noise.
         seeds: how many initial noises, counted up from ``seed``.
         pictures: how many of the strongest cells get a restored picture.
+        probe: what is done at a site, one of ``tracing.results.trace.PROBES``.
     """
 
     prompts: str
@@ -88,12 +89,15 @@ class TraceSettings:
     sever: str | None = None
     rows: int = DEFAULT_ROWS
     pictures: int = 1
+    probe: str = PROBES[0]
 
     def kept(self) -> dict[str, Any]:
         """What goes into the trace's file: not what changes no score, so that a checkpoint can go on without it."""
         kept = {key: value for key, value in asdict(self).items() if key not in ("prompts", "rows", "pictures")}
         if self.corruption.encoder == ALL_ENCODERS:
             del kept["corruption"]["encoder"]
+        if self.probe == PROBES[0]:
+            del kept["probe"]
         return kept
 
 
@@ -153,9 +157,26 @@ def trace_unet(
         if step_windows == 1
         else tuple(f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges)
     )
+    settings = _probing(settings)
     sites = image_sites(inputs.model.model.diffusion_model)
     plan = _plan(settings, "unet", sites, labels, (None,) if step_windows == 1 else tuple(ranges))
     return _run(inputs, settings, _corrupt_all(inputs.clip, settings), plan, branch=branch, checkpoint=checkpoint)
+
+
+def _probing(settings: TraceSettings) -> TraceSettings:
+    """The settings as they are; a run that reads other text has no controls."""
+    if settings.probe == PROBES[0]:
+        return settings
+    if settings.kinds != ("cross_context",):
+        raise ValueError(
+            "The probe other text changes what cross-attentions read; choose the kind cross_context. Models without "
+            "cross-attention (Flux, Stable Diffusion 3, Qwen-Image, Z-Image) have no such sites: restore theirs."
+        )
+    if not settings.corruption.replaced_by.strip():
+        raise ValueError("The probe other text needs replaced_by: the words that stand for the subject in the other.")
+    if settings.sever is not None:
+        raise ValueError("The probe other text has nothing to hold corrupted; set sever to nothing.")
+    return replace(settings, controls=0)
 
 
 def _corrupt_all(clip: Clip, settings: TraceSettings) -> list[CorruptedPrompt]:
@@ -184,6 +205,7 @@ def _plan(
         draws=settings.corruption.traced,
         controls=settings.controls,
         sever=settings.sever,
+        probe=settings.probe,
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from diff_quickfix.families.sites import select, windows
+from diff_quickfix.families.sites import Span, select, windows
 from diff_quickfix.families.text_stacks import text_sites
 from diff_quickfix.families.unet import unet_sites
 from diff_quickfix.tracing.results.comparison import rank_correlation
@@ -183,6 +183,10 @@ def test_what_cannot_be_estimated_is_refused():
         attribute([case], dataclasses.replace(plan, sever="mlp"), NoSampler(), score, score_name="s")
     with pytest.raises(TraceError, match="score"):
         attribute([case], plan, NoSampler(), lambda r, c, p: torch.zeros(len(r)), score_name="s")
+    for part in ({"output": 1}, {"slot": 0}, {"span": Span(encoder, 0, text=True)}):
+        cut = dataclasses.replace(plan.groups[0][0], **part)
+        with pytest.raises(TraceError, match="is a part of it"):
+            attribute([case], dataclasses.replace(plan, groups=((cut,),)), NoSampler(), score, score_name="s")
 
     def without_gradients(rows, encode=case.encode):
         with torch.no_grad():

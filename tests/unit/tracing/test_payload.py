@@ -10,7 +10,8 @@ from diff_quickfix.tracing.results.locate import layer_of
 from diff_quickfix.tracing.results.payload import heatmap_payload
 from diff_quickfix.tracing.results.trace import CausalTrace, TraceError
 
-MATRICES = ("effect", "recovery", "restored", "low", "high", "significance", "beats_control", "hatched")
+MATRICES = ("effect", "recovery", "restored", "low", "high", "significance", "p", "q", "first")
+MATRICES += ("beats_control", "hatched")
 
 
 def make(sites=("text.0.self_attn", "text.1.mlp"), columns=("gogh", "<end>"), controls=8, number=8, **labels):

@@ -10,8 +10,9 @@ from diff_quickfix.families.unet import site_names
 from diff_quickfix.tracing.results.comparison import compare
 from diff_quickfix.tracing.results.judgement import judge
 from diff_quickfix.tracing.results.locate import best_cell, locate
+from diff_quickfix.tracing.results.tables import trace_table
 from diff_quickfix.tracing.results.trace import CausalTrace, TraceError
-from diff_quickfix.tracing.results.trace_file import load_trace, save_trace, trace_table
+from diff_quickfix.tracing.results.trace_file import load_trace, save_trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from noise_traces import SITES, make
