@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .nodes import DiffQuickFixExtension
-    from .pipelines import PipelineError, remove_concept
+    from .pipelines import PipelineError, TraceSettings, open_tracer, remove_concept, trace
     from .quickfix import (
         Changes,
         ConceptEdit,
@@ -83,6 +83,7 @@ __all__ = [
     "TextEncoderFile",
     "TextTower",
     "TowerError",
+    "TraceSettings",
     "WeightEdit",
     "compute_edit",
     "edit_doors",
@@ -92,12 +93,14 @@ __all__ = [
     "measure_edit",
     "open_image_model",
     "open_text_encoder",
+    "open_tracer",
     "parse_changes",
     "parse_concepts",
     "preset",
     "remove_concept",
     "save_edit",
     "scan",
+    "trace",
 ]
 
 
@@ -109,7 +112,7 @@ def __getattr__(name: str) -> Any:
         from .text import subjects as room
     elif name in ("PromptError", "PromptTokenizer"):
         from .text import prompts as room
-    elif name in ("PipelineError", "remove_concept"):
+    elif name in ("PipelineError", "TraceSettings", "open_tracer", "remove_concept", "trace"):
         from . import pipelines as room
     else:
         from . import quickfix as room

@@ -44,7 +44,7 @@ class Site:
             what it returns.
         module: the module that computes it. For ``cross_context`` it is the cross-attention, and its input is meant.
         alias: another name that patterns may fit; "" for none.
-        output: which entry of what the module returns is meant, where it returns several.
+        output: which entry of what the module returns is meant, where it returns several, by place or by name.
         slot: which entry of the output's second axis is meant; None: all of it.
         span: which positions of the output are meant; None: all of them.
     """
@@ -53,7 +53,7 @@ class Site:
     kind: str
     module: nn.Module = field(repr=False, compare=False)
     alias: str = field(default="", repr=False, compare=False)
-    output: int = field(default=0, repr=False, compare=False)
+    output: int | str = field(default=0, repr=False, compare=False)
     slot: int | None = field(default=None, repr=False, compare=False)
     span: Span | None = field(default=None, repr=False, compare=False)
 

@@ -7,9 +7,9 @@ from ..families.text_stacks import ENCODER_NAMES, SITE_KINDS
 from ..families.transformer import image_sites
 from ..text.subjects import EARLIER, PLACES
 from ..tracing.runs.cases import Restoration
+from ..tracing.runs.corruption import ALL_ENCODERS, EXTENTS, CorruptionSettings
 from .api import CorruptionType, Node, io, schema
-from .host.tracing.corrupted import EXTENTS, CorruptionSettings, corrupt_prompt
-from .host.tracing.encoders import ALL_ENCODERS
+from .host.tracing.corrupted import corrupt_prompt
 from .host.tracing.restored_model import restore_in_unet
 from .host.tracing.steps import MOST_STEPS
 

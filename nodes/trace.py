@@ -6,12 +6,11 @@ from ..families.text_stacks import SITE_KINDS, TEXT_KINDS
 from ..families.transformer import IMAGE_KINDS
 from ..tracing.results.examples import MOST_CELLS as MOST_PICTURES
 from ..tracing.results.trace import PROBES
+from ..tracing.runs.corruption import ALL_ENCODERS, EXTENTS, CorruptionSettings
 from .api import CausalTraceType, ImageScorerType, Node, io, schema
 from .corrupt import EXAMPLE, encoder_input, extent_input, replaced_by_input
 from .host.files import trace_path
 from .host.tracing.causal_trace import DEFAULT_ROWS, TraceInputs, TraceSettings, trace_text, trace_unet
-from .host.tracing.corrupted import EXTENTS, CorruptionSettings
-from .host.tracing.encoders import ALL_ENCODERS
 from .host.tracing.sampling import SamplerSettings, samplers
 
 SCHEDULERS = ["normal", "karras", "exponential", "sgm_uniform", "simple", "ddim_uniform"]

@@ -28,7 +28,14 @@ class TokenizerError(ValueError):
 
 
 def find_tokenizer(kind: str, *folders: Path | str | None) -> Tokenize:
-    """The tokenizer of the first folder that has one of a kind.
+    """The tokenizer in :func:`tokenizer_folder`."""
+    found = _opened(kind, tokenizer_folder(kind, *folders))
+    assert found is not None
+    return found
+
+
+def tokenizer_folder(kind: str, *folders: Path | str | None) -> Path:
+    """The first folder that has a tokenizer of a kind.
 
     Looked through: ``folders``, each of which may be a tokenizer's, a diffusers model's or a ComfyUI's, and the ComfyUI
     whose ``custom_nodes`` this pack lies in.
@@ -43,9 +50,8 @@ def find_tokenizer(kind: str, *folders: Path | str | None) -> Tokenize:
     roots = [Path(folder) for folder in (*folders, Path(__file__).parents[3]) if folder]
     for root in roots:
         for folder in (root, *(root / name for name in inner), root / "comfy" / "text_encoders" / home):
-            found = _opened(kind, folder)
-            if found is not None:
-                return found
+            if _opened(kind, folder) is not None:
+                return folder
     raise TokenizerError(
         f"No tokenizer of {kind.capitalize()} found (looked in: {', '.join(map(str, roots))}). Name a folder with its "
         f"tokenizer.json{' or vocab.json and merges.txt' if kind == 'qwen' else ''}, a diffusers folder of this model, "

@@ -33,9 +33,10 @@ def clip_named(name):
 def tracing(pack):
     from pack_under_test.nodes.host.tracing import corrupted
     from pack_under_test.tracing.runs.cases import Restoration
+    from pack_under_test.tracing.runs.corruption import CorruptionSettings
 
     def corrupt(clip, prompt=PROMPT, **settings):
-        return corrupted.corrupt_prompt(clip, prompt, "van gogh", corrupted.CorruptionSettings(**settings))
+        return corrupted.corrupt_prompt(clip, prompt, "van gogh", CorruptionSettings(**settings))
 
     return corrupt, Restoration
 

@@ -13,10 +13,44 @@ from dataclasses import dataclass
 import torch
 
 ROME_MULTIPLE = 3.0
+ALL_ENCODERS = "all"
+EXTENTS = ("subject", "whole prompt")
 
 
 class CorruptionError(ValueError):
     """Noise that cannot be drawn, or words that cannot replace the subject."""
+
+
+@dataclass(frozen=True)
+class CorruptionSettings:
+    """How a subject is hidden.
+
+    Attributes:
+        multiple: std of the noise, as a multiple of the std of the embeddings that it hides.
+        draws: how many draws of the noise are traced.
+        seed: seed of the noise.
+        replaced_by: words whose embeddings take the subject's place; there is one draw then, and no noise in it.
+        extent: one of :data:`EXTENTS`; "whole prompt" corrupts every token from the text's first on, padding too.
+        encoder: the text encoder in which it is hidden, or all of them; the others then read the prompt as it is.
+    """
+
+    multiple: float = 3.0
+    draws: int = 1
+    seed: int = 0
+    replaced_by: str = ""
+    extent: str = EXTENTS[0]
+    encoder: str = ALL_ENCODERS
+
+    def __post_init__(self) -> None:
+        if self.extent not in EXTENTS:
+            raise CorruptionError(f"Unknown extent {self.extent!r}; expected one of {', '.join(EXTENTS)}.")
+        if self.replaced_by.strip() and self.extent != EXTENTS[0]:
+            raise CorruptionError("Other words can take the subject's place only; set corrupt to subject.")
+
+    @property
+    def traced(self) -> int:
+        """The number of draws to trace."""
+        return 1 if self.replaced_by.strip() else self.draws
 
 
 @dataclass(frozen=True)

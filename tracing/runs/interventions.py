@@ -117,11 +117,20 @@ def measured_positions(stack: ExitStack, sites: Sequence[Site]) -> Callable[[Sit
     return positions
 
 
-def output_of(output: Any, number: int) -> Any:
-    """One of a module's outputs; a module that gives a single tensor has no other."""
+def output_of(output: Any, number: int | str) -> Any:
+    """One of a module's outputs, by place or by name; a module that gives a single tensor has no other."""
+    if isinstance(number, str):
+        return output.get(number) if isinstance(output, Mapping) else None
     if isinstance(output, tuple):
         return output[number] if number < len(output) else None
     return output if not number else None
+
+
+def _with_output(output: Any, number: int | str, value: Any) -> Any:
+    """A module's outputs with one of them in another's place."""
+    if isinstance(number, str):
+        return type(output)(**{**output, number: value})
+    return (*output[:number], value, *output[number + 1 :]) if isinstance(output, tuple) else value
 
 
 def _hook(
@@ -151,9 +160,7 @@ def _hook(
         found = output_of(output, site.output)
         if not isinstance(found, torch.Tensor):
             raise InterventionError(f"{site.name} gave {type(found).__name__}; expected a tensor of rows.")
-        if not isinstance(output, tuple):
-            return changed(output)
-        return (*output[: site.output], changed(found), *output[site.output + 1 :])
+        return _with_output(output, site.output, changed(found))
 
     def on_context(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # A cross-attention is given its queries first, then the text, as keys and perhaps again as values. Tables of
@@ -163,7 +170,8 @@ def _hook(
 
     if site.kind == "cross_context":
         return site.module.register_forward_pre_hook(on_context, with_kwargs=True)
-    return site.module.register_forward_hook(on_output)
+    # Before those that stand: transformers' own hook on a layer hands on what it sees as the hidden state.
+    return site.module.register_forward_hook(on_output, prepend=True)
 
 
 def _copied(

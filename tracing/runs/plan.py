@@ -10,6 +10,25 @@ from ...families.sites import Site, group_name
 from ..results.trace import PROBES
 
 
+def step_columns(steps: int, count: int) -> tuple[tuple[str, ...], tuple[range | None, ...]]:
+    """The columns of an image model's trace: some windows that divide the sampling steps, or one of all of them.
+
+    Returns:
+        Their labels, and their steps (None: all).
+
+    Raises:
+        ValueError: fewer steps than windows.
+    """
+    if not 1 <= count <= steps:
+        raise ValueError(f"Cannot divide {steps} steps into {count} windows; choose 1 to {steps}.")
+    if count == 1:
+        return ("all steps",), (None,)
+    bounds = [round(i * steps / count) for i in range(count + 1)]
+    ranges = tuple(range(a, b) for a, b in itertools.pairwise(bounds))
+    labels = tuple(f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges)
+    return labels, ranges
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to sweep.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import time
@@ -19,19 +18,20 @@ import torch
 
 from ....families.sites import Site, select, windows
 from ....families.transformer import image_sites
+from ....text.marked import parse_prompts
 from ....tracing.results.examples import examples_of
 from ....tracing.results.trace import PROBES, CausalTrace
+from ....tracing.runs.columns import place_columns, token_columns
+from ....tracing.runs.corruption import ALL_ENCODERS, CorruptionSettings
 from ....tracing.runs.lockstep import Score, Sweep, sweep
-from ....tracing.runs.plan import Plan
+from ....tracing.runs.plan import Plan, step_columns
 from ....tracing.scores.latent import LATENT_DISTANCE, latent_distance
 from ..files import SUFFIX
 from ..heatmap import send_partial
 from ..identity import clip_parts, identities, patcher_parts, vae_parts
 from ..objects import Clip, Conditioning, ImageScorer, Latent, Model, Vae
 from ..progress import duration, say
-from .columns import place_columns, token_columns
-from .corrupted import CorruptedPrompt, CorruptionSettings, corrupt_prompt, parse_prompts
-from .encoders import ALL_ENCODERS
+from .corrupted import CorruptedPrompt, corrupt_prompt
 from .memory import rows_that_fit
 from .sampling import InitialLatent, SamplerSettings, make_painter, pictures_of
 
@@ -129,9 +129,10 @@ def trace_text(
             "those apart, or choose one encoder that reads all of them."
         )
     chosen = {site.encoder for site in select(corrupted[0].sites, kinds=settings.kinds, names=settings.sites)}
-    made = token_columns(corrupted[0], chosen) if columns == "tokens" else place_columns(corrupted, chosen)
+    readings = [one.readings for one in corrupted]
+    made = token_columns(readings[0], chosen) if columns == "tokens" else place_columns(readings, chosen)
     plan = _plan(settings, "text", corrupted[0].sites, made.labels)
-    plan = replace(plan, empty=made.empty(plan.groups, corrupted))
+    plan = replace(plan, empty=made.empty(plan.groups, readings))
     prompts = [
         replace(one, case=replace(one.case, columns=spots)) for one, spots in zip(corrupted, made.spots, strict=True)
     ]
@@ -147,19 +148,10 @@ def trace_unet(
     checkpoint: Path | None = None,
 ) -> tuple[Sweep, torch.Tensor]:
     """Trace the image model: sites x step windows (one window: all steps)."""
-    steps = settings.sampler.steps
-    if not 1 <= step_windows <= steps:
-        raise ValueError(f"Cannot divide {steps} steps into {step_windows} windows; choose 1 to {steps}.")
-    bounds = [round(i * steps / step_windows) for i in range(step_windows + 1)]
-    ranges = [range(a, b) for a, b in itertools.pairwise(bounds)]
-    labels = (
-        ("all steps",)
-        if step_windows == 1
-        else tuple(f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges)
-    )
     settings = _probing(settings)
+    labels, ranges = step_columns(settings.sampler.steps, step_windows)
     sites = image_sites(inputs.model.model.diffusion_model)
-    plan = _plan(settings, "unet", sites, labels, (None,) if step_windows == 1 else tuple(ranges))
+    plan = _plan(settings, "unet", sites, labels, ranges)
     return _run(inputs, settings, _corrupt_all(inputs.clip, settings), plan, branch=branch, checkpoint=checkpoint)
 
 

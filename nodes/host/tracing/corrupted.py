@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,48 +12,13 @@ import torch
 
 from ....families.sites import Site, select
 from ....text.subjects import SubjectError
-from ....tracing.runs.cases import Case, Restoration, Share, Spots, encode_rows
-from ....tracing.runs.corruption import CorruptionError
+from ....tracing.runs.cases import Case, Restoration, Spots, encode_rows
+from ....tracing.runs.corruption import ALL_ENCODERS, CorruptionSettings
+from ....tracing.runs.readings import Reading, shares_of
 from ..objects import Clip, Conditioning
-from .encoders import ALL_ENCODERS, open_encoders
-from .readings import Reading, read_prompt
+from .encoders import TracedEncoder, open_encoders
+from .readings import read_prompt
 from .side_by_side import Encoding
-
-EXTENTS = ("subject", "whole prompt")
-# What the seed of the noise grows by from one text encoder to the next.
-_NEXT_ENCODER = 104729
-
-
-@dataclass(frozen=True)
-class CorruptionSettings:
-    """How a subject is hidden.
-
-    Attributes:
-        multiple: std of the noise, as a multiple of the std of the embeddings that it hides.
-        draws: how many draws of the noise are traced.
-        seed: seed of the noise.
-        replaced_by: words whose embeddings take the subject's place; there is one draw then, and no noise in it.
-        extent: one of :data:`EXTENTS`; "whole prompt" corrupts every token from the text's first on, padding too.
-        encoder: the text encoder in which it is hidden, or all of them; the others then read the prompt as it is.
-    """
-
-    multiple: float = 3.0
-    draws: int = 1
-    seed: int = 0
-    replaced_by: str = ""
-    extent: str = EXTENTS[0]
-    encoder: str = ALL_ENCODERS
-
-    def __post_init__(self) -> None:
-        if self.extent not in EXTENTS:
-            raise CorruptionError(f"Unknown extent {self.extent!r}; expected one of {', '.join(EXTENTS)}.")
-        if self.replaced_by.strip() and self.extent != EXTENTS[0]:
-            raise CorruptionError("Other words can take the subject's place only; set corrupt to subject.")
-
-    @property
-    def traced(self) -> int:
-        """The number of draws to trace."""
-        return 1 if self.replaced_by.strip() else self.draws
 
 
 @dataclass(frozen=True)
@@ -69,7 +33,7 @@ class CorruptedPrompt:
 
     case: Case
     encoding: Encoding
-    readings: tuple[Reading, ...]
+    readings: tuple[Reading[TracedEncoder], ...]
 
     @property
     def clip(self) -> Clip:
@@ -168,43 +132,7 @@ def corrupt_prompt(
     readings = tuple(read_prompt(clip, one, prompt, subject, settings.replaced_by) for one in encoders)
     # Loaded first: patched embeddings are the ones that the encoder will see.
     comfy.model_management.load_models_gpu([clip.patcher])
-    shares = []
-    for number, reading in enumerate(readings):
-        corruption = reading.corruption(
-            settings.multiple,
-            settings.traced,
-            settings.seed + _NEXT_ENCODER * number,
-            clip.patcher.load_device,
-            whole=settings.extent != EXTENTS[0],
-        )
-        encoder = reading.encoder
-        shares.append(Share(encoder.name, corruption, encoder.stack.entry, reading.chunks, reading.chunk))
+    shares = shares_of(readings, settings, clip.patcher.load_device)
     encoding = Encoding.of(clip, prompt, encoders, every=settings.encoder == ALL_ENCODERS)
-    case = Case(prompt, subject, tuple(shares), encoding.rows, given=encoding.conditioning)
+    case = Case(prompt, subject, shares, encoding.rows, given=encoding.conditioning)
     return CorruptedPrompt(case, encoding, readings)
-
-
-# --- marked prompts --------------------------------------------------------------------------------------------------
-
-_MARKED = r"\[([^\[\]]+)\]"
-
-
-def parse_prompts(text: str) -> list[tuple[str, str]]:
-    """Lines of prompts with the subject in square brackets, as (prompt, subject).
-
-    Raises:
-        SubjectError: no lines, or a line without exactly one marked subject.
-    """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise SubjectError("No prompt given. Write one a line with the subject in brackets: a house by [van gogh]")
-    result = []
-    for line in lines:
-        marked = re.findall(_MARKED, line)
-        if len(marked) != 1:
-            raise SubjectError(
-                f"Found {len(marked)} subjects in brackets in the line {line!r}; expected exactly one, such as: "
-                "a house by [van gogh]"
-            )
-        result.append((re.sub(_MARKED, r"\1", line), marked[0].strip()))
-    return result

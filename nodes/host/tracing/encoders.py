@@ -10,11 +10,11 @@ import torch
 
 from ....families.sites import Site, SiteError
 from ....families.text_stacks import TextStack, encoder_names, output_sites, text_stack
+from ....tracing.runs.corruption import ALL_ENCODERS
 from ..editing.text_encoder import UnsupportedEncoderError
 from ..objects import Clip
 from ..prompt_parts import EMBEDDING
 
-ALL_ENCODERS = "all"
 # Alone, as in Stable Diffusion 1.x and 2.x, these need no name, and no image model reads their pooled vector.
 _ALONE = ("clip_l", "clip_h")
 

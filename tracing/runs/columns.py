@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
-from ....families.sites import Site
-from ....text.subjects import EARLIER, PLACES
-from ....tracing.runs.cases import Spots
-from .corrupted import CorruptedPrompt
+from ...families.sites import Site
+from ...text.subjects import EARLIER, PLACES
+from .cases import Spots
 from .readings import Reading
+
+Readings = Sequence[Reading[Any]]
+"""A prompt as each of its corrupted text encoders reads it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class TextColumns:
     labels: tuple[str, ...]
     spots: tuple[tuple[Mapping[str, Spots], ...], ...]
 
-    def empty(self, groups: Sequence[Sequence[Site]], prompts: Sequence[CorruptedPrompt]) -> frozenset[tuple[int, int]]:
+    def empty(self, groups: Sequence[Sequence[Site]], prompts: Sequence[Readings]) -> frozenset[tuple[int, int]]:
         """Cells (group, column) in which there is nothing to restore.
 
         A layer has nothing at a place that a prompt lacks in its text encoder. A pooled vector is of one token or of
@@ -43,13 +46,13 @@ class TextColumns:
         return frozenset(found)
 
 
-def token_columns(prompt: CorruptedPrompt, encoders: Set[str]) -> TextColumns:
+def token_columns(prompt: Readings, encoders: Set[str]) -> TextColumns:
     """Each token that can tell of the subject, then the padding.
 
     Raises:
         ValueError: the encoders cut the prompt into different tokens.
     """
-    found = {one.encoder.name: one.columns() for one in prompt.readings if one.encoder.name in encoders}
+    found = {one.encoder.name: one.columns() for one in prompt if one.encoder.name in encoders}
     (first, (labels, positions)), *others = found.items()
     for name, columns in others:
         if columns != (labels, positions):
@@ -61,17 +64,23 @@ def token_columns(prompt: CorruptedPrompt, encoders: Set[str]) -> TextColumns:
     return TextColumns(labels, (tuple(dict.fromkeys(found, spot) for spot in positions),))
 
 
-def place_columns(prompts: Sequence[CorruptedPrompt], encoders: Set[str]) -> TextColumns:
-    """The roles that no prompt lacks in some text encoder."""
+def place_columns(prompts: Sequence[Readings], encoders: Set[str], *, every: bool = False) -> TextColumns:
+    """The roles that no prompt lacks in some text encoder.
+
+    Args:
+        every: also those that a prompt happens to lack, so that traces of any prompts have the same columns; only
+            what no prompt has in such encoders is left out.
+    """
     readings = [{name: _of(prompt, name).places() for name in encoders} for prompt in prompts]
     labels = tuple(
         place
         for place in (EARLIER, *PLACES)
         if any(all(one[name][place] != () for one in readings) for name in encoders)
+        or (every and (place != EARLIER or not all(one.encoder.stack.causal for one in prompts[0])))
     )
     spots = tuple(tuple({name: one[name][place] for name in encoders} for place in labels) for one in readings)
     return TextColumns(labels, spots)
 
 
-def _of(prompt: CorruptedPrompt, encoder: str) -> Reading:
-    return next(one for one in prompt.readings if one.encoder.name == encoder)
+def _of(prompt: Readings, encoder: str) -> Reading[Any]:
+    return next(one for one in prompt if one.encoder.name == encoder)
