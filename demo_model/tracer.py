@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,9 +78,7 @@ class ShapesTracer:
         return {name: _weights_hash(part.state_dict()) for name, part in parts.items()}
 
     @torch.no_grad()
-    def trace(
-        self, prompt: str, seeds: Sequence[int], *, progress: Callable[[int, int], None] | None = None
-    ) -> CausalTrace:
+    def trace(self, prompt: str, seeds: Sequence[int]) -> CausalTrace:
         """The trace of a prompt whose subject stands in [brackets].
 
         Raises:
@@ -102,7 +100,6 @@ class ShapesTracer:
             draws=asked.draws,
             controls=asked.controls,
         )
-        told = progress or (lambda done, total: None)
         return sweep(
             [case],
             plan,
@@ -111,7 +108,6 @@ class ShapesTracer:
             rows=asked.rows,
             score_name=LATENT_DISTANCE,
             settings={**asdict(asked), "model": "Shapes"},
-            progress=lambda done, total, results: told(done, total),
             examples=0,
         ).trace
 

@@ -97,8 +97,8 @@ class SweepPlan:
         return _sha256([SCHEMA, self.tracer, self.settings, self.identity, self.version])
 
     def shards(self) -> Iterator[Shard]:
-        """All shards: the first block of seeds for every prompt, then the next."""
-        for block, prompt in itertools.product(self.seeds, self.prompts):
+        """All shards, those of one prompt side by side."""
+        for prompt, block in itertools.product(self.prompts, self.seeds):
             yield Shard(prompt, block)
 
     def require_same(self, other: SweepPlan, place: str) -> None:

@@ -28,7 +28,16 @@ def joined(folder: SweepFolder, *, partial: bool = False) -> CausalTrace:
         SweepError: shards are missing, or none is there.
         TraceError: shards do not fit together.
     """
-    return CausalTrace.joined(folder.traces(list(itertools.chain(*_whole_prompts(folder, partial).values()))))
+    return CausalTrace.joined(folder.traces(whole_shards(folder, partial)))
+
+
+def whole_shards(folder: SweepFolder, partial: bool) -> list[Shard]:
+    """All shards, prompt by prompt; with ``partial`` those of prompts that have all of theirs.
+
+    Raises:
+        SweepError: shards are missing, or none is there.
+    """
+    return list(itertools.chain(*_whole_prompts(folder, partial).values()))
 
 
 @dataclass(frozen=True, eq=False)

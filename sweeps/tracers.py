@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,9 +23,7 @@ class Tracer(Protocol):
         """Content hashes of what was read, by what it is."""
         ...
 
-    def trace(
-        self, prompt: str, seeds: Sequence[int], *, progress: Callable[[int, int], None] | None = None
-    ) -> CausalTrace:
+    def trace(self, prompt: str, seeds: Sequence[int]) -> CausalTrace:
         """The trace of one prompt (subject in [brackets]): the same numbers for the same prompt and seed, whatever was
         traced before, and whatever other seeds are asked for."""
         ...
@@ -145,6 +143,10 @@ def new_plan(
     """
     name = tracer_named(model)
     whole = OPENERS[name].completed(settings)
+    if whole.get("columns") == "tokens":
+        raise SweepError(
+            "A sweep has the same columns for every prompt, and the tokens of prompts differ; expected columns=places."
+        )
     plan = SweepPlan(name, model, whole, {}, tuple(prompts), tuple(map(tuple, seeds)))
     return dataclasses.replace(plan, identity=opened(opener_of(plan, device=device)).identity)
 

@@ -6,8 +6,9 @@ import contextlib
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from multiprocessing import resource_tracker
 from typing import Any
 
 import torch
@@ -95,12 +96,13 @@ class PoolWorkers(FutureWorkers):
         return ProcessPoolExecutor(size, mp_context=context, initializer=_prepare, initargs=(self._threads,))
 
     def start(self, task: Task) -> None:
-        try:
-            future = self._executor.submit(trace_shard, task)
-        except BrokenExecutor:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = self._pool(self.size)
-            future = self._executor.submit(trace_shard, task)
+        with _uninterrupted():
+            try:
+                future = self._executor.submit(trace_shard, task)
+            except BrokenExecutor:
+                self._executor.shutdown(wait=True, cancel_futures=True)
+                self._executor = self._pool(self.size)
+                future = self._executor.submit(trace_shard, task)
         self._running.append((task.shard, future))
 
     def close(self, *, cancel: bool) -> None:
@@ -109,6 +111,21 @@ class PoolWorkers(FutureWorkers):
             for child in own:
                 child.terminate()
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back an interrupt until the block ends; processes that are started in it never see one."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # Its own start would let interrupts through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare(threads: int) -> None:

@@ -58,7 +58,7 @@ class MadeUpTracer:
     def identity(self):
         return {"text encoder": self.opener.weights}
 
-    def trace(self, prompt, seeds, *, progress=None):
+    def trace(self, prompt, seeds):
         if self.opener.seconds:
             time.sleep(self.opener.seconds)
         if self.opener.refused and self.opener.refused in prompt:
