@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,11 @@ def show(options: argparse.Namespace) -> None:
     """Draw a trace."""
     path, judgement = Path(options.file), None
     if path.is_dir():
-        scores = sweep_scores(SweepFolder.open(path), partial=True)
+        folder = SweepFolder.open(path)
+        scores = sweep_scores(folder, partial=True)
         trace, judgement = scores.trace, scores.judgement
+        if left_out := len(folder.plan.prompts) - len(trace.prompts):
+            print(f"diff-quickfix: warning: {left_out:,} prompts are not finished and left out", file=sys.stderr)
     else:
         trace = load_trace(path)
     value = VALUES[0] if options.value == "effect" else VALUES[1]

@@ -111,7 +111,7 @@ def _summary(folder: SweepFolder, scores: SweepScores) -> str:
             f"{len(trace.prompts):,}" + (f", and {left_out:,} that are not finished, left out" if left_out else ""),
         ),
         ("Seeds", f"{sum(map(len, plan.seeds)):,}"),
-        ("Runs of each cell", f"{scores.runs:,}"),
+        ("Runs of each cell", f"{scores.judgement.runs:,}"),
         ("Cells", f"{len(trace.sites):,} sites by {len(trace.columns):,} columns"),
         ("Mean total effect of the corruption", f"{scores.total:+.4f}"),
         ("Strongest cell", best),

@@ -50,7 +50,6 @@ class SweepScores:
         average: average indirect effect over all runs, (L, K).
         recovery: as :meth:`CausalTrace.recovery`, (L, K).
         total: mean total effect.
-        runs: how many runs, over prompts, seeds and draws.
         made_with: how many shards were computed on what.
     """
 
@@ -59,7 +58,6 @@ class SweepScores:
     average: torch.Tensor
     recovery: torch.Tensor
     total: float
-    runs: int
     made_with: dict[str, int]
 
 
@@ -114,7 +112,7 @@ class _Sums:
         self._controls: list[torch.Tensor] = []
         self._sum, self._count = torch.zeros(()), torch.zeros(())
         self._kept_sum, self._kept_total = torch.zeros(()), torch.zeros(())
-        self._total, self._totals, self._runs = 0.0, 0, 0
+        self._total, self._totals = 0.0, 0
 
     def add(self, number: int, trace: CausalTrace) -> None:
         """Take in the trace of one prompt, the ``number``-th of all."""
@@ -130,7 +128,6 @@ class _Sums:
         self._kept_total = self._kept_total + torch.where(kept, total[..., None, None].double(), 0.0).sum((0, 1, 2))
         self._total += float(total.double().nansum())
         self._totals += int(total.isfinite().sum())
-        self._runs += total.numel()
         self._means.append(_one_run(trace))
 
     def scores(self, level: float, made_with: dict[str, int]) -> SweepScores:
@@ -145,10 +142,11 @@ class _Sums:
             min((float(found[0]) for found in known), default=torch.nan),
             max((float(found[1]) for found in known), default=torch.nan),
             sum(int(found[2]) for found in known),
+            int(self._count.max()),
         )
         recovery = (self._kept_sum / self._kept_total).float()
         judgement, trace = judge_rows(rows, level=level), CausalTrace.joined(self._means)
-        return SweepScores(trace, judgement, average, recovery, total, self._runs, made_with)
+        return SweepScores(trace, judgement, average, recovery, total, made_with)
 
 
 def _one_run(trace: CausalTrace) -> CausalTrace:

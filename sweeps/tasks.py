@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def trace_shard(task: Task) -> Outcome:
         return Outcome(task.shard, time.monotonic() - started, error, stops)
 
     try:
-        folder = SweepFolder.open(Path(task.folder))
+        folder = _folder(task.folder, (Path(task.folder) / "plan.json").stat().st_mtime_ns)
         if folder.has(task.shard):
             return ended()
         tracer = opened(task.opener)
@@ -60,6 +61,8 @@ def trace_shard(task: Task) -> Outcome:
                 "or name another folder.",
                 stops=True,
             )
+    except FileNotFoundError:
+        return ended(f"There is no sweep in {task.folder} any more.", stops=True)
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         return ended(str(error), stops=True)
     try:
@@ -75,6 +78,12 @@ def trace_shard(task: Task) -> Outcome:
     except SweepError as error:
         return ended(f"{task.shard.prompt!r}: {error}")
     return ended()
+
+
+@functools.lru_cache(maxsize=1)
+def _folder(path: str, changed: int) -> SweepFolder:
+    """The sweep in a folder, read again when its plan has ``changed`` at another time: a long plan takes long."""
+    return SweepFolder.open(Path(path))
 
 
 def _differing(wanted: Mapping[str, str], found: Mapping[str, str]) -> list[str]:

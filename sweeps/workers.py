@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -129,9 +131,18 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _prepare(threads: int) -> None:
-    """In a worker process: an interrupt at the keyboard is for the process that started it."""
+    """In a worker process: an interrupt at the keyboard is for the process that started it, whose end is this one's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's workers would wait for ever for one that was killed: each holds the others' pipes open."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def workers_named(name: str, size: int, **options: Any) -> Workers:

@@ -173,10 +173,9 @@ def _words(figure: Any, trace: CausalTrace, judgement: Judgement, value: str, he
     heading = f"Causal trace of the {where}: {value}" if title is None else shorten(title)
     figure.text(0.02, 1 - 0.3 / height, heading, fontsize=13, weight="bold")
     figure.text(0.02, 1 - 0.55 / height, what, fontsize=9)
-    runs = int(trace.indirect_effects().isfinite().sum((0, 1, 2)).max())
     lines = (
         f"{_largest(trace, judgement)} Total effect of the corruption: {float(trace.total_effects().nanmean()):+.3f}.",
-        f"{runs} runs a cell; {judgement.controls} control runs. {judgement.text()}",
+        f"{judgement.runs} runs a cell; {judgement.controls} control runs. {judgement.text()}",
         f"Score: {shorten(trace.score, 110)}",
     )
     for number, line in enumerate(lines):

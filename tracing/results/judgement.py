@@ -40,6 +40,7 @@ class Judgement:
             within the range of the control runs, which describes these runs and claims nothing.
         prompts: how many prompts have an effect and a control.
         controls: how many control runs there are.
+        runs: how many runs the cell has that was measured most often.
     """
 
     low: torch.Tensor
@@ -51,6 +52,7 @@ class Judgement:
     hatched: torch.Tensor
     prompts: int
     controls: int
+    runs: int
 
     @property
     def judged(self) -> bool:
@@ -83,6 +85,7 @@ class PromptRows:
         total: mean total effect.
         lowest, highest: of the control effects; NaN without any.
         controls: how many control runs there are.
+        runs: how many runs the cell has that was measured most often.
     """
 
     effects: torch.Tensor
@@ -92,6 +95,7 @@ class PromptRows:
     lowest: float
     highest: float
     controls: int
+    runs: int
 
     @classmethod
     def of_trace(cls, trace: CausalTrace) -> PromptRows:
@@ -106,6 +110,7 @@ class PromptRows:
             float(known.min()) if len(known) else torch.nan,
             float(known.max()) if len(known) else torch.nan,
             len(known),
+            int(effects.isfinite().sum((0, 1, 2)).max()),
         )
 
 
@@ -140,4 +145,5 @@ def judge_rows(rows: PromptRows, *, level: float = 0.95, smallest: float = SMALL
         hatched,
         int(rows.differences.isfinite().any((1, 2)).sum()),
         rows.controls,
+        rows.runs,
     )

@@ -126,6 +126,12 @@ def test_a_trace_is_shown_in_the_terminal_and_as_a_picture(shell, swept, tmp_pat
     _, of_file, _ = shell("show", "a.safetensors", "--width", "90")
     _, of_folder, _ = shell("show", "sweep", "--width", "90")
     assert of_file == of_folder
+    grown = SweepFolder.make(tmp_path / "grown", swept.plan.extended(["one [more]"], []))
+    grown.merge(swept)
+    assert shell("show", "grown", "--width", "90")[1:] == (
+        of_file,
+        "diff-quickfix: warning: 1 prompts are not finished and left out\n",
+    )
     code, _, _ = shell("show", "a.safetensors", "--out", "a.png", "--width", "700")
     with Image.open(tmp_path / "a.png") as picture:
         assert code == 0 and picture.width == 700 and len(picture.getcolors(1 << 20)) > 20
@@ -197,8 +203,9 @@ def test_seeds_are_numbers_and_ranges():
     assert seeds_of("0-3,7") == (0, 1, 2, 3, 7) and seeds_of(" 5 ") == (5,)
 
 
-def test_an_interrupt_ends_the_program_and_its_workers(tmp_path):
-    """As a process with two workers; the signal goes to all of them, as from a keyboard."""
+@pytest.mark.parametrize(("number", "sent"), [(signal.SIGINT, os.killpg), (signal.SIGKILL, os.kill)])
+def test_what_ends_the_program_ends_its_workers(tmp_path, number, sent):
+    """As a process with two workers; from a keyboard the signal goes to all, a kill goes to the program alone."""
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
@@ -223,10 +230,10 @@ def test_an_interrupt_ends_the_program_and_its_workers(tmp_path):
     shards = tmp_path / "sweep" / "shards"
     while running.poll() is None and not (shards.exists() and any(shards.glob("*.safetensors"))):
         time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGINT)
+    sent(running.pid, number)
     # The pipes end when the last process that holds them does.
     _, err = running.communicate()
-    assert running.returncode == 130, err
-    assert "interrupted" in err and "Traceback" not in err
+    assert running.returncode == (130 if number == signal.SIGINT else -number), err
+    assert ("interrupted" in err and "Traceback" not in err) or number == signal.SIGKILL
     finished, missing, damaged = SweepFolder.open(tmp_path / "sweep").sorted_out()
-    assert finished and missing and not damaged and not list(shards.glob("*.part"))
+    assert finished and missing and not damaged

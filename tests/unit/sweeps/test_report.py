@@ -86,7 +86,7 @@ def test_the_page_says_what_the_statistics_say(folder, text):
     said = " ".join(page.text)
     for known in (folder.plan.hash, folder.plan.version, "a" * 64, "steps", "device cpu"):
         assert known in said
-    assert f"{scores.runs:,}" in said and f"{scores.total:+.4f}" in said
+    assert f"{scores.judgement.runs:,}" in said and f"{scores.total:+.4f}" in said
 
 
 def test_a_sweep_that_is_not_finished_is_reported_in_part_and_says_so(folder, tmp_path):

@@ -34,7 +34,8 @@ def test_statistics_prompt_by_prompt_are_those_of_the_joined_trace(tmp_path, cou
         torch.testing.assert_close(
             getattr(found.judgement, name), getattr(wanted, name), atol=0, rtol=0, equal_nan=True, msg=name
         )
-    assert (found.judgement.prompts, found.judgement.controls) == (wanted.prompts, wanted.controls)
+    for name in ("prompts", "controls", "runs"):
+        assert getattr(found.judgement, name) == getattr(wanted, name), name
     for name, mine, theirs in (
         ("average", found.average, trace.average_indirect_effect()),
         ("recovery", found.recovery, trace.recovery()),
@@ -44,8 +45,8 @@ def test_statistics_prompt_by_prompt_are_those_of_the_joined_trace(tmp_path, cou
     torch.testing.assert_close(
         found.trace.average_indirect_effect(), found.average, atol=1e-5, rtol=1e-5, equal_nan=True
     )
-    assert found.runs == count * 4 * 2 and found.made_with == {"device cpu, torch 2": 2 * count}
-    assert "van gogh" in heatmap_svg(found.trace, judgement=found.judgement)
+    assert found.judgement.runs == count * 4 * 2 and found.made_with == {"device cpu, torch 2": 2 * count}
+    assert f"{count * 8} runs a cell; {count * 32} control runs" in heatmap_svg(found.trace, judgement=found.judgement)
 
 
 def test_a_part_of_a_sweep_is_told_and_its_whole_prompts_are_taken(tmp_path):
