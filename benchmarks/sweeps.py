@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -112,7 +113,12 @@ def measure(prompts: int, workers: int) -> Costs:
     with new_folder(prompts) as folder:
         shards, tracer = list(folder.plan.shards()), Made()
         traces = [tracer.trace(shard.prompt, shard.seeds) for shard in shards]
-        write = seconds(lambda: [folder.write(*pair, {}) for pair in zip(shards, traces, strict=True)]) / prompts
+
+        def write_all() -> None:
+            for shard, trace in zip(shards, traces, strict=True):
+                folder.write(shard, trace, {})
+
+        write = seconds(write_all) / prompts
         size = sum(folder.file(shard).stat().st_size for shard in shards) / prompts
         check = seconds(folder.sorted_out) / prompts
     return Costs(write, check, size, hand_over(prompts, workers, "process"))
@@ -124,7 +130,9 @@ def hand_over(prompts: int, workers: int, executor: str) -> float:
 
     def run(number: int, name: str) -> float:
         with new_folder(number) as folder:
-            options = {"init": {"include_dashboard": False, "num_cpus": workers}} if name == "ray" else {}
+            options: dict[str, Any] = (
+                {"init": {"include_dashboard": False, "num_cpus": workers}} if name == "ray" else {}
+            )
             return seconds(lambda: run_sweep(folder, name, workers=workers, opener=Made(False), **options))
 
     few, many, alone = run(workers, executor), run(prompts, executor), run(prompts, "serial")

@@ -96,7 +96,7 @@ _READING = (
     "away. Controls restore a random site from another corrupted run. A verdict of more or less differs from the "
     "control, with at most 5 % false alarms over all cells; p is of each cell for itself, q is p adjusted for the "
     "share of false findings (Benjamini and Hochberg). What is independent of another is a prompt: intervals and tests "
-    "are over prompts."
+    "are over prompts. Recovery leaves out what has a total effect below 0.001: the table single runs, the map prompts."
 )
 
 
@@ -199,7 +199,7 @@ def _made(folder: SweepFolder, scores: SweepScores) -> str:
         ("Version of diff-quickfix", plan.version),
         ("Computed on", "; ".join(f"{said} ({count:,} shards)" for said, count in made.items())),
         ("Plan", plan.hash),
-        *((f"SHA-256 of the {name}", value) for name, value in plan.identity.items()),
+        *((f"Model: {name}", value) for name, value in plan.identity.items()),
         ("Seeds", ", ".join(str(seed) for block in plan.seeds for seed in block)),
     ]
     mixed = "<p>Shards were computed on different devices or versions, which may round otherwise.</p>" * (len(made) > 1)
