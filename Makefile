@@ -7,7 +7,7 @@ IN = $(PYTHON) scripts/bootstrap.py run --
 IN_BROWSER = $(PYTHON) scripts/bootstrap.py run --browser --
 CHECKED = $(PYTHON) scripts/bootstrap.py run --typescript
 
-.PHONY: help demo test test-unit test-comfy test-device test-large test-e2e test-browser lint bench bench-doors bench-trace bench-statistics study study-edits study-doors study-gallery train-reader train clean
+.PHONY: help demo test test-unit test-comfy test-device test-large test-e2e test-browser lint bench bench-doors bench-trace bench-statistics bench-sweeps study study-edits study-doors study-gallery train-reader train clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench-trace: ## pictures per second of tracing, beside plain sampling and the pu
 
 bench-statistics: ## simulate what the statistics of a trace promise: false alarms, effects found, coverage
 	@$(IN) python -m diff_quickfix.benchmarks.statistics
+
+bench-sweeps: ## what a sweep costs beside its tracing, and how it grows
+	@$(IN) python -m diff_quickfix.benchmarks.sweeps
 
 study: ## trace every attribute of the demo model over many prompts into build/study (two hours on two cores)
 	@$(IN) python -m diff_quickfix.demo_model.studies.study trace --out build/study

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 
 from ..demo_model.pipeline import load_pipeline
-from ..demo_model.studies.traced import TracedSampler
+from ..demo_model.traced import TracedSampler
 from ..families.sites import select
 from ..tracing.runs.interventions import Patch
 

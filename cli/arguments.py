@@ -8,11 +8,12 @@ import os
 from collections.abc import Sequence
 
 from .. import __version__
+from .trace_arguments import add_show, add_sweep, add_trace, check_tracing
 
 DESCRIPTION = """\
 Edit a concept of a Stable Diffusion or SDXL checkpoint in closed form (Diff-QuickFix), without ComfyUI: in the CLIP
 text encoder, or in the image model where text enters it. Only the few tensors that an edit needs are read, and the
-checkpoint itself is never changed."""
+checkpoint itself is never changed. Trace where a model keeps a concept, over many prompts."""
 EXAMPLES = """\
 examples:
   diff-quickfix edit sd15.safetensors --edit "van gogh -> painting" --out fix.safetensors
@@ -24,6 +25,10 @@ examples:
   diff-quickfix change sd15.safetensors fix.safetensors --drop "van gogh" --out fix2.safetensors
   diff-quickfix inspect fix.safetensors
   diff-quickfix report other.safetensors fix.safetensors
+  diff-quickfix trace stable-diffusion-v1-5/ --prompts prompts.txt --out sweep/ --seeds 0-3 --device cuda
+  diff-quickfix sweep status sweep/
+  diff-quickfix sweep report sweep/ --out report.html
+  diff-quickfix show sweep/
 
 exit codes: 0 done, 1 error, 2 wrong usage"""
 ENCODERS = ("clip_l", "clip_h", "sdxl_clip_l", "sdxl_clip_g")
@@ -68,7 +73,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     report.add_argument("file", metavar="FILE", help="an edit file")
     report.add_argument("--strength", type=float, default=1.0, help="how much of the edit is applied (default 1)")
     _add_output(report)
+    add_trace(commands)
+    add_sweep(commands)
+    add_show(commands)
     options = parser.parse_args(arguments)
+    check_tracing(parser, options)
     if not math.isfinite(getattr(options, "strength", 1.0)):
         parser.error(f"--strength {options.strength}: expected a number, such as 1")
     if options.command == "edit":

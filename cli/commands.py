@@ -20,7 +20,9 @@ from .concepts import asked_concepts
 from .models import open_for_edit, open_for_file
 from .output import check_targets, described, print_json, write_edit
 from .progress import progress
+from .tracing import show, sweep, trace
 
+__all__ = ["change", "edit", "inspect", "report", "show", "sweep", "trace"]
 _SHOWN = 20
 
 

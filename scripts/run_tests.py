@@ -40,8 +40,9 @@ PACKAGES = (
     "quickfix",
     "tracing",
     "pipelines",
-    "cli",
     "demo_model",
+    "sweeps",
+    "cli",
     "nodes.host",
     "benchmarks",
 )

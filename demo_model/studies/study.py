@@ -35,11 +35,11 @@ from ...tracing.runs.lockstep import sweep
 from ...tracing.runs.plan import Plan
 from ..pipeline import ShapesPipeline, load_pipeline
 from ..scorer import ShapesScorer
+from ..traced import TracedSampler, make_case
 from ..worlds.captions import caption, plural
 from ..worlds.catalog import SHAPES
 from ..worlds.world import COUNTS, PLAIN, POSITIONS, Scene, sample_scenes
 from .evaluate import edit_effect, edit_style, with_edit
-from .traced import TracedSampler, make_case
 
 COLUMNS = ("last subject token", "subject and later")
 ATTENTIONS, OTHERS = ("cross_attn", "self_attn"), ("feed_forward", "resnet")

@@ -18,7 +18,12 @@ _MOST_SITES, _MOST_CELLS, _MOST_KINDS = 1000, 25_000, 24
 
 
 def draw_heatmap(
-    trace: CausalTrace, *, value: str = VALUES[0], width: int = 1200, title: str | None = None
+    trace: CausalTrace,
+    *,
+    value: str = VALUES[0],
+    width: int = 1200,
+    title: str | None = None,
+    judgement: Judgement | None = None,
 ) -> np.ndarray:
     """The heat map as pixels, (height, width, 3) uint8: one panel for each kind of site, one color scale.
 
@@ -29,18 +34,26 @@ def draw_heatmap(
         value: "indirect effect" (in units of the score) or "recovery" (share of the total effect).
         width: in pixels; the height follows from the number of sites.
         title: what stands on top; by default what the map shows.
+        judgement: the trace's, where it is known already.
 
     Raises:
         ImportError: Matplotlib is missing.
         ValueError: unknown value.
         TraceError: too many cells for a picture.
     """
-    return as_pixels(_figure(trace, value, width, title))
+    return as_pixels(_figure(trace, value, width, title, judgement))
 
 
-def heatmap_svg(trace: CausalTrace, *, value: str = VALUES[0], width: int = 1200, title: str | None = None) -> str:
+def heatmap_svg(
+    trace: CausalTrace,
+    *,
+    value: str = VALUES[0],
+    width: int = 1200,
+    title: str | None = None,
+    judgement: Judgement | None = None,
+) -> str:
     """The heat map as SVG (see :func:`draw_heatmap`)."""
-    return as_svg(_figure(trace, value, width, title))
+    return as_svg(_figure(trace, value, width, title, judgement))
 
 
 def save_svg(
@@ -50,11 +63,11 @@ def save_svg(
     Path(path).write_text(heatmap_svg(trace, value=value, width=width, title=title), encoding="utf-8")
 
 
-def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> Any:
+def _figure(trace: CausalTrace, value: str, width: int, title: str | None, judgement: Judgement | None = None) -> Any:
     if value not in VALUES:
         raise ValueError(f"Unknown value {value!r}; expected one of {', '.join(VALUES)}.")
     values = trace.average_indirect_effect() if value == VALUES[0] else trace.recovery()
-    judgement = judge(trace)
+    judgement = judgement or judge(trace)
     groups: dict[str, list[int]] = {}
     for row, site in enumerate(trace.sites):
         groups.setdefault(site.rsplit(".", 1)[-1], []).append(row)
@@ -161,19 +174,18 @@ def _words(figure: Any, trace: CausalTrace, judgement: Judgement, value: str, he
     heading = f"{kind} of the {where}: {value}" if title is None else shorten(title)
     figure.text(0.02, 1 - 0.3 / height, heading, fontsize=13, weight="bold")
     figure.text(0.02, 1 - 0.55 / height, what, fontsize=9)
-    runs = int(trace.indirect_effects().isfinite().sum((0, 1, 2)).max())
     lines = (
-        f"{_largest(trace)} Total effect of the corruption: {float(trace.total_effects().nanmean()):+.3f}.",
-        f"{runs} runs a cell; {judgement.controls} control runs. {judgement.text()}",
+        f"{_largest(trace, judgement)} Total effect of the corruption: {float(trace.total_effects().nanmean()):+.3f}.",
+        f"{judgement.runs} runs a cell; {judgement.controls} control runs. {judgement.text()}",
         f"Score: {shorten(trace.score, 110)}",
     )
     for number, line in enumerate(lines):
         figure.text(0.02, (0.62 - 0.22 * number) / height, line, fontsize=8.5)
 
 
-def _largest(trace: CausalTrace) -> str:
+def _largest(trace: CausalTrace, judgement: Judgement) -> str:
     try:
-        best = best_cell(trace)
+        best = best_cell(trace, judgement=judgement)
     except TraceError:
         return "Nothing measured yet."
     sure = f", 95 % interval {best.low:+.3f} to {best.high:+.3f}" if best.low == best.low else ""

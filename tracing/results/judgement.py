@@ -10,7 +10,7 @@ from .sign_flips import (
     LEAST_PROMPTS,
     SMALLEST_SHARE,
     cell_wise_p,
-    judge_cells,
+    claims,
     paired_differences,
     q_values,
     significance,
@@ -42,6 +42,7 @@ class Judgement:
             indirect effect (see :func:`~.statistics.first_shares`); NaN with one prompt.
         prompts: how many prompts have an effect and a control.
         controls: how many control runs there are.
+        runs: how many runs the cell has that was measured most often.
     """
 
     low: torch.Tensor
@@ -54,6 +55,7 @@ class Judgement:
     first: torch.Tensor
     prompts: int
     controls: int
+    runs: int
 
     @property
     def judged(self) -> bool:
@@ -75,6 +77,49 @@ class Judgement:
         return f"{prompts}: no claim ({LEAST_PROMPTS} are needed). Hatched: within the range of the control runs."
 
 
+@dataclass(frozen=True, eq=False)
+class PromptRows:
+    """What a judgement reads of a trace; all but ``by_seed``, ``effects`` and ``differences`` are of the whole trace.
+
+    Attributes:
+        by_seed: each prompt's and seed's mean effect over its draws of noise, (P, S, L, K).
+        effects: each prompt's mean effect, (P, L, K).
+        differences: each prompt's mean of effect minus control (see :func:`~.sign_flips.paired_differences`).
+        average: average indirect effect over all runs, (L, K).
+        total: mean total effect.
+        lowest, highest: of the control effects; NaN without any.
+        controls: how many control runs there are.
+        runs: how many runs the cell has that was measured most often.
+    """
+
+    by_seed: torch.Tensor
+    effects: torch.Tensor
+    differences: torch.Tensor
+    average: torch.Tensor
+    total: float
+    lowest: float
+    highest: float
+    controls: int
+    runs: int
+
+    @classmethod
+    def of_trace(cls, trace: CausalTrace) -> PromptRows:
+        """The rows of a trace."""
+        effects, controls = trace.indirect_effects(), trace.control_effects()
+        known = controls[controls.isfinite()]
+        return cls(
+            effects.nanmean(2),
+            prompt_means(effects),
+            paired_differences(effects, controls),
+            trace.average_indirect_effect(),
+            float(trace.total_effects().nanmean()),
+            float(known.min()) if len(known) else torch.nan,
+            float(known.max()) if len(known) else torch.nan,
+            len(known),
+            int(effects.isfinite().sum((0, 1, 2)).max()),
+        )
+
+
 def judge(trace: CausalTrace, *, level: float = 0.95, smallest: float = SMALLEST_SHARE) -> Judgement:
     """Judge every cell of a trace.
 
@@ -82,27 +127,30 @@ def judge(trace: CausalTrace, *, level: float = 0.95, smallest: float = SMALLEST
         level: of the intervals, and 1 minus the chance that any cell without effect is claimed to have one.
         smallest: share of the mean total effect below which nothing is claimed.
     """
-    effects, controls = trace.indirect_effects(), trace.control_effects()
-    low, high = mean_interval(prompt_means(effects), level=level)
-    differences = paired_differences(effects, controls)
-    verdict = judge_cells(effects, controls, trace.total_effects(), level=level, smallest=smallest)
-    known = controls[controls.isfinite()]
+    return judge_rows(PromptRows.of_trace(trace), level=level, smallest=smallest)
+
+
+def judge_rows(rows: PromptRows, *, level: float = 0.95, smallest: float = SMALLEST_SHARE) -> Judgement:
+    """The judgement of the trace that the rows are of (see :func:`judge`)."""
+    low, high = mean_interval(rows.effects, level=level)
+    differs = significance(rows.differences, level=level)
+    verdict = claims(differs, rows.average, rows.total, smallest=smallest)
     if verdict.isfinite().any():
         hatched = verdict == 0
-    elif len(known) >= LEAST_CONTROLS:
-        mean = trace.average_indirect_effect()
-        hatched = (known.min() <= mean) & (mean <= known.max())
+    elif rows.controls >= LEAST_CONTROLS:
+        hatched = (rows.lowest <= rows.average) & (rows.average <= rows.highest)
     else:
         hatched = torch.zeros_like(verdict, dtype=torch.bool)
     return Judgement(
         low,
         high,
-        significance(differences, level=level),
-        p := cell_wise_p(differences),
+        differs,
+        p := cell_wise_p(rows.differences),
         q_values(p),
         verdict,
         hatched,
-        first_shares(effects),
-        int(differences.isfinite().any((1, 2)).sum()),
-        len(known),
+        first_shares(rows.by_seed[:, :, None]),
+        int(rows.differences.isfinite().any((1, 2)).sum()),
+        rows.controls,
+        rows.runs,
     )

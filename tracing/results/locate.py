@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .judgement import judge
+from .judgement import Judgement, judge
 from .sign_flips import LEAST_PROMPTS
 from .statistics import prompt_means, resampled_means
 from .trace import PROBES, CausalTrace, TraceError
@@ -151,8 +151,11 @@ def _ends(window: str) -> tuple[str, str]:
     return f"{first}.{kind}", f"{first.split('.', 1)[0]}.{last}.{kind}"
 
 
-def best_cell(trace: CausalTrace, *, level: float = 0.95) -> BestCell:
+def best_cell(trace: CausalTrace, *, level: float = 0.95, judgement: Judgement | None = None) -> BestCell:
     """The cell with the largest average indirect effect, its interval, and whether it beats the control.
+
+    Args:
+        judgement: the trace's, where it is known already.
 
     Raises:
         TraceError: nothing was measured yet.
@@ -161,7 +164,7 @@ def best_cell(trace: CausalTrace, *, level: float = 0.95) -> BestCell:
     if not effects.isfinite().any():
         raise TraceError("The trace holds no finished cell yet; let it run on.")
     row, column = divmod(int(effects.nan_to_num(-torch.inf).argmax()), len(trace.columns))
-    judgement = judge(trace, level=level)
+    judgement = judgement or judge(trace, level=level)
     return BestCell(
         trace.sites[row],
         trace.columns[column],

@@ -30,7 +30,7 @@ _FLIPS = 4096
 _CHUNK = 4_000_000
 
 
-def paired_differences(effects: torch.Tensor, controls: torch.Tensor) -> torch.Tensor:
+def paired_differences(effects: torch.Tensor, controls: torch.Tensor, *, first: int = 0) -> torch.Tensor:
     """Each prompt's mean of effect minus control over its runs, one control for each run and cell; (P, L, K).
 
     Neighbouring cells, and the same cell in the next prompt, are given the next control, so that all take part.
@@ -39,12 +39,13 @@ def paired_differences(effects: torch.Tensor, controls: torch.Tensor) -> torch.T
     Args:
         effects: (P, S, D, L, K) of prompts, seeds, noise draws and cells.
         controls: (P, S, D, C).
+        first: the number of the first prompt among all, where these are some of them.
     """
     prompts, number = len(effects), controls.shape[-1]
     if not number:
         return effects.new_full((prompts, *effects.shape[3:]), torch.nan)
     cells = effects[0, 0, 0].numel()
-    place = (torch.arange(prompts)[:, None] + torch.arange(cells)) % number
+    place = (torch.arange(first, first + prompts)[:, None] + torch.arange(cells)) % number
     paired = controls.gather(-1, place[:, None, None].expand(*controls.shape[:-1], cells))
     return (effects - paired.reshape(effects.shape)).nanmean((1, 2))
 
@@ -120,8 +121,15 @@ def judge_cells(
             anything that is not exactly nothing would be significant.
     """
     differs = significance(paired_differences(effects, controls), level=level)
-    mean = effects.nanmean((0, 1, 2))
-    large = mean.abs() >= smallest * total_effects.nanmean().abs()
+    return claims(differs, effects.nanmean((0, 1, 2)), float(total_effects.nanmean()), smallest=smallest)
+
+
+def claims(
+    differs: torch.Tensor, mean: torch.Tensor, total: float, *, smallest: float = SMALLEST_SHARE
+) -> torch.Tensor:
+    """The verdicts of :func:`judge_cells`, (L, K), from :func:`significance`, the cells' average effects and the mean
+    total effect."""
+    large = mean.abs() >= smallest * abs(total)
     claimed = large & (differs.abs() >= 1) & (differs.sign() == mean.sign())
     return torch.where(claimed, mean.sign(), 0.0).masked_fill(differs.isnan(), torch.nan)
 

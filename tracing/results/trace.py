@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,8 @@ TENSORS = ("clean", "corrupted", "restored", "control")
 
 
 _AXES = ("token", "step")
+# What traces share that are joined.
+_SHARED = ("component", "sites", "columns", "column_axis", "draws", "score", "settings")
 
 # What is done to a run at a site: a corrupted one is given the clean state, or a clean one reads the corrupted text.
 PROBES = ("restore", "other text")
@@ -108,6 +112,62 @@ class CausalTrace:
         cells = self.examples.cells if self.examples else ()
         if any(row >= len(self.sites) or column >= len(self.columns) for row, column in cells):
             raise TraceError("The examples show a cell that is not in the trace.")
+
+    @classmethod
+    def joined(cls, traces: Iterable[CausalTrace]) -> CausalTrace:
+        """One trace of the prompts and seeds of several, in the order in which they come; without examples.
+
+        Every prompt (with its subject) meets every seed in exactly one of the traces.
+
+        Raises:
+            TraceError: no trace; traces of different things; a prompt and seed that are in two of them, or in none.
+        """
+        traces = tuple(traces)
+        if not traces:
+            raise TraceError("There is no trace to join; expected at least one.")
+        first = traces[0]
+        for trace in traces[1:]:
+            first._check_joins(trace)
+        named = [tuple(zip(trace.prompts, trace.subjects, strict=True)) for trace in traces]
+        prompts = {name: row for row, name in enumerate(dict.fromkeys(itertools.chain(*named)))}
+        seeds = {seed: row for row, seed in enumerate(dict.fromkeys(s for trace in traces for s in trace.seeds))}
+        filled = torch.zeros(len(prompts), len(seeds), dtype=torch.int64)
+        scores = {name: torch.full((*filled.shape, *getattr(first, name).shape[2:]), torch.nan) for name in TENSORS}
+        for trace, names in zip(traces, named, strict=True):
+            places = (
+                torch.tensor([prompts[name] for name in names])[:, None],
+                torch.tensor([seeds[s] for s in trace.seeds]),
+            )
+            filled.index_put_(places, torch.ones((), dtype=torch.int64), accumulate=True)
+            for name, held in scores.items():
+                held[places] = getattr(trace, name)
+        cls._check_filled(filled, tuple(prompts), tuple(seeds))
+        texts, subjects = zip(*prompts, strict=True)
+        fields: dict[str, Any] = {name: getattr(first, name) for name in _SHARED} | scores
+        return cls(**fields, prompts=texts, subjects=subjects, seeds=tuple(seeds))
+
+    def _check_joins(self, other: CausalTrace) -> None:
+        """Refuse a trace of something else."""
+        differing = [name.replace("_", " ") for name in _SHARED if getattr(self, name) != getattr(other, name)]
+        if "settings" in differing:
+            keys = {**self.settings, **other.settings}
+            differing += [f"settings: {key}" for key in keys if self.settings.get(key) != other.settings.get(key)]
+            differing.remove("settings")
+        if self.control.shape[-1] != other.control.shape[-1]:
+            differing.append("controls")
+        if differing:
+            raise TraceError(
+                f"The trace of {other.prompts[0]!r} has other {', '.join(differing)} than that of {self.prompts[0]!r}; "
+                "only traces of the same thing are joined."
+            )
+
+    @staticmethod
+    def _check_filled(filled: torch.Tensor, prompts: tuple[tuple[str, str], ...], seeds: tuple[int, ...]) -> None:
+        """Refuse runs (P, S) that come twice, or not at all."""
+        for wrong, said in ((filled > 1, "in two of the traces; expected in one"), (filled == 0, "in no trace")):
+            if wrong.any():
+                row, column = wrong.nonzero()[0].tolist()
+                raise TraceError(f"The prompt {prompts[row][0]!r} with seed {seeds[column]} is {said}.")
 
     def indirect_effects(self) -> torch.Tensor:
         """score(restored) - score(corrupted), signed, (P, S, D, L, K); of the probe "other text" score(clean) -

@@ -8,7 +8,7 @@ import torch
 from diff_quickfix.demo_model.pipeline import load_pipeline
 from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.study import ATTRIBUTES, AttributeScore, Finding, page, plans, study_prompts
-from diff_quickfix.demo_model.studies.traced import TracedSampler, make_case
+from diff_quickfix.demo_model.traced import TracedSampler, make_case
 from diff_quickfix.demo_model.worlds.catalog import SHAPES
 from diff_quickfix.demo_model.worlds.painting import paint
 from diff_quickfix.demo_model.worlds.world import PLAIN, Scene, held_out

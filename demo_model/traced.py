@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from ...families.unet import unet_sites
-from ...text.prompts import PromptTokenizer
-from ...text.subjects import PLACES, find_subject, places
-from ...tracing.runs.cases import Case, Share
-from ...tracing.runs.corruption import gaussian
-from ...tracing.runs.interventions import Patch, patching
-from .. import architecture as shape
-from ..pipeline import ShapesPipeline
+from ..families.unet import unet_sites
+from ..text.prompts import PromptTokenizer
+from ..text.subjects import PLACES, find_subject, places
+from ..tracing.runs.cases import Case, Share
+from ..tracing.runs.corruption import gaussian
+from ..tracing.runs.interventions import Patch, patching
+from . import architecture as shape
+from .pipeline import ShapesPipeline
 
 
 class TracedSampler:
