@@ -9,22 +9,16 @@ and docs/remove-a-concept.webp, the node beside the sheet that it gives. Ten min
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+import real_page
 import templates
-from diff_quickfix.demo_model.studies.server import running_server
 from PIL import Image
+from real_page import ComfyPage
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tests" / "browser"))
-from chromium import running_chromium  # noqa: E402
-from comfy_page import ComfyPage  # noqa: E402
 
 PREFIX = "DiffQuickFix_"
 DOCS = ROOT / "web" / "docs"
@@ -64,6 +58,7 @@ SHOWN: dict[str, tuple[str, tuple[str, ...]]] = {
     "CompareTraces": ("compare-traces", ("Noise - other words",)),
     "BeforeAfterSheet": ("remove-a-concept", ("Before and after",)),
 }
+_NO_BADGES = "window.app.extensionManager.setting.set('Comfy.NodeBadge.NodeSourceBadgeMode', 'None').then(() => true)"
 README, README_TEMPLATE = "README", "remove-a-concept"
 _AROUND = """((shown) => {
     const [left, top] = [0, 1].map((axis) => Math.min(...shown.map((one) => one.pos[axis])));
@@ -130,27 +125,15 @@ def cut(page: ComfyPage, box: dict[str, float]) -> Image.Image:
         "width": scale * box["width"] + 2 * MARGIN,
         "height": scale * (box["height"] + TITLE) + 2 * MARGIN,
     }
-    data = page.call("Page.captureScreenshot", format="png", clip=clip)["data"]
-    return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-
-
-def open_page(browser: Any, server: Any) -> ComfyPage:
-    page = ComfyPage(browser, server, vue=False)
-    page.call("Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False)
-    page.run("window.app.extensionManager.setting.set('Comfy.NodeBadge.NodeSourceBadgeMode', 'None').then(() => true)")
-    return page
+    return real_page.picture(page, clip)
 
 
 def main(chosen: list[str]) -> int:
     wanted = {name: SHOWN[name] for name in chosen or SHOWN if name != README}
     places = [template for template, _ in wanted.values()]
     readme = not chosen or README in chosen
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_server(Path(os.environ["COMFYUI_PATH"]), Path(folder) / "comfyui") as server,
-        running_chromium(os.environ["CHROMIUM_PATH"], Path(folder) / "profile") as browser,
-    ):
-        page = open_page(browser, server)
+    with real_page.opened(WIDTH, HEIGHT, vue=False) as page:
+        page.run(_NO_BADGES)
         for template in dict.fromkeys([*places, *[README_TEMPLATE] * readme]):
             page.load(templates.read(template))
             page.queue(timeout=1200)
@@ -160,7 +143,7 @@ def main(chosen: list[str]) -> int:
                     take(page, kind, companions).save(DOCS / f"{PREFIX}{kind}.webp", quality=82, method=6)
             if readme and template == README_TEMPLATE:
                 node = take(page, "RemoveConcept", ())
-                both = beside(node, saved_picture(server))
+                both = beside(node, saved_picture(page.server))
                 both.save(ROOT / "docs" / "remove-a-concept.webp", quality=88, method=6)
                 take_whole(page).save(ROOT / "docs" / "graph.webp", quality=85, method=6)
     return 0

@@ -7,22 +7,16 @@ Writes docs/remove-a-concept-film.webp from the real page on the stock server. T
 
 from __future__ import annotations
 
-import base64
-import io
-import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+import real_page
 import templates
-from diff_quickfix.demo_model.studies.server import running_server
 from PIL import Image
+from real_page import QUEUE_LEFT, ComfyPage, widget_of
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tests" / "browser"))
-from chromium import running_chromium  # noqa: E402
-from comfy_page import ComfyPage, widget_of  # noqa: E402
 
 TEMPLATE, NODE, SHEET = "remove-a-concept", "DiffQuickFix_RemoveConcept", "Before and after"
 CONCEPT, BECOMES = "van gogh", "painting"
@@ -51,8 +45,7 @@ class Film:
 
     def take(self, milliseconds: int) -> None:
         """Show the page as it is now; where nothing has changed, the last picture stays for longer."""
-        data = self._page.call("Page.captureScreenshot", format="png")["data"]
-        picture = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+        picture = real_page.picture(self._page)
         picture.thumbnail((SHOWN, SHOWN), Image.Resampling.LANCZOS)
         if self.frames and picture.tobytes() == self.frames[-1].tobytes():
             self.times[-1] += milliseconds
@@ -92,10 +85,9 @@ def record(page: ComfyPage) -> Film:
     film.take(900)
     type_into(page, film, "concept", CONCEPT)
     type_into(page, film, "becomes", BECOMES)
-    left = "fetch('/prompt').then((answer) => answer.json()).then((found) => found.exec_info.queue_remaining)"
     page.run("window.app.queuePrompt(0).then(() => true)")
     ends = time.monotonic() + 600
-    while page.run(left) and time.monotonic() < ends:
+    while page.run(QUEUE_LEFT) and time.monotonic() < ends:
         page.settle()
         film.take(200)
         page.rest(0.8)
@@ -105,13 +97,7 @@ def record(page: ComfyPage) -> Film:
 
 
 def main() -> int:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_server(Path(os.environ["COMFYUI_PATH"]), Path(folder) / "comfyui") as server,
-        running_chromium(os.environ["CHROMIUM_PATH"], Path(folder) / "profile") as browser,
-    ):
-        page = ComfyPage(browser, server, vue=True)
-        page.call("Emulation.setDeviceMetricsOverride", width=WIDTH, height=HEIGHT, deviceScaleFactor=1, mobile=False)
+    with real_page.opened(WIDTH, HEIGHT, vue=True) as page:
         film = record(page)
     path = ROOT / "docs" / f"{TEMPLATE}-film.webp"
     quality = film.write(path)

@@ -35,6 +35,8 @@ interface ComfyLink {
 interface ComfyGraph {
     id?: string;
     nodes?: ComfyNode[];
+    links?: { size: number };
+    last_link_id?: number;
     getLink?(id: number): ComfyLink | null | undefined;
     getNodeById(id: number | string): ComfyNode | null | undefined;
     setDirtyCanvas?(foreground: boolean, background: boolean): void;

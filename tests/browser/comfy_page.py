@@ -35,6 +35,8 @@ _TIDY = """(async (manager) => {
     document.querySelectorAll('.p-dialog-close-button').forEach((one) => one.click());
     await manager.setting.set('Comfy.ColorPalette', 'dark');
 })(window.app.extensionManager)"""
+# The runs that are not over yet; to be awaited.
+QUEUE_LEFT = "fetch('/prompt').then((answer) => answer.json()).then((found) => found.exec_info.queue_remaining)"
 # Everything that was asked of the page has been drawn: its next two frames are over, and the graph's canvas was drawn.
 _SETTLED = """(async () => {
     const frame = () => new Promise((done) => requestAnimationFrame(done));
@@ -153,10 +155,9 @@ class ComfyPage(Page):
     def queue(self, *, timeout: float = 300) -> None:
         """Run the graph on the page to its end."""
         last = "fetch('/history?max_items=1').then((answer) => answer.json()).then((found) => Object.keys(found)[0])"
-        left = "fetch('/prompt').then((answer) => answer.json()).then((found) => found.exec_info.queue_remaining)"
         before = self.run(last)
         self.run("window.app.queuePrompt(0).then(() => true)")
-        self.wait(f"async (before) => await {left} === 0 && await {last} !== before", before, timeout=timeout)
+        self.wait(f"async (before) => await {QUEUE_LEFT} === 0 && await {last} !== before", before, timeout=timeout)
         self.settle()
 
     def view(self, *, scale: float = 1.0, offset: tuple[float, float] = (0, 0)) -> None:

@@ -146,6 +146,16 @@ def test_words_stand_beside_the_fields_as_long_as_they_are_true(page):
     # What only the server sees: tokens, and prompts.
     type_into(page, edit, source="claude monet", target="painting")
     page.wait(f"document.querySelector('{NOTES}')?.textContent.includes('in none of the 1 prompts')")
+    # What is muted, or encoded with nothing, is no prompt; wires and modes are looked at, whatever is typed.
+    code = "(id, mode) => { window.app.graph.getNodeById(id).mode = mode; }"
+    page.run(code, encode, 2)
+    page.wait(f"document.querySelectorAll('{NOTES}').length === 0")
+    page.run(code, encode, 0)
+    page.wait(f"document.querySelector('{NOTES}')?.textContent.includes('in none of the 1 prompts')")
+    page.run("(id) => { window.app.graph.getNodeById(id).disconnectInput(0); }", encode)
+    page.wait(f"document.querySelectorAll('{NOTES}').length === 0")
+    page.connect(edit, "clip", encode, "clip")
+    page.wait(f"document.querySelector('{NOTES}')?.textContent.includes('in none of the 1 prompts')")
     type_into(page, edit, source="van gogh " * 40)
     page.wait(f"document.querySelector('{NOTES}')?.textContent.includes('has 83 tokens')")
     type_into(page, edit, source="van gogh")

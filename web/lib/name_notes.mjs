@@ -3,17 +3,14 @@
 import { api } from "../../../scripts/api.js";
 import { entriesOf, fieldsOf, line } from "./data.mjs";
 import { NoteStrip } from "./note_strip.mjs";
-import { widgetOf } from "./node.mjs";
+import { labelOf, widgetOf } from "./node.mjs";
 import { t } from "./texts.mjs";
 import { SENTENCES, notesOn, plain } from "./typed_names.mjs";
-import { allPlaces, isFed, modelOf, placesOf, sourceOf } from "./wires.mjs";
+import { allPlaces, isFed, modelOf, placesOf, sourceOf, wiringOf } from "./wires.mjs";
 
 /** @typedef {import("./typed_names.mjs").Note} Note */
 /** @typedef {import("./wires.mjs").Place} Place */
-/**
- * The names that a node's fields have of the source and of the target.
- * @typedef {{source: string, target?: string}} Fields
- */
+/** @typedef {import("./typed_names.mjs").Fields} Fields */
 
 const PAUSE = 250;
 const AGAIN = 5000;
@@ -30,14 +27,14 @@ const FOUND = ["this model does not know {names}: ", "this model hardly knows {n
 /** @type {(one: Place, other: Place) => boolean} */
 const same = (one, other) => one.node === other.node && one.path.length === other.path.length && one.path.every((node, at) => node === other.path[at]);
 
+/** @typedef {{place: Place, name: string, from: ReturnType<typeof sourceOf>}} Prompt */
+
 /**
  * The text that an input holds: its widget's, or that of a node which gives nothing but its widget's. Null where it is known
  * only when it runs.
- * @param {Place} place
- * @param {string} name
+ * @param {Prompt} prompt
  */
-function textAt(place, name) {
-    const from = sourceOf(place, name);
+function textAt({ place, name, from }) {
     if (!from) return String(widgetOf(place.node, name)?.value ?? "");
     const given = from.slot < 0 ? from.node.widgets?.find((one) => one.name === from.name) : from.node.widgets?.[0];
     const alone = from.slot < 0 || (from.node.widgets?.length === 1 && !from.node.inputs?.some((slot) => slot.link != null));
@@ -45,11 +42,11 @@ function textAt(place, name) {
 }
 
 /**
- * The prompts that the CLIP of a node encodes, with it or past it; none where one of them is not known before a run.
+ * Where the prompts are that the CLIP of a node encodes, with it or past it.
  * @param {ComfyNode} node
  */
-export function promptsOf(node) {
-    /** @type {string[]} */
+function encodedWith(node) {
+    /** @type {Prompt[]} */
     const found = [];
     const models = placesOf(node).flatMap((place) => modelOf(place) ?? []);
     for (const place of models.length ? allPlaces(node) : []) {
@@ -58,13 +55,29 @@ export function promptsOf(node) {
         const model = modelOf(place);
         if (!model || !models.some((one) => same(one, model) && one.slot === model.slot)) continue;
         for (const { type, widget } of inputs) {
-            if (type !== "STRING" || !widget) continue;
-            const text = textAt(place, widget.name);
-            if (text === null || text.length > LONGEST_PROMPT) return [];
-            if (text.trim()) found.push(text);
+            if (type === "STRING" && widget) found.push({ place, name: widget.name, from: sourceOf(place, widget.name) });
         }
     }
-    const distinct = [...new Set(found)];
+    return found;
+}
+
+/** Where each node's prompts are, as long as the workflow is wired alike. @type {WeakMap<ComfyNode, {wiring: string, prompts: Prompt[]}>} */
+const wired = new WeakMap();
+
+/**
+ * The prompts that the CLIP of a node encodes; none where one of them is not known before a run.
+ * @param {ComfyNode} node
+ */
+export function promptsOf(node) {
+    const wiring = wiringOf(node);
+    let known = wired.get(node);
+    if (known?.wiring !== wiring) {
+        known = { wiring, prompts: encodedWith(node) };
+        wired.set(node, known);
+    }
+    const texts = known.prompts.map(textAt);
+    if (texts.some((text) => text === null || text.length > LONGEST_PROMPT)) return [];
+    const distinct = [...new Set(texts.filter((text) => text?.trim()))];
     return distinct.length > MOST_PROMPTS || distinct.join("").length > LONGEST ? [] : distinct;
 }
 
@@ -139,10 +152,7 @@ export function attach(node, fields) {
             if (!name || isFed(node, names[field]) || lines.some((one) => one.field === field)) continue;
             lines.push(...foundOut(node, name).map((text) => ({ field, text })));
         }
-        strip.show(lines.map(({ field, text }) => {
-            const widget = widgetOf(node, names[field]);
-            return { text: `\u26a0 ${widget?.label || names[field]}: ${text}` };
-        }));
+        strip.show(lines.map(({ field, text }) => ({ text: `\u26a0 ${labelOf(node, names[field])}: ${text}` })));
     }
 
     /** @param {ReturnType<typeof read>} now */

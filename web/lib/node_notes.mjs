@@ -6,19 +6,11 @@ import { attach } from "./name_notes.mjs";
 import { NoteStrip } from "./note_strip.mjs";
 import { widgetOf } from "./node.mjs";
 import { t } from "./texts.mjs";
+import { NAME_FIELDS } from "./typed_names.mjs";
 import { isFed } from "./wires.mjs";
 
 export { closeGaps } from "./note_strip.mjs";
 
-/** @type {Record<string, import("./name_notes.mjs").Fields>} */
-const FIELDS = {
-    DiffQuickFix_Edit: { source: "source", target: "target" },
-    DiffQuickFix_AddConceptEdit: { source: "source", target: "target" },
-    DiffQuickFix_FindLambda: { source: "source", target: "target" },
-    DiffQuickFix_FindTarget: { source: "source" },
-    DiffQuickFix_RemoveConcept: { source: "concept", target: "becomes" },
-    DiffQuickFix_EditImageModel: { source: "concept", target: "becomes" },
-};
 const LONGEST = 2000;
 
 /** @param {number} bytes */
@@ -44,7 +36,7 @@ export class NodeNotes {
      */
     constructor(node, viewed) {
         this.node = node;
-        const fields = FIELDS[node.comfyClass ?? ""];
+        const fields = NAME_FIELDS[node.comfyClass ?? ""];
         this.names = fields ? attach(node, fields) : null;
         this.end = new NoteStrip(node, "diff_quickfix_run");
         const [first] = node.widgets ?? [];

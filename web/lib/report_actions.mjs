@@ -2,18 +2,10 @@
 import { app } from "../../../scripts/app.js";
 import { setWidget, widgetOf } from "./node.mjs";
 import { t } from "./texts.mjs";
-import { plain } from "./typed_names.mjs";
+import { NAME_FIELDS, plain } from "./typed_names.mjs";
 import { allPlaces, isFed, placesOf, sourceOf } from "./wires.mjs";
 
 const LONGEST = 50;
-/** Nodes that take a target, with their fields for the concept and for what it becomes. @type {Record<string, [string, string]>} */
-const TAKERS = {
-    DiffQuickFix_Edit: ["source", "target"],
-    DiffQuickFix_RemoveConcept: ["concept", "becomes"],
-    DiffQuickFix_EditImageModel: ["concept", "becomes"],
-    DiffQuickFix_AddConceptEdit: ["source", "target"],
-    DiffQuickFix_FindLambda: ["source", "target"],
-};
 
 /**
  * The node whose preserve lines count for what a node shows: its own, or that of the node that made its edit.
@@ -55,18 +47,21 @@ const titles = (nodes) => nodes.map(({ title, id }) => `${title} #${id}`).join("
  * @param {string} target
  */
 export function giveTarget(node, source, target) {
-    /** @param {ComfyNode} one */
-    const fieldsFor = (one) => TAKERS[one.comfyClass ?? ""];
+    /** A node's own fields, if it has one for a target. @param {ComfyNode} one */
+    const fieldsFor = (one) => {
+        const { source: own, target: into } = NAME_FIELDS[one.comfyClass ?? ""] ?? {};
+        return own && into ? { own, into } : null;
+    };
     const selected = /** @type {ComfyNode[]} */ ([...app.canvas?.selectedItems ?? []]).filter(fieldsFor);
     const name = plain(source).toLowerCase();
     const same = allPlaces(node).map((place) => place.node).filter((one) => {
-        const [own = ""] = fieldsFor(one) ?? [];
+        const { own } = fieldsFor(one) ?? {};
         return own && plain(String(widgetOf(one, own)?.value ?? "")).toLowerCase() === name;
     });
     const takers = selected.length ? selected : [...new Set(same)];
     if (!takers.length) return t('No node here edits "{source}"; select the one that should take the target, and press again.', { source });
-    const free = takers.filter((one) => !isFed(one, fieldsFor(one)?.[1] ?? ""));
+    const free = takers.filter((one) => !isFed(one, fieldsFor(one)?.into ?? ""));
     if (!free.length) return t("The target of {nodes} is fed by a link; disconnect it to choose here.", { nodes: titles(takers) });
-    free.forEach((one) => setWidget(one, fieldsFor(one)?.[1] ?? "", target));
+    free.forEach((one) => setWidget(one, fieldsFor(one)?.into ?? "", target));
     return t('{nodes}: "{source}" now becomes "{target}"; run again.', { nodes: titles(free), source, target });
 }

@@ -4,6 +4,20 @@ import { term } from "./texts.mjs";
 /** @typedef {"source" | "target"} Field */
 /** @typedef {{field: Field, sentence: string, values: Record<string, string>}} Note */
 
+/**
+ * The names that a node's fields have for what is edited and for what it becomes.
+ * @typedef {{source: string, target?: string}} Fields
+ */
+/** @type {Record<string, Fields>} */
+export const NAME_FIELDS = {
+    DiffQuickFix_Edit: { source: "source", target: "target" },
+    DiffQuickFix_AddConceptEdit: { source: "source", target: "target" },
+    DiffQuickFix_FindLambda: { source: "source", target: "target" },
+    DiffQuickFix_FindTarget: { source: "source" },
+    DiffQuickFix_RemoveConcept: { source: "concept", target: "becomes" },
+    DiffQuickFix_EditImageModel: { source: "concept", target: "becomes" },
+};
+
 const EMPTY_SOURCE = term("is empty; name what to edit away, as prompts write it");
 const EMPTY_TARGET = term('is empty; name what it becomes, such as "dog"');
 const SAME = term("is the same as the source; name something else");

@@ -35,6 +35,20 @@ export function allPlaces(node) {
 }
 
 /**
+ * What tells one wiring of a node's workflow from another, without following a link: a link that is made has a new number, one
+ * that is taken away leaves one less, and what a virtual node stands for may hang on its widgets.
+ * @param {ComfyNode} node
+ */
+export function wiringOf(node) {
+    const root = node.graph?.rootGraph ?? node.graph;
+    const graphs = root ? [root, ...root.subgraphs?.values() ?? []] : [];
+    return graphs.map((graph) => {
+        const nodes = nodesOf(graph).map((one) => `${one.id},${one.mode}${one.isVirtualNode ? (one.widgets ?? []).map(({ value }) => `,${value}`) : ""}`);
+        return `${graph.last_link_id}/${graph.links?.size}/${nodes.join(";")}`;
+    }).join("|");
+}
+
+/**
  * The places of one node.
  * @param {ComfyNode} node
  */
