@@ -21,7 +21,7 @@ class _Actor:
 class RayWorkers:
     """Actors of a Ray cluster. The sweep's folder and the model lie where all of its machines see them.
 
-    An actor that dies is started again by Ray; its shard is told as lost, and may go to any actor.
+    An actor that dies is replaced; its shard is told as lost, and may go to any actor.
 
     Args:
         size: how many actors.
@@ -53,8 +53,9 @@ class RayWorkers:
             if self._own:
                 ray.init(address=address, log_to_driver=False, **(init or {}))
             self._require_room(gpus, cpus)
-            actor = ray.remote(num_gpus=gpus, num_cpus=cpus, max_restarts=-1)(_Actor)
-            self._idle: list[Any] = [actor.remote() for _ in range(size)]
+            # A restarted actor would refuse what it is given before it is up; a new one keeps it waiting.
+            self._actor = ray.remote(num_gpus=gpus, num_cpus=cpus, max_restarts=0)(_Actor)
+            self._idle: list[Any] = [self._actor.remote() for _ in range(size)]
         except SweepError:
             self._shut()
             raise
@@ -100,10 +101,12 @@ class RayWorkers:
 
     def _outcome(self, reference: Any) -> Outcome:
         shard, actor = self._running.pop(reference)
-        self._idle.append(actor)
         try:
-            return self._ray.get(reference)
+            outcome = self._ray.get(reference)
+            self._idle.append(actor)
+            return outcome
         except self._ray.exceptions.RayActorError as error:
+            self._idle.append(self._actor.remote())
             return Outcome(shard, error=f"{type(error).__name__}: {error}".splitlines()[0], lost=True)
         except Exception as error:
             raise self._gone(error) from error

@@ -166,7 +166,8 @@ class _Run:
             if self._tries[outcome.shard] >= _TRIES:
                 raise SweepError(
                     f"{_TRIES} times a worker died while {outcome.shard.prompt!r} was among what was traced "
-                    f"({outcome.error}). Is there too little memory? Run the sweep again to go on."
+                    f"({outcome.error}). Is there too little memory, or does a script start the sweep outside of "
+                    "if __name__ == '__main__'? Run the sweep again to go on."
                 )
             # Last: what kills workers must not keep the others from being traced.
             self._queue.insert(0, outcome.shard)

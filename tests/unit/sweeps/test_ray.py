@@ -26,15 +26,17 @@ def head(monkeypatch):
 
 def test_a_killed_worker_and_a_restarted_head_lose_nothing(tmp_path, head):
     folder = SweepFolder.make(tmp_path / "sweep", made_up_plan())
-    opener = MadeUpOpener(dies_at=str(tmp_path / "died"))
+    opener, lost = MadeUpOpener(dies_at=str(tmp_path / "died")), []
 
     def end_head(said):
+        lost.append(said.workers_lost)
         if said.workers_lost and said.done >= 8:
             ray.shutdown()
 
     with pytest.raises(SweepError, match=r"connection to Ray is lost.*finished shards count"):
         run_sweep(folder, "ray", workers=2, opener=opener, progress=end_head, init=head)
     finished, missing, damaged = folder.sorted_out()
+    assert lost[-1] == 1, "one death costs one shard, and the worker that takes its place waits for no other"
     assert (tmp_path / "died").exists() and len(finished) >= 8 and missing and not damaged
     ray.init(**head)
     with pytest.raises(SweepError, match="3 workers of 1 CPU need 3; the cluster has 2"):
