@@ -16,6 +16,7 @@ import folder_paths
 import latent_preview
 import torch
 
+from ....families.heads import with_heads
 from ....families.sites import Site, select, windows
 from ....families.transformer import image_sites
 from ....text.marked import parse_prompts
@@ -128,10 +129,11 @@ def trace_text(
             f"The prompts are read by different text encoders ({'; '.join(', '.join(one) for one in encoders)}). Trace "
             "those apart, or choose one encoder that reads all of them."
         )
-    chosen = {site.encoder for site in select(corrupted[0].sites, kinds=settings.kinds, names=settings.sites)}
+    sites = with_heads(corrupted[0].sites, settings.sites)
+    chosen = {site.encoder for site in select(sites, kinds=settings.kinds, names=settings.sites)}
     readings = [one.readings for one in corrupted]
     made = token_columns(readings[0], chosen) if columns == "tokens" else place_columns(readings, chosen)
-    plan = _plan(settings, "text", corrupted[0].sites, made.labels)
+    plan = _plan(settings, "text", sites, made.labels)
     plan = replace(plan, empty=made.empty(plan.groups, readings))
     prompts = [
         replace(one, case=replace(one.case, columns=spots)) for one, spots in zip(corrupted, made.spots, strict=True)
@@ -150,7 +152,7 @@ def trace_unet(
     """Trace the image model: sites x step windows (one window: all steps)."""
     settings = _probing(settings)
     labels, ranges = step_columns(settings.sampler.steps, step_windows)
-    sites = image_sites(inputs.model.model.diffusion_model)
+    sites = with_heads(image_sites(inputs.model.model.diffusion_model), settings.sites)
     plan = _plan(settings, "unet", sites, labels, ranges)
     return _run(inputs, settings, _corrupt_all(inputs.clip, settings), plan, branch=branch, checkpoint=checkpoint)
 
