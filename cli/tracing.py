@@ -17,9 +17,9 @@ from ..sweeps.store import SweepFolder
 from ..sweeps.tracers import new_plan, opener_of
 from ..tracing.results.heatmap import VALUES, draw_heatmap, heatmap_svg
 from ..tracing.results.judgement import Judgement
+from ..tracing.results.tables import trace_table
 from ..tracing.results.text_map import text_map
 from ..tracing.results.trace import CausalTrace
-from ..tracing.results.tables import trace_table
 from ..tracing.results.trace_file import load_trace, save_trace
 from .output import print_json
 from .progress import line_writer
