@@ -69,7 +69,8 @@ def _require_plain(module: nn.Module, name: str) -> None:
         raise PipelineError(f"{name} is compiled; the tracer's hooks would not run. Trace it before it is compiled.")
     if getattr(module, "is_cache_enabled", False):
         raise PipelineError(f"{name} has a cache enabled, which skips blocks. Disable it: pipe.{name}.disable_cache().")
-    if getattr(getattr(module, "config", None), "encoder_hid_dim_type", None) == "ip_image_proj":
+    projects = getattr(getattr(module, "config", None), "encoder_hid_dim_type", None) == "ip_image_proj"
+    if projects or (name == "transformer" and getattr(module, "encoder_hid_proj", None) is not None):
         raise PipelineError(f"{name} has an IP-Adapter loaded, which needs a picture. Call pipe.unload_ip_adapter().")
     away = next((key for key, weight in module.named_parameters() if weight.is_meta), None)
     if away is not None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ from .kinds import PipelineKind
 from .loading import versions
 
 _DIGITS = 32
+# Digests of vocabularies, which only ever grow.
+_VOCABULARIES: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
 
 
 class Identity:
@@ -42,7 +45,7 @@ class Identity:
         for end in ends:
             tokenizer = getattr(pipe, f"tokenizer{end}", None)
             if tokenizer is not None:
-                found[f"tokenizer{end}"] = _of_json([sorted(tokenizer.get_vocab().items()), tokenizer.pad_token])
+                found[f"tokenizer{end}"] = _vocabulary(tokenizer)
         settings = {key: value for key, value in sorted(dict(pipe.scheduler.config).items()) if key[0] != "_"}
         found["scheduler"] = f"{type(pipe.scheduler).__name__} {json.dumps(settings, default=str)}"
         found["zeros in place of no negative prompt"] = str(pipe.config.get("force_zeros_for_empty_prompt", False))
@@ -53,10 +56,15 @@ class Identity:
     def _weights(self, name: str, module: nn.Module) -> str:
         # In-place changes count up a tensor's version; other weights are other tensors.
         state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        mark = [(key, id(value), value._version, value.dtype) for key, value in state.items()]
+        mark = [(key, id(value), _version_of(value), value.dtype) for key, value in state.items()]
         if name not in self._known or self._known[name][0] != (mark, _adapters(module)):
             self._known[name] = ((mark, _adapters(module)), digest_of(module))
         return self._known[name][1]
+
+
+def _version_of(value: torch.Tensor) -> int:
+    # Those that were made in inference mode count none, and can be changed there alone.
+    return 0 if value.is_inference() else value._version
 
 
 def digest_of(module: nn.Module) -> str:
@@ -69,6 +77,14 @@ def digest_of(module: nn.Module) -> str:
         stored: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         digest.update(stored)
     return digest.hexdigest()[:_DIGITS]
+
+
+def _vocabulary(tokenizer: Any) -> str:
+    mark = (len(tokenizer), tokenizer.pad_token)
+    if tokenizer not in _VOCABULARIES or _VOCABULARIES[tokenizer][0] != mark:
+        digest = _of_json([sorted(tokenizer.get_vocab().items()), tokenizer.pad_token])
+        _VOCABULARIES[tokenizer] = (mark, digest)
+    return _VOCABULARIES[tokenizer][1]
 
 
 def _adapters(module: nn.Module) -> str:

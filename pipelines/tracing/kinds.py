@@ -12,7 +12,8 @@ import torch
 from ..opened import PipelineError
 from .settings import TraceSettings
 
-POOLED = "pooled_prompt_embeds"
+_ONE = ("prompt_embeds",)
+_TWO = (*_ONE, "pooled_prompt_embeds")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PipelineKind:
     name: str
     part: str
     encoders: tuple[tuple[str, str], ...]
-    given: tuple[str, ...] = ("prompt_embeds",)
+    given: tuple[str, ...] = _ONE
     more: tuple[str, ...] = ("clip_skip",)
     prompts: tuple[str, ...] = ()
     passes: bool = False
@@ -138,6 +139,12 @@ class PipelineKind:
             raise PipelineError(f"{self.name} has no true_guidance; set guidance, and leave true_guidance at 1.")
         if settings.clip_skip and "clip_skip" not in self.more:
             raise PipelineError(f"{self.name} has no clip_skip; leave it at 0.")
+        if settings.clip_skip and self.given == _ONE and not hasattr(pipe.text_encoder, "text_model"):
+            raise PipelineError(
+                f"clip_skip is {settings.clip_skip}; {self.name} reads it of text_encoder.text_model, which a "
+                f"{type(pipe.text_encoder).__name__} of transformers 5 does not have, so that the pipeline itself "
+                "fails with it. Leave it at 0, or install transformers 4."
+            )
         if settings.max_sequence_length is not None and "max_sequence_length" not in self.more:
             raise PipelineError(f"{self.name} has no max_sequence_length; leave it out.")
         defaults = inspect.signature(type(pipe).__call__).parameters
@@ -162,7 +169,6 @@ def _own_size(pipe: Any, part: str, name: str) -> int:
     return int(size if isinstance(size, int) else size[name == "width"])
 
 
-_TWO = ("prompt_embeds", POOLED)
 KINDS = {
     kind.name: kind
     for kind in (

@@ -6,6 +6,7 @@ from diff_quickfix.demo_model.diffusers_pipelines import PIPELINES
 from diff_quickfix.pipelines.tracing import trace
 from runs import conditioning, sweep_inputs
 
+pytestmark = pytest.mark.newest
 # Scheduler and sampler of ComfyUI that visit the same noise levels as the pipeline's scheduler.
 PROMPTS = {
     "shapes": "a red circle on grass, in the style of [van gogh]",

@@ -63,6 +63,24 @@ def test_rows_are_what_the_pipeline_itself_encodes_bit_by_bit(pipes, name, dtype
         assert one.dtype == other.dtype and torch.equal(one, other)
 
 
+def test_a_clip_skip_is_the_pipelines_own(pipes):
+    """A layer that is skipped changes nothing; the one before it, restored everywhere, brings all back."""
+    settings = {**SMALL, "clip_skip": 1}
+    found = trace(pipes["sdxl"], PROMPT, sites="text.l.1.hidden, text.l.0.hidden", encoder="l", **settings)
+    place = found.columns.index("all")
+    before, behind = (found.recovery(1e-6)[found.sites.index(site), place] for site in found.sites[:2])
+    assert found.sites[0].endswith("0.hidden") and float(before) == pytest.approx(1, abs=1e-3)
+    assert float(behind) == pytest.approx(0, abs=1e-3)
+
+
+def test_a_clip_skip_at_which_the_pipeline_itself_fails_is_refused(pipe):
+    """diffusers asks for a level of modules that transformers 5 has taken away."""
+    with pytest.raises(AttributeError, match="text_model"):
+        pipe("a house", num_inference_steps=1, height=16, width=16, clip_skip=1)
+    with pytest.raises(PipelineError, match=r"clip_skip is 1.*transformers 4"):
+        open_tracer(pipe, TraceSettings(**SMALL, clip_skip=1))
+
+
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("component", ["text", "image"])
 def test_nothing_is_left_on_the_pipeline(pipe, component, error):
@@ -157,6 +175,10 @@ def test_pipelines_that_cannot_be_traced_are_refused(pipe, comfyui):
         open_tracer(pipe, TraceSettings(), dtype=torch.float16)
     with pytest.raises(PipelineError, match="no diffusers pipeline"):
         open_tracer("/nowhere", TraceSettings())
+    away = copy.deepcopy(pipe)
+    away.enable_sequential_cpu_offload(device="cpu")
+    with pytest.raises(PipelineError, match="is not in memory"):
+        open_tracer(away, TraceSettings())
     pipe.unet.down_blocks[0].resnets[0].dropout.p = 0.5
     pipe.unet.train()
     with pytest.raises(PipelineError, match="training mode"):
