@@ -24,6 +24,7 @@ _ENTRANCES = {
     ),
 }
 _REASONS = (
+    (r"(?!text\.).*\.h\d+$", "it is one head of an attention; edit the whole one"),
     (r"text\.", "it is in a text encoder; connect layer to Diff-QuickFix Edit"),
     (r"dit\.single\.", "text and picture pass through the same maps there; edit the entrance of the text"),
     (r"dit\.double\.", "what its maps read depends on the time step and the picture; edit the entrance of the text"),

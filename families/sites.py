@@ -34,19 +34,27 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Head:
+    """One head of an attention: some columns of what the map reads that mixes all heads, which is the site's module."""
+
+    columns: slice
+
+
+@dataclass(frozen=True)
 class Site:
     """One place of a model.
 
     Attributes:
         name: "text.0.self_attn", "unet.mid.a0.cross_attn", "dit.single.7.text_block", ...
-        kind: one of :data:`~.text_stacks.SITE_KINDS` or :data:`~.transformer.IMAGE_KINDS`. ``hidden`` is a text layer's
-            residual stream, ``block`` a block's output; ``cross_context`` is the text that a cross-attention reads, not
-            what it returns.
+        kind: one of :data:`~.text_stacks.SITE_KINDS` or :data:`~.transformer.IMAGE_KINDS`, or
+            :data:`~.heads.HEAD`. ``hidden`` is a text layer's residual stream, ``block`` a block's output;
+            ``cross_context`` is the text that a cross-attention reads, not what it returns.
         module: the module that computes it. For ``cross_context`` it is the cross-attention, and its input is meant.
         alias: another name that patterns may fit; "" for none.
         output: which entry of what the module returns is meant, where it returns several.
         slot: which entry of the output's second axis is meant; None: all of it.
         span: which positions of the output are meant; None: all of them.
+        head: for a head of an attention, what is meant of the module's input, and not of its output.
     """
 
     name: str
@@ -56,6 +64,7 @@ class Site:
     output: int = field(default=0, repr=False, compare=False)
     slot: int | None = field(default=None, repr=False, compare=False)
     span: Span | None = field(default=None, repr=False, compare=False)
+    head: Head | None = field(default=None, repr=False, compare=False)
 
     @property
     def component(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..families.heads import with_heads
 from ..families.sites import select
 from ..families.text_stacks import ENCODER_NAMES, SITE_KINDS
 from ..families.transformer import image_sites
@@ -204,6 +205,7 @@ class RestoreUNetState(Node):
     def execute(
         cls, model, corruption, sites: str, start_step: int, end_step: int, branch: str, schedule=None
     ) -> io.NodeOutput:
-        chosen = [site.name for site in select(image_sites(model.model.diffusion_model), names=sites)]
+        every = with_heads(image_sites(model.model.diffusion_model), sites)
+        chosen = [site.name for site in select(every, names=sites)]
         steps = range(start_step, end_step)
         return io.NodeOutput(restore_in_unet(model, corruption, chosen, steps=steps, branch=branch, schedule=schedule))

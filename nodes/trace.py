@@ -80,7 +80,12 @@ def _site_inputs(kinds: tuple[str, ...], default_kind: str) -> list[io.Input]:
         io.Combo.Input(
             "kind", options=["all", *kinds], default=default_kind, tooltip="Which kind of site is restored."
         ),
-        io.String.Input("sites", default="*", tooltip="Names of the sites, * and ? allowed, divided by commas."),
+        io.String.Input(
+            "sites",
+            default="*",
+            tooltip="Names of the sites, * and ? allowed, divided by commas. With the kind all, *attn.h* are the heads "
+            "of attentions.",
+        ),
         io.Int.Input("window", default=1, min=1, max=64, tooltip="How many neighbouring sites are restored together."),
     ]
 

@@ -196,3 +196,24 @@ def test_other_text_in_all_cross_attentions_is_the_other_prompt(nodes, shapes):
     ):
         with pytest.raises(ValueError, match=message):
             node.execute(**{**inputs, **changes}, step_windows=1, branch="cond", probe="other text")
+
+
+def test_heads_are_traced_where_they_are_asked_for(nodes, shapes, corrupt, restore_unet):
+    """The sweep and the one-site node are two ways to the same picture; in the text encoder all heads are traced."""
+    model, clip, _ = shapes
+    attention = "unet.down.0.a0.cross_attn"
+    settings = {"kind": "all", "sites": f"{attention}, {attention}.h*", "sampler_name": "euler", "steps": STEPS}
+    inputs = sweep_inputs(shapes, **settings, seed=3, cfg=4.0, controls=0)
+    trace, _ = nodes["DiffQuickFix_CausalTraceUNet"].execute(**inputs, step_windows=1, branch="cond").args
+    assert trace.sites[0].startswith(attention) and len(trace.sites) > 2
+    corrupted, clean, corruption = corrupt(clip, seed=3)
+    negative = conditioning(clip, "")
+    reference = sample(model, clean, negative)
+    head = trace.sites.index(f"{attention}.h1")
+    restored = sample(restore_unet(model, corruption, f"{attention}.h1"), corrupted, negative)
+    distance = -float((restored - reference).square().mean().sqrt())
+    assert float(trace.restored[0, 0, 0, head, 0]) == pytest.approx(distance, rel=2e-2)
+    text = sweep_inputs(shapes, kind="all", sites="text.0.self_attn.h*", steps=1, controls=0)
+    found, _ = nodes["DiffQuickFix_CausalTraceText"].execute(**text, columns="tokens").args
+    heads = shapes[1].cond_stage_model.clip_l.transformer.text_model.encoder.layers[0].self_attn.heads
+    assert found.sites == tuple(f"text.0.self_attn.h{number}" for number in range(heads))

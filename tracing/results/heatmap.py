@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...families.heads import kind_of
 from ...output.figures import as_pixels, as_svg, new_figure, shorten
 from .judgement import Judgement, judge
 from .locate import best_cell
@@ -57,7 +58,7 @@ def _figure(trace: CausalTrace, value: str, width: int, title: str | None) -> An
     judgement = judge(trace)
     groups: dict[str, list[int]] = {}
     for row, site in enumerate(trace.sites):
-        groups.setdefault(site.rsplit(".", 1)[-1], []).append(row)
+        groups.setdefault(kind_of(site), []).append(row)
     cells = len(trace.sites) * len(trace.columns)
     if len(trace.sites) > _MOST_SITES or cells > _MOST_CELLS or len(groups) > _MOST_KINDS:
         raise TraceError(

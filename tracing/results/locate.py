@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...families.heads import kind_of
 from .judgement import judge
 from .sign_flips import LEAST_PROMPTS
 from .statistics import prompt_means, resampled_means
@@ -95,9 +96,9 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
     Raises:
         TraceError: the trace has no site of this kind, or no finished cell.
     """
-    rows = [i for i, name in enumerate(trace.sites) if kind is None or name.rsplit(".", 1)[-1] == kind]
+    rows = [i for i, name in enumerate(trace.sites) if kind is None or kind_of(name) == kind]
     if not rows:
-        kinds = sorted({name.rsplit(".", 1)[-1] for name in trace.sites})
+        kinds = sorted({kind_of(name) for name in trace.sites})
         raise TraceError(f"The trace has no site of kind {kind}; it has {', '.join(kinds)}. Choose one, or any.")
     effects = trace.indirect_effects()[:, :, :, rows]
     samples = prompt_means(effects)
@@ -113,7 +114,7 @@ def locate(trace: CausalTrace, kind: str | None = "self_attn", *, seed: int = 0)
     number = re.search(r"(?<=\.)\d+(?=\.)" if name.startswith("text.") else r"\d+", name)
     return Location(
         site=name,
-        kind=name.rsplit(".", 1)[-1],
+        kind=kind_of(name),
         layer=int(number.group()) if number else -1 if name.endswith(".pooled") else 0,
         column=trace.columns[column],
         effect=float(mean[best, column]),

@@ -102,7 +102,7 @@ def _require_estimable(cases: Sequence[Case], plan: Plan, points: int) -> None:
         site.name
         for group in plan.groups
         for site in group
-        if site.output or site.slot is not None or site.span is not None
+        if site.output or site.slot is not None or site.span is not None or site.head is not None
     ]
     if partial:
         raise TraceError(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...families.sites import Site, Span
+from ...families.sites import Head, Site, Span
 
 # Row of the plan -> its places in the batch of the forward pass that is running, in an order common to all rows.
 RowIndex = Callable[[int], Sequence[int]]
@@ -83,7 +83,12 @@ def patching(
     with ExitStack() as stack:
         positions = measured_positions(stack, [sites[name] for name in by_site])
         for name, todo in by_site.items():
-            handle = _hook(sites[name], todo, index, step, ran, positions)
+            site = sites[name]
+            handle = (
+                _hook(site, todo, index, step, ran, positions)
+                if site.head is None
+                else _head_hook(site, site.head, todo, index, step, ran)
+            )
             stack.callback(handle.remove)
         yield
     silent = [name for name in by_site if name not in ran]
@@ -164,6 +169,23 @@ def _hook(
     if site.kind == "cross_context":
         return site.module.register_forward_pre_hook(on_context, with_kwargs=True)
     return site.module.register_forward_hook(on_output)
+
+
+def _head_hook(
+    site: Site, head: Head, todo: Sequence[Patch], index: RowIndex, step: Callable[[], int | None], ran: set[str]
+) -> torch.utils.hooks.RemovableHandle:
+    """As :func:`_hook`, for some columns of what the site's module is given."""
+
+    def before(module: nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
+        ran.add(site.name)
+        part = args[0][..., head.columns]
+        if (copied := _copied(part, todo, index, step(), slice(None))) is part:
+            return None
+        mixed = args[0].clone()
+        mixed[..., head.columns] = copied
+        return (mixed, *args[1:])
+
+    return site.module.register_forward_pre_hook(before)
 
 
 def _copied(

@@ -132,7 +132,8 @@ export function parse(given) {
     return {
         sites,
         columns,
-        kinds: sites.map((name) => line(name.split(".").at(-1), 24)),
+        // A head's name ends in its number: text.0.self_attn.h3.
+        kinds: sites.map((name) => line(name.split(".").at(-1)?.replace(/^h\d+$/, "head"), 24)),
         layers: sites.map((_, row) => (Number.isInteger(layers[row]) ? Number(layers[row]) : null)),
         axis: oneOf(AXES, payload.column_axis),
         clean: number(payload.clean),

@@ -17,6 +17,7 @@ import folder_paths
 import latent_preview
 import torch
 
+from ....families.heads import with_heads
 from ....families.sites import Site, select, windows
 from ....families.transformer import image_sites
 from ....tracing.results.examples import examples_of
@@ -128,9 +129,10 @@ def trace_text(
             f"The prompts are read by different text encoders ({'; '.join(', '.join(one) for one in encoders)}). Trace "
             "those apart, or choose one encoder that reads all of them."
         )
-    chosen = {site.encoder for site in select(corrupted[0].sites, kinds=settings.kinds, names=settings.sites)}
+    sites = with_heads(corrupted[0].sites, settings.sites)
+    chosen = {site.encoder for site in select(sites, kinds=settings.kinds, names=settings.sites)}
     made = token_columns(corrupted[0], chosen) if columns == "tokens" else place_columns(corrupted, chosen)
-    plan = _plan(settings, "text", corrupted[0].sites, made.labels)
+    plan = _plan(settings, "text", sites, made.labels)
     plan = replace(plan, empty=made.empty(plan.groups, corrupted))
     prompts = [
         replace(one, case=replace(one.case, columns=spots)) for one, spots in zip(corrupted, made.spots, strict=True)
@@ -158,7 +160,7 @@ def trace_unet(
         else tuple(f"step {r[0] + 1}" if len(r) == 1 else f"steps {r[0] + 1}-{r[-1] + 1}" for r in ranges)
     )
     settings = _probing(settings)
-    sites = image_sites(inputs.model.model.diffusion_model)
+    sites = with_heads(image_sites(inputs.model.model.diffusion_model), settings.sites)
     plan = _plan(settings, "unet", sites, labels, (None,) if step_windows == 1 else tuple(ranges))
     return _run(inputs, settings, _corrupt_all(inputs.clip, settings), plan, branch=branch, checkpoint=checkpoint)
 

@@ -9,6 +9,7 @@ from typing import Any
 import comfy.patcher_extension
 import torch
 
+from ....families.heads import with_heads
 from ....families.sites import Site
 from ....families.transformer import image_sites
 from ....tracing.runs.interventions import InterventionError, Patch, patching
@@ -82,7 +83,7 @@ def with_patches(
 
     @functools.cache
     def sites_of(image_model: torch.nn.Module) -> dict[str, Site]:
-        return {site.name: site for site in image_sites(image_model)}
+        return {site.name: site for site in with_heads(image_sites(image_model), "attn.h*")}
 
     def model_pass(executor: Executor, *args: Any, **kwargs: Any) -> Any:
         options = _options_of(args, kwargs)
