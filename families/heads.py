@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+import torch
 from torch import nn
 
 from .sites import Head, Site
@@ -38,7 +39,8 @@ def _heads_of(site: Site) -> Iterator[Site]:
     mixed = next((getattr(site.module, name) for name in _OUTPUTS if hasattr(site.module, name)), None)
     # Dropout stands behind the map in UNets.
     inner = mixed[0] if isinstance(mixed, nn.Sequential | nn.ModuleList) else mixed
-    width = inner.weight.shape[1] if isinstance(getattr(inner, "weight", None), nn.Parameter) else 0
+    weight = getattr(inner, "weight", None)
+    width = int(weight.shape[1]) if isinstance(weight, torch.Tensor) else 0
     if not isinstance(inner, nn.Module) or not count or width % count:
         return
     size = width // count
