@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ...families.heads import with_heads
 from ...families.sites import Site, select, windows
 from ...families.transformer import image_sites
 from ...text.marked import parse_prompts
@@ -65,7 +66,7 @@ class PipelineTracer:
             raise PipelineError("The scorer has no name; give it an attribute name that says what is measured.")
         length = self.settings.max_sequence_length
         self._encoders = open_encoders(pipe, self._kind, length, settings.encoder)
-        self._image = image_sites(getattr(pipe, self._kind.part))
+        self._image = with_heads(image_sites(getattr(pipe, self._kind.part)), self.settings.sites)
         _ = self._groups()
         scored = {} if self._scorer is None else {"vae": pipe.vae, "scorer": getattr(self._scorer, "model", None)}
         self._identity = Identity(pipe, self._kind, scored)
@@ -81,7 +82,7 @@ class PipelineTracer:
         """Those of the component that is traced, in running order."""
         if self.settings.component == "image":
             return self._image
-        return tuple(site for one in self._encoders for site in one.sites())
+        return with_heads((site for one in self._encoders for site in one.sites()), self.settings.sites)
 
     @torch.no_grad()
     def trace(

@@ -161,3 +161,57 @@ def test_a_cell_is_what_plain_hooks_say(pipes, name, site):
     assert away > 1e-4
     assert score(corrupted) == pytest.approx(-away, rel=1e-3)
     assert float(found.restored[..., column]) == pytest.approx(score(restored), rel=1e-3, abs=1e-4 * away)
+
+
+HEADS = {
+    "text.0.self_attn.h1": "text_encoder.0.self_attn.out_proj",
+    "unet.mid.a0.self_attn.h0": "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0",
+}
+
+
+@pytest.mark.parametrize("site", HEADS)
+def test_a_head_is_its_columns_of_what_the_output_map_reads(pipes, site):
+    pipe, path = pipes["sd1"], HEADS[site]
+    pipe.set_progress_bar_config(disable=True)
+    text, number = site.startswith("text."), int(site[-1])
+    module, kept = module_at(pipe, path), []
+    attention = module_at(pipe, path.removesuffix(".to_out.0").removesuffix(".out_proj"))
+    count = attention.num_heads if text else attention.heads
+    assert count > 1
+    size = module.in_features // count
+    columns, places = slice(number * size, (number + 1) * size), [AT] if text else slice(None)
+
+    def keep(module, args):
+        kept.append(args[0][-1].clone())
+
+    def put(module, args):
+        found, value = args[0].clone(), next(calls)
+        found[-1, places, columns] = value[places, columns]
+        return (found,)
+
+    handle = module.register_forward_pre_hook(keep)
+    clean = painted(pipe, CLEAN)
+    handle.remove()
+    corrupted, calls = painted(pipe, OTHER), iter(kept)
+    handle = module.register_forward_pre_hook(put)
+    restored = painted(pipe, OTHER)
+    handle.remove()
+    away, wanted = (float((one - clean).square().mean().sqrt()) for one in (corrupted, restored))
+    found = trace(
+        pipe,
+        PROMPT,
+        "text" if text else "image",
+        sites=site,
+        seeds=[SEED],
+        replaced_by="cat",
+        controls=0,
+        steps=STEPS,
+        guidance=3.0,
+        negative="",
+        height=SIDE,
+        width=SIDE,
+    )
+    column = found.columns.index("last subject token") if text else 0
+    scale = away / -float(found.corrupted)
+    assert away > 1e-4 and abs(wanted - away) > 1e-5 * away
+    assert -float(found.restored[..., column]) * scale == pytest.approx(wanted, rel=1e-4)
