@@ -47,7 +47,7 @@ def traced_by_nodes(nodes, name, objects, node, more, **changes):
         seed=SEED,
         sampler_name="euler" if name == "dit" else "ddim",
         scheduler="simple",
-        controls=2,
+        controls=1,
         **changes,
     )
     with torch.inference_mode():
@@ -58,7 +58,7 @@ def traced(name, pipe, component, **changes):
     guided = {"true_guidance": GUIDANCE} if name == "dit" else {"guidance": GUIDANCE}
     length = {"max_sequence_length": 40} if name == "dit" else {}
     # The nodes take one seed for the noise of both.
-    settings = {"steps": STEPS, "noise_seed": SEED, "negative": "", **guided, **length}
+    settings = {"steps": STEPS, "noise_seed": SEED, "negative": "", "controls": 1, **guided, **length}
     return trace(pipe, PROMPTS[name], component, seeds=[SEED], **settings, **changes)
 
 
@@ -74,9 +74,9 @@ def assert_equal_scores(found, wanted):
 
 
 SITES = {
-    "shapes": ("text.[05].self_attn", "unet.mid.a0.*_attn, unet.up.1.r0.*"),
-    "xl": ("text.?.2.hidden, text.g.pooled", "unet.mid.a0.*_attn, unet.in.*"),
-    "dit": ("text.t5.0.self_attn, text.l.pooled", "dit.pooled_in.*, dit.double.1.*_attn, dit.single.3.block"),
+    "shapes": ("text.0.self_attn", "unet.mid.a0.self_attn, unet.up.1.r0.*"),
+    "xl": ("text.l.2.hidden, text.g.pooled", "unet.mid.a0.cross_attn, unet.in.*"),
+    "dit": ("text.t5.0.self_attn, text.l.pooled", "dit.pooled_in.*, dit.double.1.text_attn, dit.single.3.block"),
 }
 
 
