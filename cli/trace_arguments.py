@@ -39,7 +39,9 @@ def add_trace(commands: Any) -> argparse.ArgumentParser:
         "goes on, and with more prompts or seeds it only adds shards. Give settings as they were, or another folder.",
     )
     trace.add_argument(
-        "model", metavar="MODEL", help='a folder as diffusers keeps pipelines, or "Shapes", the demo model'
+        "model",
+        metavar="MODEL",
+        help='a folder as diffusers keeps pipelines, or a demo model: "Shapes", "Shapes XL", "Shapes DiT"',
     )
     trace.add_argument(
         "--prompts",

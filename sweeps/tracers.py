@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ..demo_model.architecture import SHAPES_DIT
 from ..tracing.results.trace import CausalTrace
 from .plan import SweepError, SweepPlan
 
@@ -65,7 +66,7 @@ class PipelineOpener:
         return open_tracer(self.model, TraceSettings.of_dict(settings), device=self.device, dtype=number)
 
     @staticmethod
-    def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    def completed(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings with defaults for what is not said."""
         from ..pipelines.tracing import TraceSettings
 
@@ -74,13 +75,21 @@ class PipelineOpener:
         return {**TraceSettings.of_dict(given).as_dict(), **({"dtype": dtype} if dtype else {})}
 
 
+# Of each miniature what makes its pipeline, and how it is painted where nothing else is said.
+_MINIATURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "Shapes": ("shapes_pipeline", {"guidance": 5.0}),
+    "Shapes XL": ("shapes_xl_pipeline", {"guidance": 5.0}),
+    "Shapes DiT": ("shapes_dit_pipeline", {"true_guidance": 3.0, "max_sequence_length": SHAPES_DIT.length}),
+}
+
+
 @dataclass(frozen=True)
-class ShapesOpener:
-    """Shapes, the demo model of this repository.
+class MiniatureOpener:
+    """A demo model of this repository, as a pipeline of diffusers' classes.
 
     Attributes:
-        model: its name.
-        settings: of ``demo_model.tracer.ShapesSettings``, as JSON.
+        model: its name, of :data:`OPENERS`.
+        settings: of ``pipelines.tracing.TraceSettings``, as JSON.
         device: where it is computed: the CPU.
     """
 
@@ -89,24 +98,26 @@ class ShapesOpener:
     device: str = "cpu"
 
     def __call__(self) -> Tracer:
-        from ..demo_model.tracer import ShapesSettings, ShapesTracer
+        from ..demo_model import diffusers_pipelines
+        from ..pipelines.tracing import TraceSettings, open_tracer
 
         if self.device != "cpu":
-            raise SweepError(f"Shapes is traced on the CPU; got the device {self.device}.")
-        return ShapesTracer(ShapesSettings(**json.loads(self.settings)))
+            raise SweepError(f"{self.model} is traced on the CPU; got the device {self.device}.")
+        pipe = getattr(diffusers_pipelines, _MINIATURES[self.model][0])()
+        return open_tracer(pipe, TraceSettings.of_dict(json.loads(self.settings)))
 
     @staticmethod
-    def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    def completed(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings with defaults for what is not said."""
-        from ..demo_model.tracer import ShapesSettings
+        from ..pipelines.tracing import TraceSettings
 
-        names = {field.name for field in dataclasses.fields(ShapesSettings)}
-        if unknown := sorted(settings.keys() - names):
-            raise SweepError(f"Shapes has no setting {unknown[0]!r}; it has {', '.join(sorted(names))}.")
-        return dataclasses.asdict(ShapesSettings(**settings))
+        return TraceSettings.of_dict({**_MINIATURES[model][1], **settings}).as_dict()
 
 
-OPENERS: dict[str, type[PipelineOpener] | type[ShapesOpener]] = {"pipeline": PipelineOpener, "Shapes": ShapesOpener}
+OPENERS: dict[str, type[PipelineOpener] | type[MiniatureOpener]] = {
+    "pipeline": PipelineOpener,
+    **dict.fromkeys(_MINIATURES, MiniatureOpener),
+}
 
 
 def tracer_named(model: str) -> str:
@@ -142,7 +153,7 @@ def new_plan(
         SweepError: nothing to trace, an unknown setting.
     """
     name = tracer_named(model)
-    whole = OPENERS[name].completed(settings)
+    whole = OPENERS[name].completed(model, settings)
     if whole.get("columns") == "tokens":
         raise SweepError(
             "A sweep has the same columns for every prompt, and the tokens of prompts differ; expected columns=places."

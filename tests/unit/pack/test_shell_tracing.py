@@ -58,7 +58,7 @@ def made_up(monkeypatch):
             super().__init__(refused="refuse")
 
         @staticmethod
-        def completed(settings):
+        def completed(model, settings):
             return dict(settings)
 
     monkeypatch.setitem(tracers.OPENERS, "Shapes", Opener)

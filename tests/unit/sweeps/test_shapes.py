@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from diff_quickfix.pipelines import PipelineError
 from diff_quickfix.sweeps.plan import SweepError, seed_blocks
 from diff_quickfix.sweeps.run import run_sweep
 from diff_quickfix.sweeps.scores import joined
@@ -17,7 +18,7 @@ SETTINGS = {"steps": 1, "sites": "text.0.self_attn", "controls": 1}
 
 def test_a_sweep_of_shapes_is_its_unsharded_trace_bit_by_bit(tmp_path):
     plan = new_plan("Shapes", SETTINGS, PROMPTS, seed_blocks((3, 5), 1))
-    assert plan.tracer == "Shapes" and plan.settings["guidance"] == 5.0 and len(plan.identity["image model"]) == 64
+    assert plan.tracer == "Shapes" and plan.settings["guidance"] == 5.0 and len(plan.identity["unet weights"]) == 32
     folder = SweepFolder.make(tmp_path, plan)
     assert run_sweep(folder).done == 4
     tracer, trace = opened(opener_of(plan)), joined(folder)
@@ -38,8 +39,22 @@ def test_the_unet_of_shapes_is_swept_too():
     assert trace.component == "unet" and trace.columns == ("all steps",) and trace.restored.isfinite().all()
 
 
+def test_every_miniature_is_known_by_its_name(tmp_path):
+    """Opened and told apart; Shapes DiT reads as many tokens as it was trained on."""
+    plans = {
+        name: new_plan(name, {**SETTINGS, "sites": "text.*.0.self_attn", "rows": 2}, PROMPTS[:1], [[1]])
+        for name in ("Shapes XL", "Shapes DiT")
+    }
+    assert plans["Shapes XL"].identity["pipeline"] == "StableDiffusionXLPipeline"
+    assert plans["Shapes DiT"].identity["pipeline"] == "FluxPipeline"
+    assert plans["Shapes DiT"].settings["max_sequence_length"] == 40
+    folder = SweepFolder.make(tmp_path, plans["Shapes DiT"])
+    assert run_sweep(folder).done == 1
+    assert joined(folder).sites == ("text.l.0.self_attn", "text.t5.0.self_attn")
+
+
 def test_what_shapes_cannot_do_is_refused():
-    with pytest.raises(SweepError, match="no setting 'sampler'"):
+    with pytest.raises(PipelineError, match="Unknown settings sampler"):
         new_plan("Shapes", {"sampler": "ddim"}, PROMPTS, [[1]])
     plan = new_plan("Shapes", SETTINGS, PROMPTS, [[1]])
     with pytest.raises(SweepError, match="on the CPU"):
