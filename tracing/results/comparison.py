@@ -17,6 +17,17 @@ class Comparison:
     sites: tuple[str, ...]
     columns: tuple[str, ...]
     difference: torch.Tensor
+    score: str
+    alone: tuple[tuple[int, int], tuple[int, int]]
+    """How many sites and columns the first trace has alone, and the other."""
+
+    def text(self) -> str:
+        """What is compared, and what is left out because only one trace has it."""
+        said = f"{len(self.sites)} sites and {len(self.columns)} columns are shared."
+        for which, (sites, columns) in zip(("first", "other"), self.alone, strict=True):
+            if sites or columns:
+                said += f" Left out, as the {which} trace alone has them: {sites} sites, {columns} columns."
+        return said
 
 
 def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
@@ -36,7 +47,10 @@ def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
         rows = [trace.sites.index(site) for site in sites]
         return trace.average_indirect_effect()[rows][:, [trace.columns.index(column) for column in columns]]
 
-    return Comparison(sites, columns, shared(one) - shared(other))
+    first, second = (
+        (len(set(trace.sites) - set(sites)), len(set(trace.columns) - set(columns))) for trace in (one, other)
+    )
+    return Comparison(sites, columns, shared(one) - shared(other), one.score, (first, second))
 
 
 def rank_correlation(one: CausalTrace, other: CausalTrace) -> float:
