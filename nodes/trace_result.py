@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ..tracing.results.comparison import compare
-from ..tracing.results.heatmap import draw_heatmap
+from ..tracing.results.heatmap import draw_difference, draw_heatmap
 from ..tracing.results.locate import locate
 from ..tracing.results.tables import cell_table, trace_table
 from ..tracing.results.trace_file import load_trace, save_trace
 from .api import CausalTraceType, Node, image_of, io, saved_ui, schema
 from .host.files import free_path, trace_files, trace_path
-from .host.heatmap import heatmap_output
+from .host.heatmap import heatmap_output, preview_ui
 from .host.tracing.findings import doors_of, weights_of
 
 VALUES = ("indirect effect", "recovery")
@@ -190,13 +190,21 @@ class CompareTraces(Node):
             node_id="DiffQuickFix_CompareTraces",
             display_name="Compare Traces",
             category="Diff-QuickFix/trace",
-            description="The difference of two traces' average indirect effects where they share sites and columns.",
+            description=(
+                "The difference of two traces' average indirect effects where they share sites and columns, as a table "
+                "and as a map with one color scale."
+            ),
             inputs=[
                 CausalTraceType.Input("trace", tooltip="The first trace."),
                 CausalTraceType.Input("other", tooltip="The trace that is taken off it."),
             ],
             outputs=[
                 io.String.Output(id="table", display_name="table", tooltip="One line for each shared cell."),
+                io.Image.Output(
+                    id="map",
+                    display_name="map",
+                    tooltip="The difference as a drawing: white at zero, the same scale on both sides.",
+                ),
                 io.Float.Output(
                     id="rank_correlation",
                     display_name="rank correlation",
@@ -211,4 +219,5 @@ class CompareTraces(Node):
         lines = ["site, column, difference of the average indirect effect"]
         for site, row in zip(difference.sites, difference.difference.tolist(), strict=True):
             lines += [f"{site}, {column}, {value:+.4f}" for column, value in zip(difference.columns, row, strict=True)]
-        return io.NodeOutput("\n".join(lines), difference.correlation)
+        drawn = image_of(draw_difference(difference))
+        return io.NodeOutput("\n".join(lines), drawn, difference.correlation, ui=preview_ui(drawn))

@@ -61,6 +61,9 @@ let texts = null;
 let refusals = null;
 /** @type {typeof import("./lib/node_notes.mjs") | null} */
 let notes = null;
+/** Says around subgraphs what was found in them. @type {typeof import("./lib/outer_verdict.mjs") | null} */
+let outer = null;
+let coming = false;
 /** The words among the widgets of nodes; null until they are there. @type {Map<ComfyNode, InstanceType<typeof import("./lib/node_notes.mjs").NodeNotes> | null>} */
 const noted = new Map();
 
@@ -170,11 +173,23 @@ class Mounted {
     }
 }
 
+/**
+ * Say around subgraphs what was found in them, once what says it was loaded; nothing is where no node is in one.
+ * @param {ComfyNode[]} nodes
+ */
+function around(nodes) {
+    if (outer) return outer.look(nodes);
+    if (coming || nodes.every(({ graph }) => !graph || graph === (graph.rootGraph ?? graph))) return;
+    coming = true;
+    Promise.all([import("./lib/outer_verdict.mjs"), spoken()]).then(([found]) => { outer = found; }).catch(() => {}).finally(() => { coming = false; });
+}
+
 /** Neither a zoomed canvas nor a widget nor a link tells everybody: look at them while there is a view that shows them. */
 function watch() {
     looking ||= setInterval(() => {
         live.forEach((one) => one.look());
         noted.forEach((one) => one?.look());
+        around([...live].map((one) => one.node));
         if (live.size || noted.size) return;
         clearInterval(looking);
         looking = 0;
@@ -191,7 +206,10 @@ function mount(node, kind) {
         serialize: false, hideOnZoom: false, hideInPanel: true, getMinHeight: () => kind.height,
     });
     widget.serialize = false;
-    widget.beforeQueued = () => mounted.view?.queued?.();
+    widget.beforeQueued = () => {
+        mounted.view?.queued?.();
+        outer?.noteQueued(node);
+    };
     views.set(node, mounted);
     watch();
 }
@@ -227,6 +245,7 @@ function nodeOf(key) {
 function refused(error) {
     for (const [node, sentence] of refusals?.refusalsOf(error, noted.keys()) ?? []) {
         (views.get(node) ?? noted.get(node))?.refuse(sentence);
+        outer?.refused(node, sentence, error);
     }
 }
 
@@ -258,6 +277,7 @@ function chain(prototype, name, after) {
 app.registerExtension({
     name: "diffquickfix.NodeViews",
     init() {
+        api.addEventListener("executed", ({ detail }) => outer?.executed(detail));
         api.addEventListener("execution_error", ({ detail }) => refused(detail));
         api.addEventListener("diff_quickfix_trace", ({ detail }) => traced(detail));
         api.addEventListener("execution_interrupted", ({ detail }) => {

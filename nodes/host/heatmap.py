@@ -34,6 +34,11 @@ def heatmap_output(trace: CausalTrace, pictures: torch.Tensor | None = None) -> 
     return payload
 
 
+def preview_ui(picture: torch.Tensor) -> dict[str, Any]:
+    """What a node returns for the page to show a picture (1, height, width, 3) on it."""
+    return ui.PreviewImage(picture).as_dict()
+
+
 def send_partial(trace: CausalTrace) -> None:
     """Show a trace that is still running on the heat maps behind the running node. Nothing happens outside a node, and
     with a trace that is too large for the page or has no cell yet."""

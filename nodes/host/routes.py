@@ -17,7 +17,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ...quickfix.concepts.typed import ABSENT, SOURCE, TARGET, TOO_LONG, Note, notes_on, plain
+from ...quickfix.concepts.typed import ABSENT, SOURCE, TARGET, TOO_LONG, Note, bare, notes_on, plain
 from ...text.captions import PUBLISHED_TEMPLATES, expand
 from ...text.prompts import PromptError, PromptTokenizer
 from ...text.subjects import SubjectError
@@ -91,14 +91,21 @@ def _words(part: PromptPart, tokenizer: Any, number: int, marked: set[int]) -> l
 
 
 def name_notes(
-    source: str, target: str | None, kind: str, listed: bool, prompts: Sequence[str]
+    source: str, target: str | None, kind: str, listed: bool, prompts: Sequence[str], *, clip: bool = True
 ) -> list[dict[str, Any]]:
     """What is noticed about the names of one concept (see :func:`notes_on` for the first four), tokens and all.
 
     Args:
         prompts: those that the CLIP encodes; none where they are not known.
+        clip: whether a CLIP reads them. Another encoder (T5, a language model) has other tokens and more room: a name
+            is looked for letter by letter then, and nothing is said of its length.
     """
     notes = list(notes_on(source, target, kind, listed=listed))
+    if not clip:
+        name = plain(source)
+        if name and prompts and not notes and not any(_spelled(prompt, name) for prompt in prompts):
+            notes.append(Note(SOURCE, ABSENT, {"count": str(len(prompts))}))
+        return [note._asdict() for note in notes]
     own = _tokenizer()
     reader = PromptTokenizer(own.tokenizer, pad_token=own.pad_token)
     room = reader.context_length - 2
@@ -111,6 +118,11 @@ def name_notes(
         elif field == SOURCE and prompts and not any(_named(prompt, name, reader) for prompt in prompts):
             notes.append(Note(field, ABSENT, {"count": str(len(prompts))}))
     return [note._asdict() for note in notes]
+
+
+def _spelled(prompt: str, name: str) -> bool:
+    """Whether a prompt has a name's letters, with or without the syntax around them."""
+    return any(name.casefold() in text.casefold() for text in (plain(prompt), plain(bare(prompt))))
 
 
 def _named(prompt: str, name: str, reader: PromptTokenizer) -> bool:
@@ -147,13 +159,14 @@ def _asked_names(body: bytes) -> dict[str, Any]:
         listed, prompts = asked["listed"], asked["prompts"]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise ValueError('expected JSON with "source", "target", "kind", "listed" and "prompts"') from None
+    clip = asked.get("clip", True) is True
     texts = [names[0], names[1] or "", names[2], *(prompts if isinstance(prompts, list) else [None])]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("source, target, kind and prompts are texts")
     if len(prompts) > MOST_PROMPTS or max(map(len, texts)) > LONGEST_PROMPT:
         raise ValueError(f"at most {MOST_PROMPTS} prompts are looked at, of {LONGEST_PROMPT} characters like the names")
     source, target, kind, *read = map(_repaired, texts)
-    return {"notes": name_notes(source, None if names[1] is None else target, kind, listed is True, read)}
+    return {"notes": name_notes(source, None if names[1] is None else target, kind, listed is True, read, clip=clip)}
 
 
 def _repaired(text: str) -> str:
@@ -181,7 +194,8 @@ async def answer_tokens(request: web.Request) -> web.Response:
 
 
 async def answer_names(request: web.Request) -> web.Response:
-    """POST {"source", "target", "kind", "listed", "prompts"}: :func:`name_notes`; 400 with a reason for all else."""
+    """POST {"source", "target", "kind", "listed", "prompts"} and perhaps "clip": :func:`name_notes`; 400 with a reason
+    for all else."""
     return await _answer(request, _asked_names)
 
 

@@ -87,7 +87,7 @@ interface ComfyApp {
     rootGraph?: ComfyGraph;
     // By a node's id, behind "subgraph:" where it stands in one.
     nodeOutputs?: Record<string, unknown>;
-    canvas?: { ds?: { scale: number }; selectedItems?: Iterable<object> };
+    canvas?: { graph?: ComfyGraph | null; ds?: { scale: number }; selectedItems?: Iterable<object> };
     extensionManager?: { setting?: { get?(name: string): unknown } };
     ui?: {
         settings?: { addEventListener?(name: string, heard: (event: CustomEvent<{ value?: unknown }>) => void): void };
@@ -103,7 +103,7 @@ interface ComfyApi {
     fetchApi(path: string, options: RequestInit): Promise<Response>;
     addEventListener(
         name: "status", heard: (event: CustomEvent<{ exec_info?: { queue_remaining?: number } } | null>) => void): void;
-    addEventListener(name: "execution_error" | "execution_interrupted" | "diff_quickfix_trace", heard: (event: CustomEvent<unknown>) => void): void;
+    addEventListener(name: "executed" | "execution_error" | "execution_interrupted" | "diff_quickfix_trace", heard: (event: CustomEvent<unknown>) => void): void;
 }
 
 declare module "*/scripts/app.js" {

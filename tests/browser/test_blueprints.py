@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from diff_quickfix.demo_model.scorer import ShapesScorer
 from diff_quickfix.demo_model.studies.demo import EDITED, as_tensor
+from test_heatmap_widget import CHECK
 
 REMOVE = "Remove a concept (Diff-QuickFix)"
 PROMPT = f"a red circle on grass, in the style of {EDITED}"
@@ -116,6 +117,57 @@ def test_remove_a_concept_is_one_node_whose_edit_reaches_the_picture(page, known
     (report,) = output_of(page, show, known_runs)["text"]
     assert report.startswith("edited: the image model") and "efficacy" in report
     shot(page, "blueprint-remove-a-concept")
+    assert not page.own_complaints()
+
+
+INSIDE = ".diff-quickfix-notes.diff_quickfix_inside"
+
+
+def test_its_verdict_stands_outside_as_long_as_it_is_true(page):
+    """On the node of the subgraph that ran, and not on another of the same subgraph."""
+    blueprint = insert(page, REMOVE)
+    loader = page.add("DiffQuickFix_LoadShapesDemo", at=(60, 120))
+    show = page.add("PreviewAny", at=(820, 120))
+    wires = ((loader, "model", blueprint, "model"), (loader, "clip", blueprint, "clip"))
+    connect_all(page, (*wires, (blueprint, "report", show, "source")))
+    code = """(id) => {
+        const node = window.app.graph.getNodeById(id);
+        const other = LiteGraph.createNode(node.type);
+        other.pos = [420, 560];
+        window.app.graph.add(other);
+    }"""
+    page.run(code, blueprint)
+    before = page.run(f"{SUBGRAPH}.serialize().widgets_values")
+    page.queue()
+    page.wait(f"document.querySelector('{INSIDE}')?.textContent.startsWith('strong')", timeout=20)
+    page.rest(0.6)
+    page.shot("blueprint-verdict")
+    (said,) = page.text_of(INSIDE)
+    assert "efficacy" in said and "drift" in said
+    # All of it is seen, on its own node, over no widget.
+    code = f"""() => {{
+        const {{ id, pos, size }} = {SUBGRAPH};
+        const {{ top }} = window.app.canvas.canvas.getBoundingClientRect();
+        const seen = (y) => top + (y + window.app.canvas.ds.offset[1]) * window.app.canvas.ds.scale;
+        const drawn = document.querySelector(`[data-node-id="${{id}}"]`)?.getBoundingClientRect();
+        const [from, to] = [drawn?.top ?? seen(pos[1]), drawn?.bottom ?? seen(pos[1] + size[1])];
+        const box = document.querySelector('{INSIDE}').getBoundingClientRect();
+        return [box.height > 30, box.top > from + 150, box.bottom <= to];
+    }}"""
+    assert page.run(f"({code})()") == [True] * 3
+    assert page.run(f"{SUBGRAPH}.serialize().widgets_values") == before
+    page.run(CHECK)
+    page.reload()
+    page.wait(f"document.querySelector('{INSIDE}')?.textContent.startsWith('strong')", timeout=20)
+    set_widgets(page, concept="piet mondrian")
+    stale = "Made before you changed concept; run again."
+    page.wait(f"document.querySelector('{INSIDE}')?.textContent.includes('{stale}')", timeout=20)
+    # A refused run takes it away.
+    set_widgets(page, concept="")
+    page.queue()
+    page.wait(f"document.querySelector('{INSIDE} [role=alert]')?.textContent.length > 20", timeout=20)
+    (said,) = page.text_of(INSIDE)
+    assert "efficacy" not in said
     assert not page.own_complaints()
 
 

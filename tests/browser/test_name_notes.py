@@ -106,6 +106,21 @@ def said(page):
     return page.text_of(NOTES)
 
 
+def test_names_for_other_encoders_are_not_judged_by_clips_tokens(page):
+    page.clear()
+    loader = page.add("CLIPLoader", at=(20, 60))
+    edit = page.add("DiffQuickFix_Edit", at=(420, 60), size=(420, 760))
+    page.connect(loader, "CLIP", edit, "clip")
+    page.view()
+    type_into(page, loader, type="stable_diffusion")
+    type_into(page, edit, source="van gogh " * 40, target="painting")
+    page.wait(f"document.querySelector('{NOTES}')?.textContent.includes('has 83 tokens')", timeout=20)
+    for kind in ("qwen_image", "flux2"):
+        type_into(page, loader, type=kind)
+        page.wait(f"document.querySelectorAll('{NOTES}').length === 0", timeout=20)
+    assert not page.own_complaints()
+
+
 def test_words_stand_beside_the_fields_as_long_as_they_are_true(page):
     page.clear()
     loader = page.add("DiffQuickFix_LoadShapesDemo", at=(20, 60))

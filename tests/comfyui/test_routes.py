@@ -90,6 +90,21 @@ def test_tokens_and_prompts_are_told_of_a_name(name_notes, name, prompts, said):
     assert len(told) == (said is not None) and all(said in text for text in told), told
 
 
+@pytest.mark.parametrize(
+    ("name", "prompts", "said"),
+    [
+        ("red " * 200, [], False),
+        ("Van Gogh", ["a house", "by (van gogh:1.2)"], False),
+        ("van gogh", ["by van (gogh:1.2)"], False),
+        ("ganyu (genshin impact)", ["ganyu \\(genshin impact\\), smiling"], False),
+        ("van gohg", ["a house by van gogh"], True),
+    ],
+)
+def test_another_encoders_tokens_are_not_judged_by_clips(name_notes, name, prompts, said):
+    notes = name_notes(name, "painting", "object", False, prompts, clip=False)
+    assert [note["sentence"][:21] for note in notes] == ["is in none of the {co"] * said
+
+
 def test_what_the_rules_notice_comes_first(name_notes):
     found = name_notes("(x:1.2)", "x" * 10, "style", False, ["a house"])
     assert [(note["field"], note["values"]) for note in found] == [("source", {"name": "x"})]

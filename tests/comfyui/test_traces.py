@@ -111,7 +111,9 @@ def test_traces_are_saved_loaded_compared_and_located(nodes, text_trace, monkeyp
     assert len(list(tmp_path.rglob("*.csv"))) == 4
     loaded = nodes["DiffQuickFix_LoadTrace"].execute(first).args[0]
     assert torch.equal(loaded.restored, trace.restored) and loaded.settings == trace.settings
-    table, alike = nodes["DiffQuickFix_CompareTraces"].execute(trace, loaded).args
+    compared = nodes["DiffQuickFix_CompareTraces"].execute(trace, loaded)
+    table, drawn, alike = compared.args
+    assert drawn.shape[0] == 1 and drawn.shape[2:] == (1200, 3) and len(compared.ui["images"]) == 1
     assert alike == pytest.approx(1)
     assert "text.0.self_attn, van, +0.0000" in table
     layer, kind, site, confidence, report, *_ = nodes["DiffQuickFix_LocateCausalState"].execute(trace, "any").args

@@ -17,12 +17,24 @@ class Comparison:
 
     Attributes:
         correlation: Spearman's, of the effects in the shared cells; NaN where either has only one value.
+        score: what both measured.
+        alone: how many sites and columns the first trace has alone, and the other.
     """
 
     sites: tuple[str, ...]
     columns: tuple[str, ...]
     difference: torch.Tensor
     correlation: float
+    score: str
+    alone: tuple[tuple[int, int], tuple[int, int]]
+
+    def text(self) -> str:
+        """What is compared, and what is left out because only one trace has it."""
+        said = f"{len(self.sites)} sites and {len(self.columns)} columns are shared."
+        for which, (sites, columns) in zip(("first", "other"), self.alone, strict=True):
+            if sites or columns:
+                said += f" Left out, as the {which} trace alone has them: {sites} sites, {columns} columns."
+        return said
 
 
 def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
@@ -43,7 +55,10 @@ def compare(one: CausalTrace, other: CausalTrace) -> Comparison:
         return trace.average_indirect_effect()[rows][:, [trace.columns.index(column) for column in columns]]
 
     mine, others = shared(one), shared(other)
-    return Comparison(sites, columns, mine - others, spearman(mine, others))
+    first, second = (
+        (len(set(trace.sites) - set(sites)), len(set(trace.columns) - set(columns))) for trace in (one, other)
+    )
+    return Comparison(sites, columns, mine - others, spearman(mine, others), one.score, (first, second))
 
 
 def rank_correlation(one: CausalTrace, other: CausalTrace) -> float:

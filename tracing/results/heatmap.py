@@ -1,7 +1,9 @@
-"""Drawing a causal trace. Matplotlib is imported when something is drawn, and never touches its global state."""
+"""Drawing a causal trace, and the difference of two. Matplotlib is imported when something is drawn; its global state
+is left alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from ...families.heads import kind_of
 from ...output.figures import as_pixels, as_svg, new_figure, shorten
+from .comparison import Comparison
 from .judgement import Judgement, judge
 from .locate import best_cell
 from .trace import PROBES, CausalTrace, TraceError
@@ -69,59 +72,115 @@ def _figure(trace: CausalTrace, value: str, width: int, title: str | None, judge
         raise ValueError(f"Unknown value {value!r}; expected one of {', '.join(VALUES)}.")
     values = trace.average_indirect_effect() if value == VALUES[0] else trace.recovery()
     judgement = judgement or judge(trace)
+    bar = "AIE" if value == VALUES[0] else "recovery"
+    figure, height = _map(trace, values, judgement.hatched, width, _scale, bar)
+    _words(figure, trace, judgement, value, height, title)
+    return figure
+
+
+def _map(
+    shown: CausalTrace | Comparison,
+    values: torch.Tensor,
+    hatched: torch.Tensor,
+    width: int,
+    scale: Callable[[torch.Tensor], tuple[Any, Any]],
+    bar_title: str,
+) -> tuple[Any, float]:
+    """A figure with one panel for each kind of site and the key to their color, and its height in inches."""
     groups: dict[str, list[int]] = {}
-    for row, site in enumerate(trace.sites):
+    for row, site in enumerate(shown.sites):
         groups.setdefault(kind_of(site), []).append(row)
-    cells = len(trace.sites) * len(trace.columns)
-    if len(trace.sites) > _MOST_SITES or cells > _MOST_CELLS or len(groups) > _MOST_KINDS:
+    cells = len(shown.sites) * len(shown.columns)
+    if len(shown.sites) > _MOST_SITES or cells > _MOST_CELLS or len(groups) > _MOST_KINDS:
         raise TraceError(
-            f"The trace has {len(trace.sites)} sites of {len(groups)} kinds and {cells} cells; a heat map holds "
+            f"The trace has {len(shown.sites)} sites of {len(groups)} kinds and {cells} cells; a heat map holds "
             f"{_MOST_SITES}, {_MOST_KINDS} and {_MOST_CELLS}. Trace fewer sites, or save the table instead."
         )
     cell = 0.24
     heights = [max(2, len(rows)) * cell for rows in groups.values()]
-    turned = _turned(trace)
+    turned = _turned(shown)
     top, between, bottom = 0.75, 0.28, 1.75 if turned else 1.2
     height = top + sum(heights) + between * (len(groups) - 1) + bottom
     figure = new_figure(width, height)
-    scale = _scale(values)
+    colors = scale(values)
     mesh: Any = None
     edge = height - top
-    best = int(values.nan_to_num(-torch.inf).argmax()) if values.isfinite().any() else -1
+    # Of effects the largest, of differences that of either sign.
+    sizes = values.abs() if isinstance(shown, Comparison) else values
+    best = int(sizes.nan_to_num(-torch.inf).argmax()) if values.isfinite().any() else -1
     for (kind, rows), tall in zip(groups.items(), heights, strict=True):
         axes = figure.add_axes((0.2, (edge - tall) / height, 0.66, tall / height))
         edge -= tall + between
-        mesh = _panel(axes, trace, kind, rows, values, judgement.hatched, best, scale)
+        mesh = _panel(axes, shown, kind, rows, values, hatched, best, colors)
         axes.tick_params(labelbottom=kind == list(groups)[-1])
     bar = figure.add_axes((0.88, bottom / height, 0.018, (height - top - bottom) / height))
     figure.colorbar(mesh, cax=bar)
     bar.tick_params(labelsize=8)
-    bar.set_title("AIE" if value == VALUES[0] else "recovery", fontsize=9)
-    _words(figure, trace, judgement, value, height, title)
-    return figure
+    bar.set_title(bar_title, fontsize=9)
+    return figure, height
+
+
+def draw_difference(found: Comparison, *, width: int = 1200) -> np.ndarray:
+    """The difference of two traces as pixels, (height, width, 3) uint8, on one color scale with white at zero.
+
+    Shared cells alone are drawn, and those that one trace did not measure are blank; the largest is outlined. What
+    only one of the traces has is told below the map.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+        TraceError: too many cells for a picture.
+    """
+    values = found.difference
+    none = torch.zeros_like(values, dtype=torch.bool)
+    figure, height = _map(found, values, none, width, _both_signs, "first - other")
+    figure.text(0.02, 1 - 0.3 / height, "Difference of two causal traces: first - other", fontsize=13, weight="bold")
+    what = "average indirect effect; above zero the first trace's is larger, below zero the other's"
+    figure.text(0.02, 1 - 0.55 / height, what, fontsize=9)
+    lines = (_largest_difference(found), found.text(), f"Score: {shorten(found.score, 110)}")
+    for number, line in enumerate(lines):
+        figure.text(0.02, (0.62 - 0.22 * number) / height, line, fontsize=8.5)
+    return as_pixels(figure)
+
+
+def _largest_difference(found: Comparison) -> str:
+    values = found.difference
+    if not values.isfinite().any():
+        return "No shared cell was measured by both."
+    row, column = divmod(int(values.abs().nan_to_num(-torch.inf).argmax()), len(found.columns))
+    where = f"{shorten(found.sites[row], 40)} at {shorten(found.columns[column], 20)}"
+    return f"Largest difference: {where}, {float(values[row, column]):+.3f}."
 
 
 def _scale(values: torch.Tensor) -> tuple[Any, Any]:
     """Cividis from zero for effects of one sign; blue over white to orange, centred on zero, for both signs."""
     import matplotlib
-    from matplotlib.colors import Normalize, TwoSlopeNorm
+    from matplotlib.colors import Normalize
 
     finite = values[values.isfinite()]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     if low >= -0.05 * max(high, 0.0):
         return Normalize(0.0, high if high > 0 else 1.0, clip=True), matplotlib.colormaps["cividis"]
-    most = max(abs(low), abs(high)) or 1.0
-    return TwoSlopeNorm(0.0, -most, most), matplotlib.colormaps["PuOr_r"]
+    return _both_signs(values)
 
 
-def _turned(trace: CausalTrace) -> bool:
+def _both_signs(values: torch.Tensor) -> tuple[Any, Any]:
+    """Blue over white to orange, centred on zero, to the largest of either sign."""
+    import matplotlib
+    from matplotlib.colors import TwoSlopeNorm
+
+    finite = values[values.isfinite()]
+    most = float(finite.abs().max()) if len(finite) else 0.0
+    return TwoSlopeNorm(0.0, -(most or 1.0), most or 1.0), matplotlib.colormaps["PuOr_r"]
+
+
+def _turned(trace: CausalTrace | Comparison) -> bool:
     """Whether the columns' labels are too long to stand side by side."""
     return sum(min(len(column), 20) for column in trace.columns) > 90
 
 
 def _panel(
     axes: Any,
-    trace: CausalTrace,
+    trace: CausalTrace | Comparison,
     kind: str,
     rows: list[int],
     values: torch.Tensor,

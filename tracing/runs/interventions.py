@@ -196,23 +196,6 @@ def _head_hook(
     return site.module.register_forward_pre_hook(before)
 
 
-def _head_hook(
-    site: Site, head: Head, todo: Sequence[Patch], index: RowIndex, step: Callable[[], int | None], ran: set[str]
-) -> torch.utils.hooks.RemovableHandle:
-    """As :func:`_hook`, for some columns of what the site's module is given."""
-
-    def before(module: nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
-        ran.add(site.name)
-        part = args[0][..., head.columns]
-        if (copied := _copied(part, todo, index, step(), slice(None))) is part:
-            return None
-        mixed = args[0].clone()
-        mixed[..., head.columns] = copied
-        return (mixed, *args[1:])
-
-    return site.module.register_forward_pre_hook(before)
-
-
 def _copied(
     tensor: torch.Tensor, todo: Sequence[Patch], index: RowIndex, now: int | None, within: slice
 ) -> torch.Tensor:

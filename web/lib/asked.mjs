@@ -94,13 +94,13 @@ export function modelContent(place) {
 }
 
 /**
- * What a node is asked for now.
+ * What a node is asked for now, in all its places or in some.
  * @param {ComfyNode} node
+ * @param {Place[]} places
  * @returns {Asked}
  */
-export function askedNow(node) {
+export function askedNow(node, places = placesOf(node)) {
     const known = new Map();
-    const places = placesOf(node);
     const each = places.map((place) => sourcesOf(place).map(([name, from]) => /** @type {[string, string]} */ ([name, content(from, known)])));
     /** @type {Record<string, string>} */
     const inputs = {};

@@ -21,7 +21,7 @@ const MONO = "11px/1.4 ui-monospace, monospace";
 const tone = (color) => `color-mix(in srgb, ${color} 60%, var(--input-text))`;
 const GREEN = tone("#2f9e58");
 /** @type {Record<string, string>} */
-const TONES = { strong: GREEN, good: GREEN, weak: tone("#c98a00"), harmful: tone("#d6336c") };
+export const TONES = { strong: GREEN, good: GREEN, weak: tone("#c98a00"), harmful: tone("#d6336c") };
 
 /** @param {import("./report_model.mjs").Measure} measure */
 function bar({ name, value, good, filled, hint }) {
@@ -138,7 +138,7 @@ function full(node, text, model, rows) {
  * @param {ComfyNode} node
  * @param {Record<string, unknown>} settings
  */
-function changed(node, settings) {
+export function changed(node, settings) {
     return (node.widgets ?? []).filter(({ name, value }) => (
         Object.hasOwn(settings, name) && settings[name] !== value && !isFed(node, name))).map(({ name }) => name);
 }

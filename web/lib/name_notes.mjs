@@ -6,7 +6,7 @@ import { NoteStrip } from "./note_strip.mjs";
 import { labelOf, widgetOf } from "./node.mjs";
 import { t } from "./texts.mjs";
 import { SENTENCES, notesOn, plain } from "./typed_names.mjs";
-import { allPlaces, isFed, modelOf, placesOf, sourceOf, wiringOf } from "./wires.mjs";
+import { allPlaces, isFed, modelOf, placesOf, readsClip, sourceOf, wiringOf } from "./wires.mjs";
 
 /** @typedef {import("./typed_names.mjs").Note} Note */
 /** @typedef {import("./wires.mjs").Place} Place */
@@ -136,6 +136,7 @@ export function attach(node, fields) {
     const read = () => ({
         source: typed(fields.source) ?? FED, target: typed(fields.target), kind: String(widgetOf(node, "kind")?.value ?? ""),
         listed: isFed(node, "concepts"), prompts: promptsOf(node),
+        clip: placesOf(node).every(readsClip),
     });
 
     /** @type {(now: ReturnType<typeof read>, found: Note[]) => void} */

@@ -5,7 +5,7 @@ const MARGIN = 4;
 const GAP = 2 * MARGIN + 2;
 const LINE = 17;
 
-/** @typedef {{text: string, alert?: boolean, tone?: string}} Said */
+/** @typedef {{text: string, alert?: boolean, bold?: boolean, tone?: string}} Said */
 
 /** One strip of one node. */
 export class NoteStrip {
@@ -41,9 +41,9 @@ export class NoteStrip {
         const key = JSON.stringify(lines);
         if (key !== this.shown) {
             this.shown = key;
-            this.list.replaceChildren(...lines.map(({ text, alert, tone }) => element("div", {
+            this.list.replaceChildren(...lines.map(({ text, alert, bold, tone }) => element("div", {
                 role: alert ? "alert" : undefined,
-                style: { borderLeft: `4px solid ${tone ?? "#c98a00"}`, paddingLeft: "6px", margin: "1px 0", fontWeight: alert ? "bold" : "normal" },
+                style: { borderLeft: `4px solid ${tone ?? "#c98a00"}`, paddingLeft: "6px", margin: "1px 0", fontWeight: alert || bold ? "bold" : "normal" },
             }, text)));
         }
         if (!lines.length) return this.unmount();

@@ -189,3 +189,16 @@ export function modelOf(place) {
     }
     return null;
 }
+
+// The kinds of loaders' `type` whose encoders are CLIPs alone.
+const CLIPS = new Set(["stable_diffusion", "stable_cascade", "sdxl"]);
+
+/**
+ * Whether a node's encoder is a CLIP, as far as its loader tells: others have other tokens. A checkpoint's counts as one.
+ * @param {Place} place
+ */
+export function readsClip(place) {
+    const loader = modelOf(place)?.node;
+    if (!/CLIPLoader/.test(loader?.comfyClass ?? "")) return true;
+    return CLIPS.has(String(loader?.widgets?.find(({ name }) => name === "type")?.value));
+}

@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diff_quickfix.tracing.results.heatmap import draw_heatmap, heatmap_svg, save_svg, shorten
+from diff_quickfix.tracing.results.comparison import compare
+from diff_quickfix.tracing.results.heatmap import draw_difference, draw_heatmap, heatmap_svg, save_svg, shorten
 from diff_quickfix.tracing.results.trace import CausalTrace, TraceError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,3 +158,26 @@ def test_a_missing_matplotlib_is_named(monkeypatch, draw):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="pip install matplotlib"):
         draw(make())
+
+
+def test_a_difference_has_one_scale_with_white_at_zero_and_says_what_is_left_out():
+    one, other = make((1, 0), noise=0.0), make((2, 2), noise=0.0, sites=(*SITES, "text.9.mlp"))
+    found = compare(one, other)
+    wanted = torch.zeros(4, 3)
+    wanted[1, 0], wanted[2, 2] = 1.0, -1.0
+    torch.testing.assert_close(found.difference, wanted, atol=1e-5, rtol=0)
+    assert found.text() == (
+        "4 sites and 3 columns are shared. Left out, as the other trace alone has them: 1 sites, 0 columns."
+    )
+    drawn, turned = draw_difference(found, width=800), draw_difference(compare(other, one), width=800)
+    assert drawn.shape == turned.shape and drawn.shape[1] == 800
+    # One cell of either color, as large as each other, and of each the other's in the difference the other way round.
+    high, low = (127, 59, 8), (45, 0, 75)
+    cells = [near(picture, color, reach=12) for picture in (drawn, turned) for color in (high, low)]
+    assert min(cells) > 500 and max(cells) < 1.5 * min(cells)
+
+
+@pytest.mark.parametrize("noise", [0.0, float("nan")])
+def test_equal_traces_and_such_as_were_not_measured_are_drawn(noise):
+    trace = make(noise=noise)
+    assert draw_difference(compare(trace, trace)).shape[1] == 1200
