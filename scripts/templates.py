@@ -32,6 +32,7 @@ _CFG = 3  # cfg's place among KSampler's values
 BAND = 22  # pixels of a thumbnail
 _WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _MUTED, _BYPASSED = 2, 4
+_INPUTS, _OUTPUTS = -10, -20  # a subgraph's own ends, as the ids of nodes
 
 
 def read(name: str) -> Graph:
@@ -76,22 +77,56 @@ def prompt_of(graph: Graph, known: dict[str, Any]) -> dict[str, Any]:
     """The API prompt that the page makes of a graph.
 
     Args:
-        graph: in UI format, without subgraphs; bypassed nodes are not supported.
+        graph: in UI format; subgraphs hold none themselves and have no widgets. Bypassed nodes are not supported.
         known: ``/object_info``.
     """
-    links = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    links = {link[0]: (str(link[1]), link[2]) for link in graph["links"]}
+    inner = {one["id"]: one for one in graph.get("definitions", {}).get("subgraphs", [])}
+    given: dict[tuple[str, int], tuple[str, int]] = {}
     prompt = {}
     for node in graph["nodes"]:
         assert node["mode"] != _BYPASSED, node["type"]
         if node["type"] in NOTES or node["mode"] == _MUTED:
             continue
-        names = widget_names(known[node["type"]])
-        values = node["widgets_values"]
-        assert len(values) <= len(names), f"{node['type']} has {len(values)} values for {names}"
-        inputs = {name: value for name, value in zip(names, values, strict=False) if name is not None}
-        inputs |= {socket["name"]: links[socket["link"]] for socket in node["inputs"] if socket["link"] is not None}
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+        if node["type"] in inner:
+            prompt |= _inside(inner[node["type"]], node, links, given, known)
+        else:
+            prompt[str(node["id"])] = _entry(node, links, known)
+    for entry in prompt.values():
+        for name, value in entry["inputs"].items():
+            if isinstance(value, tuple):
+                entry["inputs"][name] = list(given.get(value, value))
     return prompt
+
+
+def _inside(
+    subgraph: Graph,
+    node: Graph,
+    links: dict[int, tuple[str, int]],
+    given: dict[tuple[str, int], tuple[str, int]],
+    known: dict[str, Any],
+) -> dict[str, Any]:
+    """The prompt's entries of a subgraph's nodes; what its node gives out comes into `given`."""
+    within = {}
+    for link in subgraph["links"]:
+        source, slot = link["origin_id"], link["origin_slot"]
+        if source == _INPUTS:
+            within[link["id"]] = links[node["inputs"][slot]["link"]]
+        else:
+            within[link["id"]] = (f"{node['id']}:{source}", slot)
+        if link["target_id"] == _OUTPUTS:
+            given[str(node["id"]), link["target_slot"]] = within[link["id"]]
+    return {f"{node['id']}:{one['id']}": _entry(one, within, known) for one in subgraph["nodes"]}
+
+
+def _entry(node: Graph, links: dict[int, tuple[str, int]], known: dict[str, Any]) -> dict[str, Any]:
+    """A node's entry in the prompt; links are still tuples."""
+    names = widget_names(known[node["type"]])
+    values = node["widgets_values"]
+    assert len(values) <= len(names), f"{node['type']} has {len(values)} values for {names}"
+    inputs = {name: value for name, value in zip(names, values, strict=False) if name is not None}
+    inputs |= {socket["name"]: links[socket["link"]] for socket in node["inputs"] if socket["link"] is not None}
+    return {"class_type": node["type"], "inputs": inputs}
 
 
 def other_version(name: str, suffix: str) -> Graph:

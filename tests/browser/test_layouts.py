@@ -13,21 +13,36 @@ ENTER = "(() => { window.app.canvas.setGraph(window.app.graph._nodes[0].subgraph
 # At most so many crossings: of any two wires, and of wires that alone leave their output. A loader that feeds two
 # branches closes each off with its wires, so that those to the other cross them; every further branch adds as many.
 # Alone and crossed: the VAE of a loader that feeds a negative prompt below it (traces), the clean prompt of Corrupt
-# Prompt, and settings of the blueprints, whose sockets have another order inside than outside.
+# Prompt, what an edit gives where the nodes that paint stand below each other, and settings of the blueprints, whose
+# sockets have another order inside than outside.
 CROSSINGS = {
-    "change-an-edit": (36, 0),
+    "change-an-edit": (21, 9),
     "compare-traces": (17, 0),
     "edit-the-image-model": (31, 0),
-    "guard-an-edit": (35, 0),
+    "guard-an-edit": (34, 20),
     "remove-a-concept": (10, 4),
     "remove-a-style": (7, 0),
-    "remove-many-concepts": (52, 0),
+    "remove-many-concepts": (7, 0),
     "restore-a-layer": (44, 1),
     "save-and-share": (34, 0),
     "score-with-clip": (9, 0),
     "trace-text-encoder": (1, 1),
     "trace-then-edit": (25, 0),
     "trace-unet": (1, 1),
+}
+# The least scale at which a template opens on a page of 1400 x 900, the tests' own size. From 8/14 on the classic
+# renderer draws texts; those below open smaller.
+READABLE = 8 / 14
+SMALLER = {
+    "compare-traces": 0.36,
+    "edit-the-image-model": 0.37,
+    "remove-a-style": 0.4,
+    "restore-a-layer": 0.3,
+    "save-and-share": 0.26,
+    "score-with-clip": 0.34,
+    "trace-text-encoder": 0.4,
+    "trace-then-edit": 0.26,
+    "trace-unet": 0.4,
 }
 BLUEPRINTS = {"Remove a concept (Diff-QuickFix)": (0, 0), "trace-a-prompt": (9, 5)}
 
@@ -59,21 +74,18 @@ OTHERS = ("score-with-clip" + template_versions.SD15, "remove-a-concept" + templ
 
 
 @pytest.mark.parametrize("name", [*CROSSINGS, *OTHERS])
-def test_the_wires_of_a_template_can_be_followed(page, name):
+def test_a_template_opens_readable_and_its_wires_can_be_followed(page, name):
     graph = templates.read(name)
     load(page, graph)
     assert page.run("window.app.graph._nodes.length") == len(graph["nodes"])
     assert page.run("window.app.graph.reroutes.size") == len(graph["extra"].get("reroutes", []))
-    check_layout(page, *CROSSINGS[name.removesuffix(template_versions.SD15).removesuffix(template_versions.FLUX)])
-    assert not page.own_complaints()
-
-
-def test_the_first_template_opens_readable(page):
-    """On a page of 1400 x 900, the tests' own size: the classic renderer draws texts from a scale of 8/14 on."""
-    load(page, templates.read("remove-a-concept"))
+    task = name.removesuffix(template_versions.SD15).removesuffix(template_versions.FLUX)
+    check_layout(page, *CROSSINGS[task])
     page.run("window.app.extensionManager.command.execute('Comfy.Canvas.FitView').then(() => true)")
-    page.rest(1)
-    assert page.run("window.innerWidth") == 1400 and page.run("window.app.canvas.ds.scale") > 8 / 14
+    page.rest(0.6)
+    assert page.run("window.innerWidth") == 1400
+    assert page.run("window.app.canvas.ds.scale") >= SMALLER.get(task, READABLE)
+    assert not page.own_complaints()
 
 
 @pytest.mark.parametrize("name", BLUEPRINTS)

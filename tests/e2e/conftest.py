@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import templates
 import upload
@@ -56,6 +57,23 @@ def prompt_of(known):
 def template(prompt_of):
     """Makes the API prompt of a template of the pack, by the template's name."""
     return lambda name: prompt_of(templates.read(name))
+
+
+@pytest.fixture(scope="session")
+def columns(server):
+    """Runs a prompt with a Before/After Sheet; gives its outputs, and the pictures (n, h, w, 3) of each input."""
+
+    def run(prompt):
+        (sheet,) = (node for node in prompt.values() if node["class_type"] == templates.SHEET)
+        given = {name: value for name, value in sheet["inputs"].items() if isinstance(value, list)}
+        shown = {f"shown:{name}": {"class_type": "PreviewImage", "inputs": {"images": given[name]}} for name in given}
+        outputs = server.run({**prompt, **shown})
+        read = {
+            name: np.stack([server.picture(image) for image in outputs[f"shown:{name}"]["images"]]) for name in given
+        }
+        return outputs, read
+
+    return run
 
 
 @pytest.fixture(scope="session")

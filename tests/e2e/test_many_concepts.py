@@ -19,17 +19,12 @@ def node(workflow, kind):
     return found["inputs"]
 
 
-def styles(server, scorer, outputs, workflow, name):
-    """The style read in each picture, one row a prompt."""
-    (key,) = (k for k, e in workflow.items() if e["inputs"].get("filename_prefix") == f"diff-quickfix/many-{name}")
-    pictures = np.stack([server.picture(image) for image in outputs[key]["images"]])
-    return np.array(scorer.read(as_tensor(pictures), "style")).reshape(-1, EACH)
-
-
 @pytest.mark.newest
-def test_the_workflow_removes_three_styles_and_keeps_the_fourth(server, scorer, workflow):
-    outputs = server.run(workflow)
-    before, after = (styles(server, scorer, outputs, workflow, name) for name in ("before", "after"))
+def test_the_workflow_removes_three_styles_and_keeps_the_fourth(scorer, workflow, columns):
+    _, painted = columns(workflow)
+    before, after = (
+        np.array(scorer.read(as_tensor(painted[name]), "style")).reshape(-1, EACH) for name in ("before", "after")
+    )
     for row, name in enumerate((*REMOVED, KEPT)):
         assert (before[row] == name).any(), before
     for row, name in enumerate(REMOVED):

@@ -101,15 +101,15 @@ def test_restore_a_layer(server, scorer, template):
 
 
 @pytest.mark.newest
-def test_guard_an_edit(server, scorer, template):
+def test_guard_an_edit(server, scorer, template, columns):
+    """Two pictures of another style, which only the plain edit bends, and two of the style that both remove."""
     at = titled("guard-an-edit")
-    outputs = server.run(template("guard-an-edit"))
-    painted = [title for title in at if title.startswith(("Other style,", "Edited"))]
-    read = {title: styles(server, scorer, outputs, at[title]) for title in painted}
-    other = styles(server, scorer, outputs, at["Other style, before"])[0]
-    assert read["Other style, plain edit"].count(other) <= 1
-    assert read["Other style, guarded edit"].count(other) >= 3
-    assert EDITED not in read["Edited style, guarded edit"]
+    outputs, painted = columns(template("guard-an-edit"))
+    before, plain, guarded = (scorer.read(as_tensor(painted[name]), "style") for name in ("before", "after", "third"))
+    other = before[0]
+    assert before == [other] * 2 + [EDITED] * 2 and other != EDITED
+    assert other not in plain[:2] and guarded[:2] == [other] * 2
+    assert EDITED not in plain[2:] + guarded[2:]
     plain, guarded = (outputs[at[title]]["diff_quickfix_report"][1] for title in ("Plain edit", "Guarded edit"))
     assert guarded["drift"] < plain["drift"] / 3
     for title in ("Efficacy against drift", "What the guarded edit does"):
@@ -117,12 +117,13 @@ def test_guard_an_edit(server, scorer, template):
 
 
 @pytest.mark.newest
-def test_change_an_edit(server, scorer, template):
+def test_change_an_edit(server, scorer, template, columns):
     """The first edit takes one style and leaves the other; the changed one does the reverse."""
     at = titled("change-an-edit")
-    outputs = server.run(template("change-an-edit"))
-    first, changed = (styles(server, scorer, outputs, at[f"{which} edit's pictures"]) for which in ("First", "Changed"))
+    outputs, painted = columns(template("change-an-edit"))
+    before, first, changed = (scorer.read(as_tensor(painted[name]), "style") for name in ("before", "after", "third"))
     dropped, added = "georges seurat", "bridget riley"
+    assert before == [dropped] * 2 + [added] * 2
     assert dropped not in first[:2] and first[2:] == [added] * 2
     assert changed[:2] == [dropped] * 2 and added not in changed[2:]
     table, *_ = outputs[at["DiffQuickFix_FindTarget"]]["diff_quickfix_report"]

@@ -148,3 +148,38 @@ def test_a_prompt_takes_widgets_in_order_and_links_over_them():
     graph = {"nodes": [node, muted, note], "links": [[4, 1, 0, 7, 2, "IMAGE"], [5, 2, 1, 7, 3, "COMBO"]]}
     inputs = {"text": "hi", "seed": 3, "image": ["1", 0], "mode": ["2", 1]}
     assert templates.prompt_of(graph, known) == {"7": {"class_type": "A", "inputs": inputs}}
+
+
+def test_a_prompt_holds_a_subgraphs_nodes_once_for_each_of_its_nodes():
+    known = {kind: {"input": {"required": {"x": ["LATENT", {}]}}} for kind in ("A", "B", "C")}
+
+    def node(number, kind, link):
+        return {
+            "id": number,
+            "type": kind,
+            "mode": 0,
+            "widgets_values": [],
+            "inputs": [{"name": "x", "link": link}] if link else [],
+        }
+
+    inner = [(1, -10, 0, 1, 0), (2, 1, 0, 2, 0), (3, 2, 1, -20, 0)]
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
+    subgraph = {
+        "id": "S",
+        "nodes": [node(1, "A", 1), node(2, "B", 2)],
+        "links": [dict(zip(keys, link, strict=True)) for link in inner],
+    }
+    graph = {
+        "nodes": [node(1, "C", None), node(2, "S", 1), node(3, "S", 2), node(4, "C", 3)],
+        "links": [[1, 1, 0, 2, 0, "X"], [2, 2, 0, 3, 0, "X"], [3, 3, 0, 4, 0, "X"]],
+        "definitions": {"subgraphs": [subgraph]},
+    }
+    prompt = templates.prompt_of(graph, known)
+    assert {key: (entry["class_type"], entry["inputs"].get("x")) for key, entry in prompt.items()} == {
+        "1": ("C", None),
+        "2:1": ("A", ["1", 0]),
+        "2:2": ("B", ["2:1", 0]),
+        "3:1": ("A", ["2:2", 1]),
+        "3:2": ("B", ["3:1", 0]),
+        "4": ("C", ["3:2", 1]),
+    }
