@@ -88,6 +88,25 @@ def test_a_template_opens_readable_and_its_wires_can_be_followed(page, name):
     assert not page.own_complaints()
 
 
+@pytest.mark.parametrize("name", ["guard-an-edit", "remove-many-concepts"])
+def test_the_page_makes_the_prompt_of_a_subgraph_that_the_server_tests_run(page, server, name):
+    graph = templates.read(name)
+    load(page, graph)
+    made = page.run("window.app.graphToPrompt().then(({ output }) => output)")
+    wanted = templates.prompt_of(graph, server.get_json("/object_info"))
+    assert any(":" in key for key in made)
+
+    def grown(prompt, key):
+        """A node with all that feeds it; the page gives a subgraph's nodes other ids."""
+        links = {socket: value for socket, value in prompt[key]["inputs"].items() if isinstance(value, list)}
+        return prompt[key]["class_type"], {name: (grown(prompt, of), slot) for name, (of, slot) in links.items()}
+
+    assert len(made) == len(wanted)
+    for key, node in wanted.items():
+        if node["class_type"] == "SaveImage":
+            assert grown(made, key) == grown(wanted, key)
+
+
 @pytest.mark.parametrize("name", BLUEPRINTS)
 def test_the_wires_of_a_blueprint_can_be_followed(page, name):
     load(page, json.loads((PACK / "subgraphs" / f"{name}.json").read_text(encoding="utf-8")))
