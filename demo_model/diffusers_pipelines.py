@@ -38,10 +38,12 @@ class PipelineAutoencoder(torch.nn.Module):
     """The autoencoder under the names that pipelines call it by."""
 
     def __init__(self, autoencoder: Autoencoder) -> None:
+        from diffusers.configuration_utils import FrozenDict
+
         super().__init__()
         self.autoencoder = autoencoder
         # As many numbers of channels as the picture is halved, and one.
-        self.config = SimpleNamespace(
+        self.config = FrozenDict(
             block_out_channels=(1,) * 4, scaling_factor=1.0, shift_factor=0.0, latent_channels=shape.LATENT_CHANNELS
         )
 

@@ -17,20 +17,21 @@ _WORD = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 def find_vocabulary(*folders: Path | str | None) -> Path:
     """The first folder that holds CLIP's vocabulary (see :func:`holds_vocabulary`).
 
-    Looked through: ``folders``, each of which may also be a ComfyUI's own, and the ComfyUI whose ``custom_nodes`` this
-    pack lies in.
+    Looked through: ``folders``, each of which may also be a ComfyUI's own, a folder ``vocabulary`` in the pack's, and
+    the ComfyUI whose ``custom_nodes`` this pack lies in.
 
     Raises:
         FileNotFoundError: none does; the message tells how to name one.
     """
-    roots = [Path(folder) for folder in (*folders, Path(__file__).parents[3]) if folder]
+    pack = Path(__file__).parents[1]
+    roots = [Path(folder) for folder in (*folders, pack / "vocabulary", pack.parents[1]) if folder]
     for folder in (place for root in roots for place in (root, root / "comfy" / "sd1_tokenizer")):
         if holds_vocabulary(folder):
             return folder
     raise FileNotFoundError(
         f"No CLIP vocabulary found (looked in: {', '.join(map(str, roots))}). Name a folder with vocab.json and "
-        "merges.txt, such as the tokenizer folder of any Stable Diffusion model, or a ComfyUI's own folder. The shell "
-        "takes it as --tokenizer FOLDER."
+        "merges.txt, such as the tokenizer folder of any Stable Diffusion model, or a ComfyUI's own folder, or copy "
+        'the two files to a folder "vocabulary" in the pack\'s own. To edit, the shell takes it as --tokenizer FOLDER.'
     )
 
 

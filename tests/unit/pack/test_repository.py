@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-TEXT = {".py", ".md", ".toml", ".txt", ".json", ".js", ".ini", ".yml", ".yaml", ""}
+TEXT = {".py", ".ipynb", ".md", ".toml", ".txt", ".json", ".js", ".ini", ".yml", ".yaml", ""}
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|tmp)/\w|[A-Za-z]:\\Users\\")
 # The first is a test's own patterns; the licence is verbatim.
 EXEMPT = {"tests/unit/pack/test_repository.py", "LICENSE"}

@@ -9,6 +9,7 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+from diff_quickfix.demo_model.diffusers_pipelines import shapes_pipeline
 from diff_quickfix.families.sites import SiteError
 from diff_quickfix.pipelines import PipelineError, TraceSettings, open_tracer, trace
 from diff_quickfix.pipelines.tracing.checks import DETERMINISTIC
@@ -279,6 +280,22 @@ def test_the_rows_of_a_batch_do_not_depend_on_each_other(pipe):
         open_tracer(pipe, dataclasses.replace(settings, rows=rows)).trace(PROMPT, [0]) for rows in (9, 2)
     )
     torch.testing.assert_close(together.restored, alone.restored, atol=1e-4, rtol=1e-3)
+
+
+def test_pictures_of_shapes_are_scored(comfyui):
+    """Its autoencoder has a configuration that a trace is known by, as diffusers' own have."""
+
+    class Brightness:
+        name = "brightness"
+
+        def __call__(self, pictures, prompt):
+            assert pictures.shape[1:] == (128, 128, 3) and prompt.endswith("van gogh")
+            return pictures.mean((1, 2, 3))
+
+    asked = {"sites": "text.0.self_attn", "steps": 1, "controls": 0}
+    found = trace(shapes_pipeline(), "a red circle by [van gogh]", score=Brightness(), **asked)
+    assert found.score == "brightness" and 0 < float(found.clean.mean()) < 1
+    assert len(found.settings["made_with"]["vae configuration"]) == len(found.settings["made_with"]["vae weights"])
 
 
 def test_the_lines_of_the_readme_run(tmp_path, monkeypatch, comfyui):

@@ -30,6 +30,8 @@ def installed(monkeypatch, tmp_path):
 def test_each_place_in_its_order(installed, tmp_path):
     own = make(installed / "comfy" / "sd1_tokenizer")
     assert vocabulary.find_vocabulary() == vocabulary.find_vocabulary(None) == own, "the ComfyUI that the pack lies in"
+    beside = make(installed / "custom_nodes" / "pack" / "vocabulary")
+    assert vocabulary.find_vocabulary() == beside, "a folder in the pack's own"
     other = make(tmp_path / "Other" / "comfy" / "sd1_tokenizer")
     assert vocabulary.find_vocabulary(tmp_path / "Other") == other, "a ComfyUI by its own folder"
     model = make(tmp_path / "model" / "tokenizer")
