@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 
 from .. import __version__
+from .reproduce_arguments import add_reproduce, check_reproduce
 from .trace_arguments import add_show, add_sweep, add_trace, check_tracing
 
 DESCRIPTION = """\
@@ -29,6 +30,7 @@ examples:
   diff-quickfix sweep status sweep/
   diff-quickfix sweep report sweep/ --out report.html
   diff-quickfix show sweep/
+  diff-quickfix reproduce stable-diffusion-v1-4/ --out paper/ --quick --device cuda --dry-run
 
 exit codes: 0 done, 1 error, 2 wrong usage"""
 ENCODERS = ("clip_l", "clip_h", "sdxl_clip_l", "sdxl_clip_g")
@@ -76,8 +78,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_trace(commands)
     add_sweep(commands)
     add_show(commands)
+    add_reproduce(commands)
     options = parser.parse_args(arguments)
     check_tracing(parser, options)
+    check_reproduce(parser, options)
     if not math.isfinite(getattr(options, "strength", 1.0)):
         parser.error(f"--strength {options.strength}: expected a number, such as 1")
     if options.command == "edit":

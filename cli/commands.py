@@ -20,9 +20,10 @@ from .concepts import asked_concepts
 from .models import open_for_edit, open_for_file
 from .output import check_targets, described, print_json, write_edit
 from .progress import progress
+from .reproducing import reproduce
 from .tracing import show, sweep, trace
 
-__all__ = ["change", "edit", "inspect", "report", "show", "sweep", "trace"]
+__all__ = ["change", "edit", "inspect", "report", "reproduce", "show", "sweep", "trace"]
 _SHOWN = 20
 
 

@@ -42,6 +42,7 @@ PACKAGES = (
     "pipelines",
     "demo_model",
     "sweeps",
+    "reproduce",
     "cli",
     "nodes.host",
     "benchmarks",

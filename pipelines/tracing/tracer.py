@@ -181,6 +181,27 @@ class PipelineTracer:
         return score
 
     @torch.no_grad()
+    def paint(self, prompts: Sequence[str], seed: int) -> torch.Tensor:
+        """Final latents (prompts, channels, height, width) of prompts as they are, with nothing hidden or restored, all
+        from the seed's noise; see :meth:`pictures`."""
+        require_traceable(self.pipe, self._kind)
+        settings, kind, pipe = self.settings, self._kind, self.pipe
+        found = []
+        for start in range(0, len(prompts), settings.rows):
+            some = prompts[start : start + settings.rows]
+            device = pipe._execution_device
+            states = kind.encode(pipe, some, settings, device)
+            guided = kind.guided(pipe, settings)
+            negative = kind.encode_negative(pipe, some[0], settings, device) if guided else {}
+            found.append(PipelinePainter(pipe, kind, settings, self._image, negative)(states, seed, ()))
+        return torch.cat(found)
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """What scores pictures; None where latents are compared."""
+        return self._scorer
+
+    @torch.no_grad()
     def pictures(self, latents: torch.Tensor) -> torch.Tensor:
         """Pictures (n, height, width, 3) in [0, 1] of final latents, in fp32."""
         vae = self.pipe.vae

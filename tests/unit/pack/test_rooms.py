@@ -27,6 +27,7 @@ ROOMS = (
     "demo_model.worlds",
     "demo_model",
     "sweeps",
+    "reproduce",
     "cli",
     "nodes.host",
     "nodes.host.tracing",
@@ -40,7 +41,7 @@ STRANGERS = {
     "tracing": {"quickfix"},
     "sweeps": {"quickfix"},
     "cli": {"pipelines", "demo_model"},
-    "nodes": {"cli", "pipelines", "sweeps"},
+    "nodes": {"cli", "pipelines", "sweeps", "reproduce"},
     "families": {"text", "output"},
     "output": {"text"},
 }
