@@ -139,7 +139,7 @@ def test_its_verdict_stands_outside_as_long_as_it_is_true(page):
     page.run(code, blueprint)
     before = page.run(f"{SUBGRAPH}.serialize().widgets_values")
     page.queue()
-    page.wait(f"document.querySelector('{INSIDE}')?.textContent.startsWith('strong')", timeout=20)
+    page.wait(f"document.querySelector('{INSIDE}')?.textContent.startsWith('strong')")
     page.rest(0.6)
     page.shot("blueprint-verdict")
     (said,) = page.text_of(INSIDE)
@@ -158,14 +158,14 @@ def test_its_verdict_stands_outside_as_long_as_it_is_true(page):
     assert page.run(f"{SUBGRAPH}.serialize().widgets_values") == before
     page.run(CHECK)
     page.reload()
-    page.wait(f"document.querySelector('{INSIDE}')?.textContent.startsWith('strong')", timeout=20)
+    page.wait(f"document.querySelector('{INSIDE}')?.textContent.startsWith('strong')")
     set_widgets(page, concept="piet mondrian")
     stale = "Made before you changed concept; run again."
-    page.wait(f"document.querySelector('{INSIDE}')?.textContent.includes('{stale}')", timeout=20)
+    page.wait(f"document.querySelector('{INSIDE}')?.textContent.includes('{stale}')")
     # A refused run takes it away.
     set_widgets(page, concept="")
     page.queue()
-    page.wait(f"document.querySelector('{INSIDE} [role=alert]')?.textContent.length > 20", timeout=20)
+    page.wait(f"document.querySelector('{INSIDE} [role=alert]')?.textContent.length > 20")
     (said,) = page.text_of(INSIDE)
     assert "efficacy" not in said
     assert not page.own_complaints()
