@@ -1,6 +1,6 @@
 // What an editing node in a subgraph found, said on the nodes of the subgraphs around it, of each by its own runs.
 import { app } from "../../../scripts/app.js";
-import { askedNow, changedInputs, isAwaited } from "./asked.mjs";
+import { askedNow, changedInputs, isAwaited, noteQueued as noteAwaited } from "./asked.mjs";
 import { entriesOf, fieldsOf, line } from "./data.mjs";
 import { farType } from "./dom.mjs";
 import { TONES, changed } from "./edit_report.mjs";
@@ -91,7 +91,10 @@ const below = ({ node, path }, outer) => nameOf({ node, path: path.slice(path.in
  * @param {ComfyNode} node
  */
 export function noteQueued(node) {
-    for (const place of nested(node)) asked.set(keyOf(place), askedNow(node, [place]));
+    const places = nested(node);
+    for (const place of places) asked.set(keyOf(place), askedNow(node, [place]));
+    // Its own view does so too, where it was loaded by then.
+    if (places.length) noteAwaited(node);
 }
 
 /**
