@@ -12,15 +12,11 @@ from torch import nn
 from ...families.sites import Site, SiteError
 from ...families.text_stacks import TextStack, text_stack
 from ...text.prompts import PromptTokenizer
-from ...text.rows import Row, RowTokenizer
 from ...text.subjects import find_subject
 from ...tracing.runs.corruption import ALL_ENCODERS
-from ...tracing.runs.readings import Reading, read_row
+from ...tracing.runs.readings import Reading, read_row, shown_token
 from ..opened import PipelineError
 from .kinds import PipelineKind
-
-_CONTEXT = 4096
-_SPACES = "\u2581\u0120 "
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class PipelineEncoder:
         """
         words = replaced_by.strip()
         if self.stack.shape != "clip":
-            return read_row(self, prompt, subject, words, self._row, self._rows(), self._label)
+            return read_row(self, prompt, subject, words, self._row, self._unreadable, self._label)
         reader = PromptTokenizer(self.tokenizer, pad_token=self._pad, context_length=self.length)
         tokens = reader.tokenize(prompt)
         found = find_subject(tokens, subject, reader)
@@ -102,22 +98,13 @@ class PipelineEncoder:
         kept = [place for place, token in enumerate(ids) if token != self._pad] or [0]
         return (*ids, *[self._pad] * (self.length - len(ids))), kept
 
-    def _rows(self) -> RowTokenizer:
+    @property
+    def _unreadable(self) -> frozenset[int]:
         unknown = self.tokenizer.unk_token_id
-        unreadable = frozenset() if unknown is None or unknown == self._pad else frozenset({int(unknown)})
-
-        def row(text: str) -> Row:
-            ids, kept = self._row(text)
-            return Row(tuple(ids[place] for place in kept), len(kept))
-
-        return RowTokenizer(row, context_length=_CONTEXT, unreadable=unreadable, title=f"T{self.title[1:]}")
+        return frozenset() if unknown is None or unknown == self._pad else frozenset({int(unknown)})
 
     def _label(self, token: int) -> str:
-        text = self.tokenizer.decode([token])
-        if not text.strip() or "\ufffd" in text:
-            text = str(self.tokenizer.convert_ids_to_tokens([token])[0])
-        shown = text.strip().strip(_SPACES) or "<space>"
-        return shown if shown.isprintable() else repr(shown)
+        return shown_token(self.tokenizer.decode([token]), lambda: self.tokenizer.convert_ids_to_tokens([token])[0])
 
 
 def open_encoders(pipe: Any, kind: PipelineKind, length: int | None, choice: str) -> tuple[PipelineEncoder, ...]:

@@ -11,11 +11,14 @@ import torch
 
 from ...families.text_stacks import TextStack
 from ...text.prompts import TokenizedPrompt
-from ...text.rows import PLAIN_WORDS, RowTokenizer, mentions
+from ...text.rows import PLAIN_WORDS, Row, RowTokenizer, mentions
 from ...text.subjects import places
 from .cases import Share
 from .corruption import EXTENTS, Corruption, CorruptionError, CorruptionSettings, gaussian, replacement
 
+# Tokens of the longest prompt that is read whole.
+_CONTEXT = 4096
+_SPACES = "\u2581\u0120 "
 # What the seed of the noise grows by from one text encoder to the next.
 _NEXT_ENCODER = 104729
 
@@ -145,7 +148,7 @@ def read_row(
     subject: str,
     replaced_by: str,
     row: Callable[[str], tuple[tuple[int, ...], list[int]]],
-    tokenizer: RowTokenizer,
+    unreadable: frozenset[int],
     label: Callable[[int], str],
 ) -> Reading[E]:
     """A prompt as an encoder that is no CLIP reads it.
@@ -154,13 +157,20 @@ def read_row(
         text: the prompt, its letters composed (NFC) as the subject's are.
         replaced_by: words that take the subject's place; "" for none.
         row: gives the token ids of a text, and the positions of those that are no padding.
-        tokenizer: the same rows without their padding.
+        unreadable: tokens that stand for what the encoder cannot read.
         label: what a token shows.
 
     Raises:
         PromptError: a prompt longer than the context.
         SubjectError: the subject is not in the prompt.
     """
+
+    def unpadded(text: str) -> Row:
+        ids, kept = row(text)
+        return Row(tuple(ids[place] for place in kept), len(kept))
+
+    title = f"T{encoder.title[1:]}"
+    tokenizer = RowTokenizer(unpadded, context_length=_CONTEXT, unreadable=unreadable, title=title)
     ids, kept = row(text)
     spans, others = [], []
     for place in mentions(text, subject):
@@ -178,6 +188,14 @@ def read_row(
     labels = tuple(label(token) for token in ids[: kept[-1] + 1])
     pads = frozenset(range(kept[-1])) - frozenset(kept)
     return Reading(encoder, ids, tokens, tuple(spans), labels, others=tuple(others), pads=pads)
+
+
+def shown_token(text: str, piece: Callable[[], object]) -> str:
+    """What a token shows: its text, or the tokenizer's own ``piece`` where it is a part of a letter."""
+    if not text.strip() or "\ufffd" in text:
+        text = str(piece())
+    shown = text.strip().strip(_SPACES) or "<space>"
+    return shown if shown.isprintable() else repr(shown)
 
 
 def shares_of(

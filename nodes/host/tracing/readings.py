@@ -6,16 +6,11 @@ import unicodedata
 from typing import Any
 
 from ....text.prompts import PromptError, PromptTokenizer
-from ....text.rows import Row, RowTokenizer
-from ....tracing.runs.readings import Reading, read_row
+from ....tracing.runs.readings import Reading, read_row, shown_token
 from ..editing.row_states import plain_ids, unreadable_tokens
 from ..objects import Clip
 from ..prompt_parts import PromptPart, cut_prompt, find_in_parts, tokenize_naming
 from .encoders import TracedEncoder
-
-# Tokens of the longest prompt that is read whole.
-_CONTEXT = 4096
-_SPACES = "\u2581\u0120 "
 
 
 def read_prompt(
@@ -73,7 +68,7 @@ def _read_row(
         words,
         replaced_by,
         lambda one: _row(clip, encoder, one),
-        _row_tokenizer(clip, encoder),
+        unreadable_tokens(encoder.own),
         lambda token: _label(encoder, token),
     )
 
@@ -95,26 +90,7 @@ def _row(clip: Clip, encoder: TracedEncoder, text: str) -> tuple[tuple[int, ...]
     return ids, [place for place, token in enumerate(ids) if token != pad] or [0]
 
 
-def _row_tokenizer(clip: Clip, encoder: TracedEncoder) -> RowTokenizer:
-    """Compares the rows of prompts without their padding, wherever that stands."""
-
-    def row(text: str) -> Row:
-        ids, kept = _row(clip, encoder, text)
-        return Row(tuple(ids[place] for place in kept), len(kept))
-
-    return RowTokenizer(
-        row,
-        context_length=_CONTEXT,
-        unreadable=unreadable_tokens(encoder.own),
-        title=f"T{encoder.title[1:]}",
-    )
-
-
 def _label(encoder: TracedEncoder, token: int) -> str:
-    """What a token shows: its text, or the tokenizer's own piece where it is a part of a letter."""
     inner = encoder.own.tokenizer
     text = inner.decode([token]) if hasattr(inner, "decode") else ""
-    if not text.strip() or "\ufffd" in text:
-        text = str(getattr(encoder.own, "inv_vocab", {}).get(token, token))
-    shown = text.strip().strip(_SPACES) or "<space>"
-    return shown if shown.isprintable() else repr(shown)
+    return shown_token(text, lambda: getattr(encoder.own, "inv_vocab", {}).get(token, token))
