@@ -116,6 +116,27 @@ def hooked(pipe, path, number, kept, places):
     return module_at(pipe, path).register_forward_hook(put if kept else keep, prepend=text)
 
 
+def traced(pipe, site):
+    """The tracer's trace of one site, and the column to look at."""
+    text, long = site.startswith("text."), {"max_sequence_length": 24} if hasattr(pipe, "transformer") else {}
+    found = trace(
+        pipe,
+        PROMPT,
+        "text" if text else "image",
+        sites=site,
+        seeds=[SEED],
+        replaced_by="cat",
+        controls=0,
+        steps=STEPS,
+        guidance=3.0,
+        negative="",
+        height=SIDE,
+        width=SIDE,
+        **long,
+    )
+    return found, found.columns.index("last subject token") if text else 0
+
+
 @pytest.mark.parametrize(("name", "site"), random.Random(4).sample(CELLS, len(CELLS)))
 def test_a_cell_is_what_plain_hooks_say(pipes, name, site):
     pipe, (path, number) = pipes[name], SITES[name][site]
@@ -140,23 +161,7 @@ def test_a_cell_is_what_plain_hooks_say(pipes, name, site):
     def score(latents):
         return -float((latents - clean).square().mean().sqrt()) / encoded.get("scale", 1.0)
 
-    long = {"max_sequence_length": 24} if hasattr(pipe, "transformer") else {}
-    found = trace(
-        pipe,
-        PROMPT,
-        "text" if text else "image",
-        sites=site,
-        seeds=[SEED],
-        replaced_by="cat",
-        controls=0,
-        steps=STEPS,
-        guidance=3.0,
-        negative="",
-        height=SIDE,
-        width=SIDE,
-        **long,
-    )
-    column = found.columns.index("last subject token") if text else 0
+    found, column = traced(pipe, site)
     away = -float(found.corrupted)
     assert away > 1e-4
     assert score(corrupted) == pytest.approx(-away, rel=1e-3)
@@ -197,21 +202,7 @@ def test_a_head_is_its_columns_of_what_the_output_map_reads(pipes, site):
     restored = painted(pipe, OTHER)
     handle.remove()
     away, wanted = (float((one - clean).square().mean().sqrt()) for one in (corrupted, restored))
-    found = trace(
-        pipe,
-        PROMPT,
-        "text" if text else "image",
-        sites=site,
-        seeds=[SEED],
-        replaced_by="cat",
-        controls=0,
-        steps=STEPS,
-        guidance=3.0,
-        negative="",
-        height=SIDE,
-        width=SIDE,
-    )
-    column = found.columns.index("last subject token") if text else 0
+    found, column = traced(pipe, site)
     scale = away / -float(found.corrupted)
     assert away > 1e-4 and abs(wanted - away) > 1e-5 * away
     assert -float(found.restored[..., column]) * scale == pytest.approx(wanted, rel=1e-4)
