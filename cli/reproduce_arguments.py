@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .trace_arguments import seeds_of
+from .trace_arguments import add_dtype, add_pipeline, add_place, seeds_of
 
 ATTRIBUTES = ("object", "style", "color", "action", "viewpoint", "count")
 _COUNTS = ("prompts", "captions", "concepts", "steps", "size")
@@ -21,11 +21,7 @@ def add_reproduce(commands: Any) -> None:
         "the published concepts one by one and ten at once, and write report.html and result.json. It first says\n"
         "how many pictures that is and about how long it takes. Run it again to go on with what is not finished.",
     )
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help='a folder as diffusers keeps pipelines, or a demo model: "Shapes", "Shapes XL", "Shapes DiT"',
-    )
+    add_pipeline(parser)
     parser.add_argument("--out", required=True, metavar="FOLDER", help="new, or begun by the same command")
     parser.add_argument(
         "--quick",
@@ -46,8 +42,8 @@ def add_reproduce(commands: Any) -> None:
     size.add_argument("--seeds", type=seeds_of, metavar="LIST", help='of the noise, such as "0-3"')
     size.add_argument("--steps", type=int, metavar="N", help="sampling steps")
     size.add_argument("--size", type=int, metavar="N", help="side of the pictures, in pixels (default: the model's)")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default), cuda, cuda:1, mps")
-    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="numbers of the model")
+    add_place(parser)
+    add_dtype(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
 

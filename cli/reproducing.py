@@ -11,19 +11,17 @@ from typing import Any
 from ..reproduce.plan import FULL, QUICK
 from ..reproduce.report import Reproduced
 from ..reproduce.run import PUBLISHED_STEPS, QUICK_STEPS, Asked, Reproduction, Told
-from ..sweeps.plan import SweepError
 from ..sweeps.status import duration
 from .output import print_json
 from .progress import line_writer
+from .tracing import needing_more
 
 
 def reproduce(options: argparse.Namespace) -> None:
     """Say what the experiments are and how long they take; then run them."""
-    try:
-        asked = _asked(options)
+    asked = _asked(options)
+    with needing_more():
         work = Reproduction(asked)
-    except ModuleNotFoundError as error:
-        raise SweepError(f'{error}. Tracing a pipeline needs more: pip install "diff-quickfix[sweep]"') from error
     seconds = work.seconds()
     plan = _plan_lines(work, asked, seconds)
     if options.dry_run:

@@ -38,11 +38,7 @@ def add_trace(commands: Any) -> argparse.ArgumentParser:
         "holds a plan and one file a shard (a prompt with a block of seeds): killed at any time, the same command\n"
         "goes on, and with more prompts or seeds it only adds shards. Give settings as they were, or another folder.",
     )
-    trace.add_argument(
-        "model",
-        metavar="MODEL",
-        help='a folder as diffusers keeps pipelines, or a demo model: "Shapes", "Shapes XL", "Shapes DiT"',
-    )
+    add_pipeline(trace)
     trace.add_argument(
         "--prompts",
         required=True,
@@ -56,7 +52,33 @@ def add_trace(commands: Any) -> argparse.ArgumentParser:
     trace.add_argument(
         "--seed-block", type=int, default=1, metavar="N", help="seeds of one shard: minutes of work (default 1)"
     )
-    asked = trace.add_argument_group("what is traced (defaults are the tracer's)")
+    _add_asked(trace.add_argument_group("what is traced (defaults are the tracer's)"))
+    _add_run(trace.add_argument_group("where it runs"))
+    trace.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    trace.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    return trace
+
+
+def add_pipeline(parser: argparse.ArgumentParser) -> None:
+    """The model of the commands that trace."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help='a folder as diffusers keeps pipelines, or a demo model: "Shapes", "Shapes XL", "Shapes DiT"',
+    )
+
+
+def add_place(group: Any) -> None:
+    """The option ``--device`` of the commands that trace."""
+    group.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default), cuda, cuda:1, mps")
+
+
+def add_dtype(group: Any) -> None:
+    """The option ``--dtype`` of the commands that trace."""
+    group.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="numbers of the model")
+
+
+def _add_asked(asked: Any) -> None:
     asked.add_argument("--component", choices=("text", "image"), help="the text encoders, or the image model")
     asked.add_argument(
         "--sites", metavar="PATTERNS", help='shell patterns of sites, such as "text.[0-3].*, *.self_attn"'
@@ -71,7 +93,7 @@ def add_trace(commands: Any) -> argparse.ArgumentParser:
     asked.add_argument("--height", type=int, metavar="N", help="of the pictures, in pixels")
     asked.add_argument("--width", type=int, metavar="N", help="of the pictures, in pixels")
     asked.add_argument("--score", metavar="NAME", help='"latent", or "clip:FOLDER"')
-    asked.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="numbers of the model")
+    add_dtype(asked)
     asked.add_argument(
         "--set",
         action="append",
@@ -80,8 +102,10 @@ def add_trace(commands: Any) -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="any other setting of the tracer; again and again",
     )
-    run = trace.add_argument_group("where it runs")
-    run.add_argument("--device", default="cpu", metavar="NAME", help="cpu (default), cuda, cuda:1, mps")
+
+
+def _add_run(run: Any) -> None:
+    add_place(run)
     run.add_argument("--executor", choices=EXECUTORS, help="this process (default), processes of this machine, or Ray")
     run.add_argument(
         "--workers",
@@ -101,9 +125,6 @@ def add_trace(commands: Any) -> argparse.ArgumentParser:
     run.add_argument(
         "--part", type=_part, metavar="K/N", help="only the K-th of N parts, for machines that share a folder"
     )
-    trace.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    trace.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    return trace
 
 
 def add_sweep(commands: Any) -> None:

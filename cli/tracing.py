@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,9 @@ def trace(options: argparse.Namespace) -> None:
         name: getattr(options, option) for option, name in SETTINGS.items() if getattr(options, option) is not None
     }
     settings |= dict(options.set)
-    try:
-        plan = new_plan(
-            options.model, settings, prompts, seed_blocks(options.seeds, options.seed_block), device=options.device
-        )
-    except ModuleNotFoundError as error:
-        raise SweepError(f'{error}. Tracing a pipeline needs more: pip install "diff-quickfix[sweep]"') from error
+    blocks = seed_blocks(options.seeds, options.seed_block)
+    with needing_more():
+        plan = new_plan(options.model, settings, prompts, blocks, device=options.device)
     folder = SweepFolder.make(Path(options.out), plan)
     more = {"gpus": options.gpus, "address": options.ray_address} if options.executor == "ray" else {}
     end = run_sweep(
@@ -62,6 +61,15 @@ def trace(options: argparse.Namespace) -> None:
         print("\n".join(_end_lines(end, options.out)))
     if end.failed:
         raise SweepError(f"{len(end.failed)} of {end.total} shards could not be traced; correct their prompts.")
+
+
+@contextlib.contextmanager
+def needing_more() -> Iterator[None]:
+    """Say what to install where the block lacks a library (SweepError)."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SweepError(f'{error}. Tracing a pipeline needs more: pip install "diff-quickfix[sweep]"') from error
 
 
 def sweep(options: argparse.Namespace) -> None:
