@@ -163,8 +163,9 @@ def measure_edits(
     for number, one in enumerate(edits):
         if progress is not None:
             progress(number, len(edits))
-        path = folder / f"{one.experiment}-{painter.key(one)[:16]}.json"
-        result = _read(path, painter.key(one))
+        key = painter.key(one)
+        path = folder / f"{one.experiment}-{key[:16]}.json"
+        result = _read(path, key)
         if result is None:
             result = painter.measure(one)
             with whole_file(path, overwrite=True) as part:

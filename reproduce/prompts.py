@@ -12,11 +12,7 @@ from ..demo_model.worlds.captions import caption
 from ..demo_model.worlds.world import PLAIN, Scene, World
 
 ATTRIBUTES = ("object", "style", "color", "action", "viewpoint", "count")
-WORLDS: dict[str, World] = {
-    "Shapes": SHAPES_SD1.world,
-    "Shapes XL": SHAPES_XL.world,
-    "Shapes DiT": SHAPES_DIT.world,
-}
+WORLDS: dict[str, World] = {one.name: one.world for one in (SHAPES_SD1, SHAPES_XL, SHAPES_DIT)}
 """Of each miniature what it knows."""
 _MOST = 24
 _PLURALS = {2: "two", 3: "three"}

@@ -92,8 +92,8 @@ class Reproduction:
         first = opened(opener_of(plan, device=asked.device))
         if not isinstance(first, PipelineTracer):
             raise SweepError(f"{asked.model} is opened by {type(first).__name__}; expected a pipeline.")
-        self._pipe, self._scorer = first.pipe, first.scorer
-        if type(self._pipe).__name__ == "StableDiffusionPipeline" and self._name == "pipeline":
+        self._first = first
+        if type(first.pipe).__name__ == "StableDiffusionPipeline" and self._name == "pipeline":
             self._common["guidance"] = PUBLISHED_GUIDANCE
         tracers = {component: self._tracer({"component": component}) for component in ("text", "image")}
         self._painter = Painter(tracers["text"], asked.size.seeds, dict(tracers["text"].identity))
@@ -101,7 +101,7 @@ class Reproduction:
 
     def _tracer(self, settings: dict[str, Any]) -> PipelineTracer:
         values = {name: value for name, value in {**self._common, **settings}.items() if name != "dtype"}
-        return PipelineTracer(self._pipe, TraceSettings.of_dict(values), self._scorer)
+        return self._first.with_settings(TraceSettings.of_dict(values))
 
     def seconds(self) -> float:
         """About how long all of it takes, by one timed picture of few steps; several at once are faster on a GPU."""
@@ -115,8 +115,8 @@ class Reproduction:
 
     def _paint(self, tracer: PipelineTracer, prompt: str) -> None:
         latents = tracer.paint([prompt], 0)
-        if self._scorer is not None:
-            float(self._scorer(tracer.pictures(latents), prompt))
+        if tracer.scorer is not None:
+            float(tracer.scorer(tracer.pictures(latents), prompt))
         if latents.is_cuda:
             torch.cuda.synchronize(latents.device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def figures() -> list[dict[str, Any]]:
     return list(_published()["figures"])
 
 
+@functools.cache
 def _published() -> dict[str, Any]:
     found: dict[str, Any] = json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
     return found
@@ -170,7 +172,9 @@ def text_verdict(trace: CausalTrace, attribute: str) -> Verdict:
     return Verdict("text", attribute, HOLDS if line.more(first) and alone and sure else UNKNOWN, why)
 
 
+@functools.lru_cache(maxsize=1)
 def _image_line(trace: CausalTrace) -> _Line:
+    """All sites of an image model; two claims are judged by the same."""
     return _Line.of(trace, range(len(trace.sites)), 0)
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import __version__
+from ..text.marked import MARKED
 
 SCHEMA = 1
-_SUBJECT = r"\[[^\[\]]*[^\[\]\s][^\[\]]*\]"
 _FIELDS = ("tracer", "model", "settings", "identity", "prompts", "seeds", "version")
 
 
@@ -71,7 +71,7 @@ class SweepPlan:
         if not self.prompts or not self.seeds or not all(self.seeds):
             raise SweepError("Nothing to trace: at least one prompt and one seed are needed.")
         for prompt in self.prompts:
-            found = re.findall(_SUBJECT, prompt)
+            found = [subject for subject in re.findall(MARKED, prompt) if subject.strip()]
             if len(found) != 1 or prompt.count("[") != 1 or prompt.count("]") != 1:
                 raise SweepError(
                     f"Found {len(found)} subjects in brackets in the prompt {prompt!r}; expected exactly one, such as: "

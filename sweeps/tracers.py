@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ..demo_model.architecture import SHAPES_DIT
+from ..demo_model.architecture import SHAPES_DIT, SHAPES_SD1, SHAPES_XL
 from ..tracing.results.trace import CausalTrace
 from .plan import SweepError, SweepPlan
 
@@ -77,9 +77,9 @@ class PipelineOpener:
 
 # Of each miniature what makes its pipeline, and how it is painted where nothing else is said.
 _MINIATURES: dict[str, tuple[str, dict[str, Any]]] = {
-    "Shapes": ("shapes_pipeline", {"guidance": 5.0}),
-    "Shapes XL": ("shapes_xl_pipeline", {"guidance": 5.0}),
-    "Shapes DiT": ("shapes_dit_pipeline", {"true_guidance": 3.0, "max_sequence_length": SHAPES_DIT.length}),
+    SHAPES_SD1.name: ("shapes_pipeline", {"guidance": 5.0}),
+    SHAPES_XL.name: ("shapes_xl_pipeline", {"guidance": 5.0}),
+    SHAPES_DIT.name: ("shapes_dit_pipeline", {"true_guidance": 3.0, "max_sequence_length": SHAPES_DIT.length}),
 }
 
 

@@ -6,7 +6,8 @@ import re
 
 from .subjects import SubjectError
 
-_MARKED = r"\[([^\[\]]+)\]"
+MARKED = r"\[([^\[\]]+)\]"
+"""A marked subject, as a pattern."""
 
 
 def parse_prompts(text: str) -> list[tuple[str, str]]:
@@ -20,11 +21,11 @@ def parse_prompts(text: str) -> list[tuple[str, str]]:
         raise SubjectError("No prompt given. Write one a line with the subject in brackets: a house by [van gogh]")
     result = []
     for line in lines:
-        marked = re.findall(_MARKED, line)
+        marked = re.findall(MARKED, line)
         if len(marked) != 1:
             raise SubjectError(
                 f"Found {len(marked)} subjects in brackets in the line {line!r}; expected exactly one, such as: "
                 "a house by [van gogh]"
             )
-        result.append((re.sub(_MARKED, r"\1", line), marked[0].strip()))
+        result.append((re.sub(MARKED, r"\1", line), marked[0].strip()))
     return result

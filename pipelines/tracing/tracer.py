@@ -71,6 +71,13 @@ class PipelineTracer:
         scored = {} if self._scorer is None else {"vae": pipe.vae, "scorer": getattr(self._scorer, "model", None)}
         self._identity = Identity(pipe, self._kind, scored)
 
+    def with_settings(self, settings: TraceSettings) -> PipelineTracer:
+        """The same pipeline and scorer with other settings; weights that are known are not read again for their
+        digests. For the errors, see the class."""
+        found = PipelineTracer(self.pipe, settings, self._scorer)
+        found._identity = self._identity
+        return found
+
     @property
     def identity(self) -> Mapping[str, str]:
         """Digests of everything of the pipeline that a score depends on, as it is now."""
