@@ -222,6 +222,7 @@ def _checksum(trace: CausalTrace) -> str:
         trace.seeds,
         trace.draws,
         trace.score,
+        trace.probe,
         {**trace.settings, MADE: made},
     ]
     found = hashlib.sha256(json.dumps(labels, sort_keys=True).encode())

@@ -93,18 +93,19 @@ def to_xarray(trace: CausalTrace) -> Any:
             "site": list(trace.sites),
             "column": list(trace.columns),
         },
-        attrs={"component": trace.component, "column_axis": trace.column_axis, "score": trace.score, **trace.settings},
+        attrs={name: getattr(trace, name) for name in ("component", "column_axis", "score", "probe")} | trace.settings,
     )
 
 
 def _columns(trace: CausalTrace) -> dict[str, np.ndarray]:
     """The table of a trace by columns: cells, then controls."""
-    parts = [_block(trace, trace.restored.flatten(3), "cell"), _block(trace, trace.control, "control")]
+    cells = trace.restored.flatten(3), trace.indirect_effects().flatten(3)
+    parts = [_block(trace, *cells, "cell"), _block(trace, trace.control, trace.control_effects(), "control")]
     return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
 
 
-def _block(trace: CausalTrace, scores: torch.Tensor, kind: str) -> dict[str, np.ndarray]:
-    """Rows for scores (P, S, D, N) of one kind."""
+def _block(trace: CausalTrace, scores: torch.Tensor, effects: torch.Tensor, kind: str) -> dict[str, np.ndarray]:
+    """Rows for scores and their effects (P, S, D, N) of one kind."""
     size, number = tuple(scores.shape), scores.shape[3]
     prompt, seed, draw, place = (index.ravel() for index in np.indices(size))
     cell = kind == KINDS[0]
@@ -114,7 +115,7 @@ def _block(trace: CausalTrace, scores: torch.Tensor, kind: str) -> dict[str, np.
         "clean": trace.clean[..., None, None].expand(size),
         "corrupted": trace.corrupted[..., None].expand(size),
         "restored": scores,
-        "indirect_effect": scores - trace.corrupted[..., None],
+        "indirect_effect": effects,
         "total_effect": trace.total_effects()[..., None].expand(size),
     }
     texts = {name: np.array(getattr(trace, name), dtype=object) for name in ("prompts", "subjects", "sites", "columns")}

@@ -20,7 +20,7 @@ TENSORS = ("clean", "corrupted", "restored", "control")
 
 _AXES = ("token", "step")
 # What traces share that are joined.
-_SHARED = ("component", "sites", "columns", "column_axis", "draws", "score", "settings")
+_SHARED = ("component", "sites", "columns", "column_axis", "draws", "score", "settings", "probe")
 
 # What is done to a run at a site: a corrupted one is given the clean state, or a clean one reads the corrupted text.
 PROBES = ("restore", "other text")

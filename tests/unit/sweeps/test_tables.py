@@ -1,6 +1,7 @@
 """Tables and arrays say what the trace says."""
 
 import builtins
+import dataclasses
 import itertools
 
 import numpy as np
@@ -59,6 +60,16 @@ def test_a_trace_without_controls_is_a_table_too(tmp_path):
     with pytest.raises(FileExistsError):
         to_parquet(trace, tmp_path / "a.parquet")
     assert to_parquet(trace, tmp_path / "a.parquet", overwrite=True) == trace.restored.numel()
+
+
+def test_the_effects_of_a_probe_are_what_it_takes_away(tmp_path):
+    trace = dataclasses.replace(made_up_trace(PROMPTS[:1], (0,)), probe="other text")
+    to_parquet(trace, tmp_path / "a.parquet")
+    rows = rows_of(tmp_path / "a.parquet")[0]
+    for kind, effects in (("cell", trace.indirect_effects()), ("control", trace.control_effects())):
+        found = [row["indirect_effect"] for row in rows if row["kind"] == kind]
+        np.testing.assert_array_equal(found, effects.flatten().numpy())
+    assert to_xarray(trace).attrs["probe"] == "other text"
 
 
 def test_a_sweep_that_is_not_finished_makes_no_table(tmp_path):

@@ -48,7 +48,7 @@ def test_the_page_names_what_is_in_the_files(written):
     with safe_open(written / "all.trace.safetensors", "np") as file:
         assert sorted(file.keys()) == sorted(named("Tensors"))
         labels = json.loads(file.metadata()["causal_trace"])
-    assert {*labels, "examples"} == set(named("Labels"))
+    assert {*labels, "examples", "probe"} == set(named("Labels"))
     assert named("The table") == list(COLUMNS)
 
 

@@ -37,6 +37,14 @@ def test_parts_joined_are_the_whole(cut, block, order):
         assert torch.equal(mixed.restored[place], whole.restored[p, s])
 
 
+def test_what_was_probed_stays_so():
+    """With LocoGen's probe a score that falls is an effect; joined as restored, its sign would turn."""
+    whole = dataclasses.replace(make(prompts=3), probe="other text")
+    back = CausalTrace.joined([part(whole, [row], range(len(whole.seeds))) for row in range(3)])
+    assert back.probe == whole.probe
+    torch.testing.assert_close(back.indirect_effects(), whole.indirect_effects(), equal_nan=True)
+
+
 def test_one_prompt_with_two_subjects_is_two():
     one = make(prompts=1)
     other = dataclasses.replace(one, subjects=("house",))
@@ -51,6 +59,7 @@ def test_one_prompt_with_two_subjects_is_two():
         ({"columns": ("x", "y", "z")}, "columns"),
         ({"column_axis": "step"}, "column axis"),
         ({"score": "another"}, "score"),
+        ({"probe": "other text"}, "probe"),
         ({"settings": {"steps": 4}}, "settings: steps"),
         ({"settings": {"steps": 3, "guidance": 2}}, "settings: guidance"),
     ],
