@@ -8,7 +8,7 @@ from ...output.figures import shorten
 from .heatmap import VALUES
 from .judgement import Judgement, judge
 from .locate import best_cell
-from .trace import CausalTrace, TraceError
+from .trace import PROBES, CausalTrace, TraceError
 
 # From nothing to the largest value, and what stands for a value below zero.
 _SHADES, _BELOW, _UNKNOWN = " \u2591\u2592\u2593\u2588", "-", "?"
@@ -73,7 +73,8 @@ def _words(trace: CausalTrace, judgement: Judgement, value: str) -> list[str]:
     except TraceError:
         return ["Nothing measured yet."]
     sure = f", 95 % interval {best.low:+.3f} to {best.high:+.3f}" if best.low == best.low else ""
-    stars = "* brings back more than the control." if judgement.judged else judgement.text()
+    does = "brings back" if trace.probe == PROBES[0] else "takes away"
+    stars = f"* {does} more than the control." if judgement.judged else judgement.text()
     return [
         f"{value}; {len(trace.prompts)} prompt{'s' * (len(trace.prompts) != 1)}. {stars}",
         f"Largest effect: {shorten(best.site, 40)} at {shorten(best.column, 30)}, {best.effect:+.3f}{sure}.",
