@@ -11,7 +11,7 @@ from diff_quickfix.tracing.runs.interventions import patching
 from diff_quickfix.tracing.runs.lockstep import sweep
 from diff_quickfix.tracing.runs.plan import Plan
 from diff_quickfix.tracing.scores.latent import latent_distance
-from tiny_models import CONTEXT, LAST, WIDTH, make_case, make_encoder
+from tiny_models import CONTEXT, LAST, WIDTH, make_case, make_encoder, make_unet
 
 
 def paint_text(states, seed, patches):
@@ -72,6 +72,16 @@ def unet_painter(unet):
         return x
 
     return paint
+
+
+def planted_unet(number):
+    """A UNet in which one cross-attention alone says anything, the ``number``-th, and the sites of all."""
+    unet = make_unet()
+    cross = select(unet_sites(unet), kinds=["cross_attn"])
+    for place, site in enumerate(cross):
+        if place != number % len(cross):
+            site.module.to_out[0].weight.zero_()
+    return unet, cross
 
 
 def unet_plan(unet, kinds, **changes):

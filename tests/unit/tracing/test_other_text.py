@@ -15,7 +15,7 @@ from diff_quickfix.tracing.runs.cases import Restoration
 from diff_quickfix.tracing.runs.lockstep import sweep
 from diff_quickfix.tracing.scores.latent import latent_distance
 from tiny_models import hooks_of, make_case, make_encoder, make_unet, states
-from tiny_sweeps import STEPS, run_unet, unet_painter, unet_plan
+from tiny_sweeps import STEPS, planted_unet, run_unet, unet_painter, unet_plan
 
 
 def probing(unet, size=1, **changes):
@@ -77,11 +77,7 @@ def test_the_other_text_everywhere_is_the_other_prompt():
 
 @pytest.mark.parametrize("planted", range(0, 7, 2))
 def test_knowledge_planted_in_one_cross_attention_is_found(planted):
-    unet = make_unet()
-    cross = select(unet_sites(unet), kinds=["cross_attn"])
-    for number, site in enumerate(cross):
-        if number != planted % len(cross):
-            site.module.to_out[0].weight.zero_()
+    unet, cross = planted_unet(planted)
     trace = run_unet(unet, probing(unet)).trace
     found = locate(trace, "cross_context")
     assert found.site == cross[planted % len(cross)].name.replace("cross_attn", "cross_context")

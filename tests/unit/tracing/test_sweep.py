@@ -22,6 +22,7 @@ from tiny_sweeps import (
     STEPS,
     assert_same,
     paint_text,
+    planted_unet,
     run_text,
     run_unet,
     text_plan,
@@ -239,11 +240,7 @@ def test_all_cross_attention_contexts_restored_is_the_clean_prompt():
 
 @pytest.mark.parametrize("planted", range(0, 7, 2))
 def test_knowledge_planted_in_one_cross_attention_is_traced_to_it(planted):
-    unet = make_unet()
-    cross = select(unet_sites(unet), kinds=["cross_attn"])
-    for number, site in enumerate(cross):
-        if number != planted % len(cross):
-            site.module.to_out[0].weight.zero_()
+    unet, cross = planted_unet(planted)
     for kind in ("cross_attn", "cross_context"):
         trace = run_unet(unet, unet_plan(unet, [kind])).trace
         effects = trace.average_indirect_effect()[:, 0]
