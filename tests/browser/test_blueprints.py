@@ -130,10 +130,12 @@ def test_its_verdict_stands_outside_as_long_as_it_is_true(page):
     show = page.add("PreviewAny", at=(820, 120))
     wires = ((loader, "model", blueprint, "model"), (loader, "clip", blueprint, "clip"))
     connect_all(page, (*wires, (blueprint, "report", show, "source")))
+    # It was put down wherever the pointer was; the classic renderer shows words of nodes in view alone.
     code = """(id) => {
         const node = window.app.graph.getNodeById(id);
+        node.pos = [380, 160];
         const other = LiteGraph.createNode(node.type);
-        other.pos = [420, 560];
+        other.pos = [380, 600];
         window.app.graph.add(other);
     }"""
     page.run(code, blueprint)
