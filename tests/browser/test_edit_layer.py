@@ -145,6 +145,8 @@ def test_the_model_of_a_trace_file_is_not_known(graph):
     show_payload(page, make_trace())
     assert "is not known here" in press(page)
     assert layers(page, only) == [BEFORE]
+    # The words change the map's room.
+    page.settle()
     page.click(*cell_at(page, 1, 0))
     page.wait(f"{KEPT}.pinned")
     assert "no self-attention layer" in press(page)
