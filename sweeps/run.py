@@ -133,7 +133,8 @@ class _Run:
         self._queue, self._tries = list(reversed(missing)), Counter[Shard]()
         self._before, self.done, self.total = done, done, total
         self._started = time.monotonic()
-        self.begun: list[Shard] = []
+        # Those that a killed worker may have left half-written are among them until they are finished.
+        self.begun: set[Shard] = set()
         self.failed: list[tuple[Shard, str]] = []
         self.lost = 0
 
@@ -150,12 +151,13 @@ class _Run:
         while self._queue or running:
             while self._queue and running < workers.size + max(1, workers.size // 4):
                 shard = self._queue.pop()
-                self.begun.append(shard)
+                self.begun.add(shard)
                 workers.start(Task(self._opener, str(self._folder.path), shard))
                 running += 1
             for outcome in workers.ended():
                 running -= 1
-                self.begun.remove(outcome.shard)
+                if not outcome.lost:
+                    self.begun.discard(outcome.shard)
                 self._take(outcome)
                 self.tell()
 

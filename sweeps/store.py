@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ class SweepFolder:
             trace = self.read(shard)
             yield dataclasses.replace(trace, settings=without_made(trace.settings))
 
-    def clean(self, older_than: float = STALE_S, shards: Sequence[Shard] | None = None) -> int:
+    def clean(self, older_than: float = STALE_S, shards: Collection[Shard] | None = None) -> int:
         """Delete what killed workers left half-written; returns how many files.
 
         Args:

@@ -175,6 +175,36 @@ def test_a_future_that_fails_is_tried_again_and_then_told(tmp_path, wanted):
     assert end.done == 16 and end.workers_lost == 16 and contents(folder) == wanted
 
 
+def test_what_a_killed_worker_left_half_written_goes_with_an_interrupt(tmp_path):
+    """The other workers of a broken pool are killed as well, in the midst of a file: their shards wait again then."""
+    folder = made(tmp_path)
+
+    class Broken:
+        size = 1
+
+        def __init__(self):
+            self.tasks = []
+
+        def start(self, task):
+            self.tasks.append(task)
+
+        def ended(self):
+            shard = self.tasks.pop(0).shard
+            folder.file(shard).with_name(f"{shard.name}.0123abcd.part").touch()
+            return [Outcome(shard, error="killed", lost=True)]
+
+        def close(self, *, cancel):
+            pass
+
+    def interrupt(said):
+        if said.workers_lost == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(folder, Broken(), opener=OPENER, progress=interrupt)
+    assert contents(folder) == {}
+
+
 def test_a_worker_killed_in_mid_shard_loses_nothing(tmp_path, wanted):
     """Two processes; one is killed by a signal while it traces, then the run is interrupted, then it is ended."""
     folder = made(tmp_path)
